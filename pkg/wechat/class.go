@@ -1,0 +1,90 @@
+package wechat
+
+import "strconv"
+
+// API names who was asked. The same errcode means different things in different places: 40001 is a
+// bad token on an API call, but a wrong secret on a token endpoint and everywhere on WeCom.
+type API int
+
+const (
+	// APIToken is a token endpoint of api.weixin.qq.com, which takes a secret.
+	APIToken API = iota + 1
+	// APICall is any call of api.weixin.qq.com that takes a token, tickets included.
+	APICall
+	// APICorpToken is a token endpoint of WeCom.
+	APICorpToken
+	// APICorpCall is any call of WeCom that takes a token, tickets included.
+	APICorpCall
+)
+
+// String returns "token", "call", "corp_token" or "corp_call".
+func (a API) String() string {
+	switch a {
+	case APIToken:
+		return "token"
+	case APICall:
+		return "call"
+	case APICorpToken:
+		return "corp_token"
+	case APICorpCall:
+		return "corp_call"
+	}
+	return "API(" + strconv.Itoa(int(a)) + ")"
+}
+
+// Class is what a failure means for whoever keeps the credential.
+type Class int
+
+const (
+	// ClassOther is not about the credential. Codes that are not in the table are of this class.
+	ClassOther Class = iota
+	// ClassBadToken says that the token in the call does not work: replaced, expired or garbage.
+	ClassBadToken
+	// ClassRetry passes by itself: try again with backoff, keep what there is.
+	ClassRetry
+	// ClassMinute is a limit per minute: try again in the next one.
+	ClassMinute
+	// ClassQuota is a daily limit or a rolling block: stop, keep what there is.
+	ClassQuota
+	// ClassConfig lasts until a person acts: wrong id or secret, frozen account, missing permission.
+	ClassConfig
+	// ClassEgress concerns the address this host calls from; another host may succeed at once.
+	ClassEgress
+)
+
+// String returns "other", "bad_token", "retry", "minute", "quota", "config" or "egress", and
+// nothing else, so that it can label a metric.
+func (c Class) String() string {
+	switch c {
+	case ClassBadToken:
+		return "bad_token"
+	case ClassRetry:
+		return "retry"
+	case ClassMinute:
+		return "minute"
+	case ClassQuota:
+		return "quota"
+	case ClassConfig:
+		return "config"
+	case ClassEgress:
+		return "egress"
+	}
+	return "other"
+}
+
+// Classify says what an errcode of the given API means. Codes that are not about a credential,
+// unknown ones, and 0 are [ClassOther].
+func Classify(api API, code int) Class {
+	m := codes[code].meaning
+	switch api {
+	case APIToken:
+		return m.token
+	case APICall:
+		return m.call
+	case APICorpToken:
+		return m.corpToken
+	case APICorpCall:
+		return m.corpCall
+	}
+	return ClassOther
+}

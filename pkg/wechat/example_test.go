@@ -1,0 +1,53 @@
+package wechat_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+func Example() {
+	sim := wechattest.New(wechattest.App{ID: "wx0123456789abcdef", Secret: "hush"})
+	transport := sim.Transport()
+	defer transport.Close()
+
+	client := &wechat.Client{HTTP: &http.Client{Transport: transport}} // in production: new(wechat.Client)
+	ctx := context.Background()
+	token, err := client.StableToken(ctx, "wx0123456789abcdef", secret.New("hush"), wechat.Normal)
+	fmt.Println(token.Value, token.ExpiresIn, err)
+	fmt.Println("probe:", client.Probe(ctx, token.Value, wechat.ProbeCallbackIP))
+	// Output:
+	// [redacted] 2h0m0s <nil>
+	// probe: <nil>
+}
+
+func ExampleError() {
+	sim := wechattest.New(wechattest.App{ID: "wx0123456789abcdef", Secret: "hush"})
+	transport := sim.Transport()
+	defer transport.Close()
+	client := &wechat.Client{HTTP: &http.Client{Transport: transport}}
+
+	_, err := client.Token(context.Background(), "wx0123456789abcdef", secret.New("wrong"))
+	if e, ok := errors.AsType[*wechat.Error](err); ok {
+		fmt.Println(e.Code, e.Class(), e.MayHaveIssued())
+		fmt.Println(e.Advice())
+	}
+	// Output:
+	// 40125 config false
+	// The secret is wrong, was reset, or belongs to another account or app: configure the right one.
+}
+
+// The example of WeChat's own documentation.
+func ExampleSign() {
+	ticket := secret.New("sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg")
+	fmt.Println(wechat.Sign(ticket, "Wm3WZYTPz0wzccnW", 1414587457, "http://mp.weixin.qq.com?params=value"))
+	fmt.Println(wechat.Sign(ticket, "Wm3WZYTPz0wzccnW", 1414587457, "http://mp.weixin.qq.com?params=value#top"))
+	// Output:
+	// 0f9de62fce790f9a083d5c99e95740ceb90c27ed
+	// 0f9de62fce790f9a083d5c99e95740ceb90c27ed
+}
