@@ -1,0 +1,177 @@
+// Package config turns a file, the environment and the flags into a checked [Config], and notices
+// when the file or a secret has changed.
+//
+// Flags go over environment over file. The file is optional: WECHAT_APPID, WECHAT_SECRET and
+// REDIS_URL are enough for one app. A [Config] that [Load] returns is complete and valid; if it
+// cannot be, the error is an [Errors] that lists every mistake, each with its place.
+//
+// No message of this package repeats a value that it was given, only names of keys and variables
+// and paths of files, because a secret may stand in the wrong place. What is secret is a
+// [secret.String], so a Config can be printed.
+//
+// The package knows nothing of WeChat's wire format, of connections or of listeners. It does not
+// log.
+//
+//	load := func() (*config.Config, error) { return config.Load(overrides, os.Getenv) }
+//	cfg, err := load()
+//	if err != nil {
+//		return err // every mistake, one per line
+//	}
+//	go config.Watcher{Changed: apply}.Run(ctx, cfg, load)
+package config
+
+import (
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// What stands where nothing was given.
+const (
+	DefaultListen    = "127.0.0.1:7200"
+	DefaultOpsListen = ":7201"
+	DefaultNamespace = "wxtoken"
+	DefaultLogLevel  = "info"
+	DefaultLogFormat = LogAuto
+
+	DefaultWeChatBase = "https://api.weixin.qq.com"
+	DefaultWeComBase  = "https://qyapi.weixin.qq.com"
+)
+
+// Values of [App.Platform].
+const (
+	PlatformWeChat = "wechat"
+	PlatformWeCom  = "wecom"
+)
+
+// Values of [App.Endpoint].
+const (
+	EndpointStable  = "stable_token"
+	EndpointClassic = "token"
+)
+
+// Values of [App.Tickets].
+const (
+	TicketJSAPI       = "jsapi"
+	TicketCard        = "wx_card"      // WeChat only
+	TicketAgentConfig = "agent_config" // WeCom only
+)
+
+// Values of [App.Probe].
+const (
+	ProbeCallbackIP = "getcallbackip"
+	ProbeMenu       = "menu/get" // WeChat only
+	ProbeOff        = "off"
+)
+
+// Values of [Redis.Form].
+const (
+	RedisSingle   = "single"
+	RedisSentinel = "sentinel"
+	RedisCluster  = "cluster"
+)
+
+// Values of [Log.Format].
+const (
+	LogAuto    = "auto" // json unless stderr is a terminal
+	LogJSON    = "json"
+	LogConsole = "console"
+)
+
+// Config is one checked configuration. Treat it as immutable: it is shared by whoever reads it.
+// Every field has its default filled in. It prints without its secrets.
+type Config struct {
+	// Listen is where values are served: host:port with a loopback host, or unix:/absolute/path.
+	// Another host only together with AllowRemote and a Bearer.
+	Listen string
+	// OpsListen is where health, metrics and status are served: host:port with any host, or
+	// unix:/absolute/path.
+	OpsListen string
+	// AllowRemote permits a Listen that other hosts can reach.
+	AllowRemote bool
+	// Bearer, unless empty, is demanded from every caller of Listen. It comes from BearerTokenFile.
+	Bearer          secret.String
+	BearerTokenFile string
+
+	// Namespace starts every Redis key: letters, digits and . _ - :
+	Namespace string
+	Redis     Redis
+	Log       Log
+
+	// Apps holds at least one app, in the order of the file, then the app of the environment.
+	Apps []App
+
+	// Warnings are for people, one line each: nothing here stops the program.
+	Warnings []string
+}
+
+// Redis says where the shared copy lives.
+type Redis struct {
+	// URL is one that go-redis takes. Form says which of its parsers understands it.
+	URL secret.String
+	// Form follows from the URL. With the option master_name it is [RedisSentinel] (for
+	// redis.ParseFailoverURL): host and addr options are Sentinels, user and password before the
+	// @ are theirs, and those of Redis are the options username and password. Otherwise, with the
+	// option addr, it is [RedisCluster] (for redis.ParseClusterURL): host and addr options are
+	// seeds; a cluster with one seed names it twice. Otherwise it is [RedisSingle] (for
+	// redis.ParseURL).
+	Form string
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format string // LogAuto, LogJSON or LogConsole
+}
+
+// App is one configured account.
+type App struct {
+	// ID is the appid, or the corpid of a WeCom corporation.
+	ID string
+	// Agent is the agent of a WeCom app, which has a secret of its own. Empty for WeChat.
+	Agent string
+	// Alias is another name for callers to use. Empty means none. It equals no app's ID.
+	Alias string
+
+	Platform string // PlatformWeChat or PlatformWeCom
+	Endpoint string // EndpointStable or EndpointClassic; empty for WeCom, which has one endpoint
+	APIBase  string // absolute http or https URL without query, user or trailing slash
+
+	// Secret is never empty. It was read from SecretFile, or, if that is empty, from the
+	// environment.
+	Secret     secret.String
+	SecretFile string
+
+	// Tickets are the tickets to keep besides the access token. Empty means none.
+	Tickets []string
+	// Probe says how a reported token is tried out before it is replaced.
+	Probe string
+	// Margin is how long before its true end a value leaves Redis: 1 s to 3 min. 0 leaves the
+	// choice to the cache (1 min).
+	Margin time.Duration
+	// FetchesPerDay bounds the fetches of one credential a day, and ReportsPerDay those that
+	// reports cause. 0 leaves the choice to the cache.
+	FetchesPerDay, ReportsPerDay int
+	// RequireSecret makes the drop-in paths demand the true secret from their callers.
+	RequireSecret bool
+}
+
+// CredentialID returns the name that distinguishes the app's credentials from all others, and
+// stands in Redis keys: the appid, or corpid:agent.
+func (a App) CredentialID() string {
+	if a.Agent == "" {
+		return a.ID
+	}
+	return a.ID + ":" + a.Agent
+}
+
+// Overrides are the values of the flags. An empty field was not given.
+type Overrides struct {
+	Config    string // --config, over WXTOKEN_CONFIG: the path of the file
+	Listen    string // --listen, over WXTOKEN_LISTEN
+	OpsListen string // --ops-listen, over WXTOKEN_OPS_LISTEN
+	Namespace string // --namespace, over WXTOKEN_NAMESPACE
+	RedisURL  string // --redis-url, over REDIS_URL
+	LogLevel  string // --log-level, over WXTOKEN_LOG_LEVEL
+	LogFormat string // --log-format, over WXTOKEN_LOG_FORMAT
+}

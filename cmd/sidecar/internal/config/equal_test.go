@@ -1,0 +1,104 @@
+package config_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+func sample() *config.Config {
+	return &config.Config{
+		Listen: ":1", OpsListen: ":2", AllowRemote: true, Bearer: secret.New("b"), BearerTokenFile: "/b",
+		Namespace: "n", Redis: config.Redis{URL: secret.New("redis://r"), Form: "single"}, Log: config.Log{Level: "info", Format: "auto"},
+		Apps: []config.App{
+			{ID: "a", Alias: "x", Secret: secret.New("s"), Tickets: []string{"jsapi", "wx_card"}},
+			{ID: "b", Secret: secret.New("s")},
+		},
+		Warnings: []string{"w"},
+	}
+}
+
+func TestEqualIgnoresOrderAndOrigin(t *testing.T) {
+	a, b := sample(), sample()
+	slices.Reverse(b.Apps)
+	slices.Reverse(b.Apps[1].Tickets)
+	b.Apps[0].SecretFile, b.BearerTokenFile, b.Warnings = "/moved", "/moved", nil
+	if !a.Equal(b) || !b.Equal(a) {
+		t.Error("order or origin made a difference")
+	}
+}
+
+// Every field that changes what the program does must make a difference, also those added later.
+func TestEqualSeesEveryField(t *testing.T) {
+	noDifference := []string{"BearerTokenFile", "SecretFile", "Warnings"}
+	for _, part := range []func(*config.Config) any{
+		func(c *config.Config) any { return c },
+		func(c *config.Config) any { return &c.Redis },
+		func(c *config.Config) any { return &c.Log },
+		func(c *config.Config) any { return &c.Apps[0] },
+	} {
+		for i := range reflect.ValueOf(part(sample())).Elem().NumField() {
+			c := sample()
+			v := reflect.ValueOf(part(c)).Elem()
+			name := v.Type().Field(i).Name
+			switch p := v.Field(i).Addr().Interface().(type) {
+			case *string:
+				*p += "x"
+			case *bool:
+				*p = !*p
+			case *int:
+				*p++
+			case *time.Duration:
+				*p++
+			case *secret.String:
+				*p = secret.New("x")
+			case *[]string:
+				*p = append(*p, "x")
+			case *[]config.App:
+				*p = (*p)[1:]
+			case *config.Redis, *config.Log: // have parts of their own
+				continue
+			default:
+				t.Fatalf("no idea how to change %s", name)
+			}
+			if got, want := sample().Equal(c), slices.Contains(noDifference, name); got != want {
+				t.Errorf("%s changed: Equal = %v, want %v", name, got, want)
+			}
+		}
+	}
+}
+
+func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
+	old, next := sample(), sample()
+	next.Listen, next.OpsListen, next.Namespace = "127.0.0.1:1", ":3", "m"
+	next.Redis = config.Redis{URL: secret.New("redis://other"), Form: "single"}
+	next.AllowRemote, next.Bearer, next.BearerTokenFile = false, secret.String{}, ""
+	next.Log.Level, next.Apps, next.Warnings = "debug", next.Apps[:1], nil
+
+	got, restart := old.Reload(next)
+	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "redis"}, restart); diff != "" {
+		t.Errorf("restart (-want +got):\n%s", diff)
+	}
+	// The listener that others reach is still open, so its bearer stays.
+	want := sample()
+	want.Log.Level, want.Apps, want.Warnings = "debug", want.Apps[:1], nil
+	if diff := cmp.Diff(want, got, equalSecrets); diff != "" {
+		t.Errorf("effective (-want +got):\n%s", diff)
+	}
+
+	// A new bearer takes effect at once, and so does the end of one that loopback did not need.
+	next.Bearer = secret.New("new")
+	if got, _ := old.Reload(next); got.Bearer.Reveal() != "new" {
+		t.Error("the new bearer was not taken over")
+	}
+	next.Listen, next.Bearer = old.Listen, secret.String{}
+	if got, _ := old.Reload(next); !got.Bearer.Empty() {
+		t.Error("the old bearer stayed")
+	}
+}

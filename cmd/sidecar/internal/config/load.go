@@ -1,0 +1,195 @@
+package config
+
+import (
+	"path/filepath"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// Load reads the file, if one is named, and every file that it names, puts the environment and the
+// flags over it and checks the result. getenv is os.Getenv, or a fake; a variable that is empty was
+// not given.
+//
+// The environment can hold one app (WECHAT_APPID with WECHAT_SECRET or WECHAT_SECRET_FILE,
+// WECHAT_ENDPOINT, WECHAT_API_BASE), which is added to those of the file. It is a mistake if the
+// file has it as well: nothing of one overrides the other.
+//
+// The error is an [*Errors] with every mistake. Load keeps nothing and may be called at any time,
+// by any number of goroutines.
+func Load(o Overrides, getenv func(string) string) (*Config, error) {
+	l := loader{env: getenv}
+	f := l.file(o.Config)
+	c := l.general(o, f)
+	c.Redis = l.redis(o, f)
+	c.Apps = l.apps(f)
+	l.listeners(c, f)
+	if len(l.mistakes) > 0 {
+		return nil, &Errors{l.mistakes}
+	}
+	c.Warnings = l.warnings
+	return c, nil
+}
+
+type loader struct {
+	notes
+	env func(string) string
+	// origin remembers where a value came from, by its key in the file, for messages.
+	origin map[string]string
+}
+
+// file reads and parses the configuration file. A file that cannot be read counts as broken.
+func (l *loader) file(path string) file {
+	at := "--config"
+	if path == "" {
+		at, path = "WXTOKEN_CONFIG", l.env("WXTOKEN_CONFIG")
+	}
+	if path == "" {
+		return file{}
+	}
+	data, _, err := readFile(path, maxFile)
+	if err != nil {
+		l.mistake(at, "%v", err)
+		return file{broken: true}
+	}
+	return parse(filepath.Base(path), data, &l.notes)
+}
+
+// pick returns the first value that was given, by flag, environment or file, and notes its origin.
+func (l *loader) pick(key, flagName, flagValue, variable, inFile, fallback string) string {
+	if l.origin == nil {
+		l.origin = map[string]string{}
+	}
+	for _, s := range []struct{ at, value string }{{flagName, flagValue}, {variable, l.env(variable)}, {key, inFile}} {
+		if s.value != "" {
+			l.origin[key] = s.at
+			return s.value
+		}
+	}
+	l.origin[key] = key
+	return fallback
+}
+
+// general fills in all but Redis and the apps. The listeners are checked later, as a pair.
+func (l *loader) general(o Overrides, f file) *Config {
+	c := &Config{
+		Listen:      l.pick("listen", "--listen", o.Listen, "WXTOKEN_LISTEN", f.listen, DefaultListen),
+		OpsListen:   l.pick("ops_listen", "--ops-listen", o.OpsListen, "WXTOKEN_OPS_LISTEN", f.opsListen, DefaultOpsListen),
+		Namespace:   l.pick("namespace", "--namespace", o.Namespace, "WXTOKEN_NAMESPACE", f.namespace, DefaultNamespace),
+		AllowRemote: f.allowRemote,
+		Log: Log{
+			Level:  l.pick("log.level", "--log-level", o.LogLevel, "WXTOKEN_LOG_LEVEL", f.logLevel, DefaultLogLevel),
+			Format: l.pick("log.format", "--log-format", o.LogFormat, "WXTOKEN_LOG_FORMAT", f.logFormat, DefaultLogFormat),
+		},
+		BearerTokenFile: f.bearerTokenFile,
+	}
+	if !isNamespace(c.Namespace) {
+		l.mistake(l.origin["namespace"], "must be 1 to 64 letters, digits and . _ - :")
+	}
+	l.oneOf(l.origin["log.level"], c.Log.Level, "debug", "info", "warn", "error")
+	l.oneOf(l.origin["log.format"], c.Log.Format, LogAuto, LogJSON, LogConsole)
+	if f.bearerTokenFile != "" {
+		c.Bearer = l.secretFile(f.bearerTokenFile, "bearer_token_file")
+		if n := len(c.Bearer.Reveal()); n > 0 && n < minBearer {
+			l.mistake("bearer_token_file", "%s: shorter than %d characters: fill it with, say, openssl rand -hex 32", f.bearerTokenFile, minBearer)
+		}
+	}
+	return c
+}
+
+// redis finds the URL. In the file it must be free of passwords.
+func (l *loader) redis(o Overrides, f file) Redis {
+	at := "redis.url"
+	var u secret.String
+	switch raw := l.pick(at, "--redis-url", o.RedisURL, "REDIS_URL", f.redisURL, ""); {
+	case raw != "":
+		at = l.origin[at]
+		u = l.checkSecret(raw, at, "")
+	case f.redisURLFile != "":
+		at = "redis.url_file"
+		u = l.secretFile(f.redisURLFile, at)
+	case !f.broken:
+		l.mistake(at, "missing: set REDIS_URL or redis.url, for example to redis://redis:6379/0")
+	}
+	if f.redisURL != "" && f.redisURLFile != "" {
+		l.mistake("redis.url_file", "redis.url is given as well: remove one of them")
+	}
+	if u.Empty() {
+		return Redis{}
+	}
+	form, wrong := redisForm(u.Reveal())
+	if wrong != "" {
+		l.mistake(at, "the URL %s", wrong)
+		return Redis{}
+	}
+	if holdsPassword(u.Reveal()) {
+		switch at {
+		case "redis.url":
+			l.mistake(at, "passwords are not read from this file: use url_file for a URL with its password, or the variable REDIS_URL")
+		case "--redis-url":
+			l.warn(at, "every user of this host can see the password in the list of processes: use REDIS_URL or redis.url_file")
+		}
+	}
+	return Redis{URL: u, Form: form}
+}
+
+// listeners checks where values and status are served. A value listener that other hosts can reach
+// needs consent and a token, both.
+func (l *loader) listeners(c *Config, f file) {
+	at, opsAt := l.origin["listen"], l.origin["ops_listen"]
+	isLocal, err := checkListen(c.Listen)
+	switch {
+	case err != nil:
+		l.mistake(at, "%v", err)
+	case !isLocal && !f.broken && (!f.allowRemote || f.bearerTokenFile == ""):
+		l.mistake(at, "other hosts can reach this address: use a loopback host or unix:/path, or give both allow_remote: true and bearer_token_file")
+	}
+	if _, err := checkListen(c.OpsListen); err != nil {
+		l.mistake(opsAt, "%v", err)
+	} else if c.OpsListen == c.Listen && !anyPort(c.Listen) {
+		l.mistake(opsAt, "must differ from listen")
+	}
+}
+
+// apps checks the apps of the file and of the environment, each by itself and all together.
+func (l *loader) apps(f file) []App {
+	raw := f.apps
+	if a, ok := l.envApp(); ok {
+		raw = append(raw, a)
+	}
+	if len(raw) == 0 && !f.broken {
+		l.mistake("apps", "no app is configured: set WECHAT_APPID, and WECHAT_SECRET or WECHAT_SECRET_FILE, for one app; "+
+			"or name a file with a list of apps in --config or WXTOKEN_CONFIG")
+	}
+	apps := make([]App, len(raw))
+	for i, r := range raw {
+		apps[i] = l.app(r)
+	}
+	l.distinct(raw)
+	return apps
+}
+
+// envApp returns the app that the environment holds, if any.
+func (l *loader) envApp() (rawApp, bool) {
+	variables := map[string]string{
+		"id":          "WECHAT_APPID",
+		"secret":      "WECHAT_SECRET",
+		"secret_file": "WECHAT_SECRET_FILE",
+		"endpoint":    "WECHAT_ENDPOINT",
+		"api_base":    "WECHAT_API_BASE",
+	}
+	get := func(key string) string { return l.env(variables[key]) }
+	if get("id") == "" {
+		// WECHAT_SECRET may serve a secret_env; the others serve nothing without an appid.
+		for _, key := range []string{"secret_file", "endpoint", "api_base"} {
+			if get(key) != "" {
+				l.mistake(variables[key], "is set, but not WECHAT_APPID, to which it belongs")
+			}
+		}
+		return rawApp{}, false
+	}
+	return rawApp{
+		App:    App{ID: get("id"), SecretFile: get("secret_file"), Endpoint: get("endpoint"), APIBase: get("api_base")},
+		secret: get("secret"),
+		at:     func(key string) string { return variables[key] },
+	}, true
+}

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+const (
+	maxFile   = 1 << 20 // bytes of a configuration file
+	maxSecret = 4 << 10 // bytes of a file that holds one secret
+	worldRead = 0o004   // permission bit
+)
+
+// readFile reads a regular file of at most limit bytes. Its errors say what to do and name the path.
+func readFile(path string, limit int) ([]byte, fs.FileMode, error) {
+	// Asked before opening: a pipe blocks whoever opens it until somebody writes.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, explain(path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, explain(path, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if err != nil {
+		return nil, 0, explain(path, err)
+	}
+	if len(data) > limit {
+		return nil, 0, fmt.Errorf("%s: longer than %d bytes", path, limit)
+	}
+	return data, info.Mode(), nil
+}
+
+func explain(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: no such file: create it or correct the path", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s: permission denied: let the user that this program runs as read it", path)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err // without the path, which is there already
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// secretFile returns the content of a file that holds one secret and perhaps a newline. If it
+// cannot, it notes a mistake at the key called at and returns the empty text.
+func (n *notes) secretFile(path, at string) secret.String {
+	if !filepath.IsAbs(path) {
+		// Not repeated: it may be the secret itself.
+		n.mistake(at, "must be the absolute path of a file that holds the secret")
+		return secret.String{}
+	}
+	data, mode, err := readFile(path, maxSecret)
+	if err != nil {
+		n.mistake(at, "%v", err)
+		return secret.String{}
+	}
+	if mode&worldRead != 0 {
+		n.warn(at, "%s: every user of this host may read it: chmod o-r, or defaultMode: 0440 for a Kubernetes Secret", path)
+	}
+	return n.checkSecret(string(data), at, path+": ")
+}
+
+// checkSecret trims one newline and refuses what can be no secret. The prefix goes before the text
+// of the mistake.
+func (n *notes) checkSecret(s, at, prefix string) secret.String {
+	if line, ok := strings.CutSuffix(s, "\n"); ok {
+		s = strings.TrimSuffix(line, "\r")
+	}
+	switch {
+	case s == "":
+		n.mistake(at, "%sempty", prefix)
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		n.mistake(at, "%sholds a space, a control character or a byte that is not ASCII: it must hold the secret and nothing else", prefix)
+	default:
+		return secret.New(s)
+	}
+	return secret.String{}
+}

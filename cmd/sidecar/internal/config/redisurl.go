@@ -1,0 +1,98 @@
+package config
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// redisForm returns the form of a Redis URL, or what is wrong with it. The text repeats nothing of
+// the URL but names of options that go-redis knows: its own errors repeat more.
+func redisForm(raw string) (form, wrong string) {
+	scheme, rest, found := strings.Cut(raw, "://")
+	if !found || scheme != "redis" && scheme != "rediss" && scheme != "unix" {
+		return "", "must start with redis://, rediss:// or unix://"
+	}
+	// A password with a raw / ? or # ends the host too early, and its rest would pass for a path
+	// or for options.
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 && strings.ContainsAny(rest[end:], "@#") {
+		return "", "has an @ or # after its host: in user, password and options write / ? # and @ as %2F %3F %23 and %40"
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", "is not a valid URL: the user and the password must be percent-encoded"
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return "", "has options that are not percent-encoded"
+	}
+	form = formOf(q)
+	db := strings.Trim(u.Path, "/")
+	_, err = strconv.ParseUint(db, 10, 16)
+	switch {
+	case scheme == "unix" && form != RedisSingle:
+		return "", "with unix:// is for one server: remove the options master_name and addr"
+	case form == RedisSentinel && q.Get("master_name") == "":
+		return "", "has an empty master_name"
+	case scheme != "unix" && db != "" && err != nil:
+		return "", "must end in the number of a database, such as /0"
+	case form == RedisCluster && strings.Trim(db, "0") != "":
+		return "", "has a database other than 0, the only one of a cluster"
+	}
+	if parseRedis(form, raw) == nil {
+		return form, ""
+	}
+	return "", wrongOption(form, scheme+"://host/?", u.RawQuery)
+}
+
+func formOf(options url.Values) string {
+	switch {
+	case options.Has("master_name"):
+		return RedisSentinel
+	case options.Has("addr"):
+		return RedisCluster
+	}
+	return RedisSingle
+}
+
+func parseRedis(form, raw string) error {
+	var err error
+	switch form {
+	case RedisSentinel:
+		_, err = redis.ParseFailoverURL(raw)
+	case RedisCluster:
+		_, err = redis.ParseClusterURL(raw)
+	default:
+		_, err = redis.ParseURL(raw)
+	}
+	return err
+}
+
+// wrongOption finds the option that go-redis refuses by asking it about one at a time. It names
+// only one that go-redis accepts without a value, because an unknown name may be a piece of a
+// password that was not percent-encoded.
+func wrongOption(form, base, query string) string {
+	for i, pair := range strings.Split(query, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		switch {
+		case parseRedis(form, base+pair) == nil:
+		case key == "addr" || parseRedis(form, base+key+"=") == nil:
+			return "has a value that does not fit its option " + key
+		default:
+			return "has an unknown option, number " + strconv.Itoa(i+1) + " after the ?, for the form " + form
+		}
+	}
+	return "is not one that go-redis takes"
+}
+
+// holdsPassword reports whether a URL that redisForm accepts carries a password.
+func holdsPassword(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return false
+	}
+	_, set := u.User.Password()
+	return set || u.Query().Has("password")
+}
