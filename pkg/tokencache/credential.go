@@ -1,0 +1,159 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// Key names one credential: which app it is for, and which of the app's credentials it is.
+type Key struct {
+	// App is the app's id: an appid, or corpid:agent. It becomes the hash tag of the Redis keys, so
+	// it holds no brace, no white space and no control character. At most 128 bytes.
+	App string
+	// Kind says which credential: access_token, jsapi_ticket, ... Letters, digits and underscores.
+	Kind string
+}
+
+// String returns app/kind.
+func (k Key) String() string { return k.App + "/" + k.Kind }
+
+var (
+	appPattern  = regexp.MustCompile(`^[A-Za-z0-9._:@-]{1,128}$`)
+	kindPattern = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
+)
+
+func (k Key) validate() error {
+	if !appPattern.MatchString(k.App) {
+		return fmt.Errorf("tokencache: app id %q: want 1 to 128 of A-Z a-z 0-9 . _ : @ -", k.App)
+	}
+	if !kindPattern.MatchString(k.Kind) {
+		return fmt.Errorf("tokencache: kind %q: want 1 to 64 of A-Z a-z 0-9 _", k.Kind)
+	}
+	return nil
+}
+
+// Source asks upstream for one credential. It knows upstream and nothing of Redis. A credential that
+// needs another one (a ticket needs a token) gets it inside Fetch from the [Cache], within the same
+// deadline.
+type Source interface {
+	// Fetch returns a value that upstream issued or still vouches for. The cache calls it from at
+	// most one replica at a time and under a deadline, except that a replica that was stopped may
+	// wake up inside a call; it may be called concurrently for that reason. An error that is not a
+	// *[FetchError] counts as Transient and Unclear.
+	Fetch(ctx context.Context, r Request) (Value, error)
+}
+
+// Request is what the cache asks of a [Source].
+type Request struct {
+	// Force asks for a value other than the present one, which upstream has been found to reject,
+	// even where upstream would repeat it. A Source whose upstream cannot do that ignores it.
+	Force bool
+}
+
+// Value is a value with a life.
+type Value struct {
+	Value secret.String
+	// Life is how long upstream says the value lives, counted from before it was asked: > 0.
+	Life time.Duration
+	// RenewLeft is how much of Life is left at the moment from which upstream has a better value.
+	// The cache renews then, plus a random part of at most a quarter of it and of 1 minute; but never sooner
+	// than 30 s (for a Life below 40 s: three quarters of it) after this value came.
+	RenewLeft time.Duration
+}
+
+// Limit is an allowance of calls for the whole cluster, kept in Redis. Any 24 hours see at most
+// PerDay of them, and one fiftieth (at least 2) may follow each other at once. The zero Limit takes
+// the default of its field; PerDay < 0 allows nothing.
+type Limit struct{ PerDay int }
+
+func (l Limit) or(def int) Limit {
+	if l.PerDay == 0 {
+		l.PerDay = def
+	}
+	return l
+}
+
+func (l Limit) burst() int64 {
+	if l.PerDay < 0 {
+		return 0
+	}
+	return int64(min(l.PerDay, max(2, l.PerDay/50)))
+}
+
+// every is the time after which one more is allowed: burst + day/every is PerDay.
+func (l Limit) every() time.Duration {
+	const day = 24 * time.Hour
+	if rest := int64(l.PerDay) - l.burst(); rest > 0 {
+		return day / time.Duration(rest)
+	}
+	return day
+}
+
+// ErrRejected is returned by a [Credential]'s Probe when upstream does not accept the value.
+var ErrRejected = errors.New("tokencache: upstream rejects the value")
+
+// Credential is what the cache must know about one credential to keep it.
+type Credential struct {
+	Key    Key
+	Source Source
+
+	// Overlap is how long the previous value works after upstream issued another one, for an
+	// upstream where every fetch supersedes it (WeChat's classic endpoint: 5 minutes). Such a
+	// credential is cut before each fetch, and never fetched without Redis.
+	//
+	// Zero means that asking hurts nobody: everybody who asks gets the same value. Such a credential
+	// may be fetched without Redis, at most twice at once and every 30 s after that per process.
+	Overlap time.Duration
+
+	// Probe asks upstream whether it accepts a value: nil for yes, [ErrRejected] for no, any other
+	// error for no clear answer. Without a Probe every report of the current value is believed.
+	Probe func(ctx context.Context, value secret.String) error
+
+	// Fingerprint tells one secret from another without revealing it ([secret.String.Fingerprint]).
+	// A backoff because of a wrong secret holds only for replicas with the same fingerprint.
+	Fingerprint string
+
+	// Margin is how long before its end a value leaves Redis. Default 1 minute; never more than a
+	// tenth of the value's life.
+	Margin time.Duration
+
+	// Fetches limits upstream calls, whatever the reason. Default 500 a day.
+	Fetches Limit
+	// Reports limits refreshes that reports cause. Default 200 a day.
+	Reports Limit
+	// Forced limits fetches with Request.Force, which are also 30 s apart. Default: none.
+	Forced Limit
+}
+
+// Defaults and fixed times. They are here, not options, where no two users want different ones.
+const (
+	defaultMargin  = time.Minute
+	defaultFetches = 500
+	defaultReports = 200
+	probesPerDay   = 500
+
+	leaseTTL = 10 * time.Second // how long a dead holder holds up the others
+	workTime = 8 * time.Second  // of the lease, a parent credential included; the rest is for the commit
+
+	goodInDoubt = 4 * time.Minute // what a cut leaves: less than the overlap, with room for a lost event
+	forceGap    = 31 * time.Second
+	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by somebody else
+)
+
+func (c *Credential) margin(life time.Duration) time.Duration {
+	m := c.Margin
+	if m <= 0 {
+		m = defaultMargin
+	}
+	return min(m, life/10)
+}
+
+// cut is how much life a fetch leaves to the present value: less than the overlap; 0 for no cut.
+func (c *Credential) cut() time.Duration {
+	return min(goodInDoubt, c.Overlap*4/5)
+}

@@ -1,0 +1,96 @@
+package tokencache
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrUnknown is returned for a [Key] that the cache was not given.
+var ErrUnknown = errors.New("tokencache: no such credential")
+
+// ErrClosed is returned for what would need a refresh after [Cache.Close].
+var ErrClosed = errors.New("tokencache: closed")
+
+// Class says what a failed fetch means for the next one.
+type Class string
+
+// The classes of a [FetchError].
+const (
+	// Transient: the next try may work. The cluster waits 1 s, doubling up to 1 minute.
+	Transient Class = "transient"
+	// Permanent: no try will work with this secret until a human acts. Replicas with the same secret
+	// wait 1 minute, doubling up to 10; one with another secret does not.
+	Permanent Class = "permanent"
+	// Quota: upstream counts and has had enough. The cluster waits 5 minutes, doubling up to 30.
+	Quota Class = "quota"
+	// Local: upstream refuses this pod (its address), not the app. Only this replica waits, 1 minute
+	// doubling up to 10; another one may try at once.
+	Local Class = "local"
+
+	limitedClass Class = "limited" // no answer of upstream: an allowance of ours is spent
+)
+
+// FetchError says why a [Source] has no value. It holds no secret and no value.
+type FetchError struct {
+	Class Class
+	// Code is upstream's error code, 0 if it gave none.
+	Code int
+	// Message is for people: what happened and, if a human must act, what to do.
+	Message string
+	// Unclear is set if upstream may have issued a value whose answer was lost.
+	Unclear bool
+	// RetryAfter is the least time to wait, if upstream said or implied one.
+	RetryAfter time.Duration
+	// Err is the cause, if there is one to unwrap.
+	Err error
+}
+
+func (e *FetchError) Error() string {
+	if e.Code != 0 {
+		return fmt.Sprintf("upstream error %d: %s", e.Code, e.Message)
+	}
+	return "upstream: " + e.Message
+}
+
+func (e *FetchError) Unwrap() error { return e.Err }
+
+// UnavailableError says why there is no value now, and when to ask again. Its cause is a
+// *[FetchError] when upstream was asked, now or before; a context error when the caller's time ran
+// out; else something about Redis or an allowance.
+type UnavailableError struct {
+	Key        Key
+	RetryAfter time.Duration // 0: no reason to wait
+	Err        error
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("tokencache: %s is not available: %v", e.Key, e.Err)
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// ErrLimited is the cause when one of a [Credential]'s allowances is spent.
+var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting for the next")
+
+// StoreError is a failed operation on Redis. Err is go-redis' error.
+type StoreError struct {
+	Op  string // load, lease, begin, commit, conclude, cut, watch
+	Err error
+}
+
+func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, e.Err) }
+
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// backoff is how long a class makes the others wait: from base, doubling, up to limit.
+func (c Class) backoff() (base, limit time.Duration) {
+	switch c {
+	case Permanent, Local:
+		return time.Minute, 10 * time.Minute
+	case Quota:
+		return 5 * time.Minute, 30 * time.Minute
+	default:
+		return time.Second, time.Minute
+	}
+}

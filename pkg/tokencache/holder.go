@@ -1,0 +1,264 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/lock"
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// holder is this replica while it holds the lease of one refresh.
+type holder struct {
+	c     *Cache
+	cr    *credential
+	spec  *Credential
+	lease *lock.Lease
+	want  want
+	start instant
+}
+
+// longLimited bounds how long the cluster waits for an allowance before it looks at upstream again.
+const longLimited = 5 * time.Minute
+
+// work is the refresh under the lease: double check, rationing and cut in one step (begin), then
+// what that step allows. It reports false if the lease was lost and the caller should look again.
+func (h *holder) work(ctx context.Context) (bool, error) {
+	// The end of the work lies inside the lease, so that a stuck upstream cannot outlive it.
+	ctx, cancel := context.WithDeadline(ctx, h.lease.Deadline().Add(workTime-leaseTTL))
+	defer cancel()
+
+	reason, settle := h.want.reason, h.canSettle()
+	if reason == Report && h.spec.Probe == nil {
+		reason = rejected // no way to find out: believe it
+	}
+	for {
+		asked := now()
+		b, err := h.c.store.begin(ctx, h.spec, h.lease.Value(), reason, h.want.version, settle)
+		if err != nil {
+			_ = h.lease.Release(ctx) // Redis is in trouble; the lease runs out by itself
+			return true, h.c.withoutRedis(ctx, h.cr, h.want, err)
+		}
+		h.c.adopt(h.cr, b.state, asked)
+		switch b.decision {
+		case decisionDone:
+			h.observe(Shared, nil)
+			return true, nil
+		case decisionBackoff:
+			h.observe(Waiting, nil)
+			return true, h.unavailable(b.state.backoff, b.state.note.err())
+		case decisionLimited:
+			return true, h.limited(ctx, b.wait, reason)
+		case decisionProbe:
+			switch err := h.spec.Probe(ctx, b.state.value); {
+			case err == nil:
+				h.conclude(ctx, conclusion{result: Accepted})
+				h.observe(Accepted, nil)
+				return true, nil
+			case errors.Is(err, ErrRejected):
+				reason = rejected
+			default:
+				h.conclude(ctx, conclusion{result: Unknown})
+				h.observe(Unknown, err)
+				return true, h.unavailable(0, err)
+			}
+		case decisionSettle:
+			settle = false
+			if old := h.cr.view.Load(); h.spec.Probe(ctx, old.value) == nil {
+				return h.commit(ctx, Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now())
+			}
+		case decisionGo:
+			return h.fetch(ctx, reason, b.state.bad)
+		default: // lost
+			return false, nil
+		}
+	}
+}
+
+// canSettle reports whether a probe by this replica could show that a doubt was unfounded: it has
+// the old value, and a way to try it.
+func (h *holder) canSettle() bool {
+	v := h.cr.view.Load()
+	return h.spec.Probe != nil && v.doubt && v.alive(now())
+}
+
+// fetch asks upstream and commits what it says. bad is the fingerprint of a value that upstream was
+// found to reject.
+func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, error) {
+	repeated := func(v secret.String) bool {
+		if h.spec.Probe == nil && h.spec.Forced.burst() == 0 {
+			return false // nothing but an app's word stands against upstream's
+		}
+		return reason == rejected && v.Equal(h.want.value) || v.Fingerprint() == bad
+	}
+	asked := now()
+	v, err := h.spec.ask(ctx, Request{})
+	if err == nil && repeated(v.Value) {
+		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
+		b, berr := h.c.store.begin(ctx, h.spec, h.lease.Value(), forced, h.want.version, false)
+		switch {
+		case berr != nil:
+			_ = h.lease.Release(ctx)
+			return true, h.c.withoutRedis(ctx, h.cr, h.want, berr)
+		case b.decision == decisionLost:
+			return false, nil
+		case b.decision == decisionLimited:
+			return true, h.limited(ctx, b.wait, forced)
+		}
+		asked = now()
+		v, err = h.spec.ask(ctx, Request{Force: true})
+		if err == nil && repeated(v.Value) {
+			err = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
+		}
+	}
+	if err != nil {
+		return true, h.failed(ctx, err)
+	}
+	return h.commit(ctx, v, asked)
+}
+
+// ask asks upstream, and fills in what a Source left open, on the safe side.
+func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
+	asked := now()
+	v, err := c.Source.Fetch(ctx, r)
+	if err == nil && (v.Value.Empty() || v.Life <= now().since(asked)) {
+		return Value{}, &FetchError{Class: Transient, Message: "upstream gave no usable value", Unclear: true}
+	}
+	if f, ok := errors.AsType[*FetchError](err); ok {
+		return Value{}, f
+	}
+	if err != nil {
+		return Value{}, &FetchError{Class: Transient, Message: "no answer", Unclear: true, Err: err}
+	}
+	return v, nil
+}
+
+// commit stores a value asked for at asked.
+func (h *holder) commit(ctx context.Context, v Value, asked instant) (bool, error) {
+	before := h.cr.view.Load()
+	for {
+		sent := now()
+		stored := v.normal(sent.since(asked))
+		fin, cancel := h.finish(ctx)
+		st, err := h.c.store.commit(fin, h.spec, h.lease.Value(), stored, before.version, h.want.reason, sent.since(h.start))
+		cancel()
+		switch {
+		case err == nil:
+			h.c.adopt(h.cr, st, sent)
+			result := Committed
+			if st.version == before.version {
+				result = Unchanged
+			}
+			h.observe(result, nil)
+			return true, nil
+		case errors.Is(err, errRefused):
+			// Another holder may have asked before us and committed after: then what stands is what our
+			// own fetch superseded. Which of the two upstream issued last, nobody can tell.
+			h.cut(ctx, Refused)
+			h.observe(Refused, err)
+			return false, nil
+		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
+			h.c.keep(h.cr, v, asked)
+			h.observe(Orphaned, err)
+			return true, nil
+		}
+		select { // Redis may be back before the lease is over
+		case <-time.After(lookEvery):
+		case <-h.c.ctx.Done():
+		}
+	}
+}
+
+// failed ends the lease after upstream gave no value.
+func (h *holder) failed(ctx context.Context, f *FetchError) error {
+	e := conclusion{result: Failed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
+	if h.c.ctx.Err() != nil {
+		e.failed = nil // we are stopping: that says nothing about upstream
+	}
+	if f.Class == Local {
+		h.cr.stepBack(f)
+	}
+	if err := h.conclude(ctx, e); err != nil && f.Unclear {
+		h.cut(ctx, Failed)
+	}
+	h.observe(Failed, f)
+	v := h.cr.view.Load()
+	return h.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
+}
+
+// stepBack remembers that upstream refuses this pod.
+func (cr *credential) stepBack(f *FetchError) {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	base, limit := Local.backoff()
+	wait := max(f.RetryAfter, min(limit, base<<min(cr.local.tries, 10)))
+	cr.local = holdback{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
+}
+
+// limited ends the lease because an allowance is spent. Everybody waits, except for a mere probe.
+func (h *holder) limited(ctx context.Context, wait time.Duration, reason Reason) error {
+	e := conclusion{result: Throttled}
+	if reason != Report {
+		wait = min(wait, longLimited)
+		e.failed = &FetchError{Class: limitedClass}
+		e.atLeast = wait
+		e.undo = reason == forced // the normal call before it issued nothing new
+	}
+	h.conclude(ctx, e)
+	h.observe(Throttled, ErrLimited)
+	return h.unavailable(wait, ErrLimited)
+}
+
+// conclude ends the lease without a value, and reads the result back: it holds for this replica too.
+func (h *holder) conclude(ctx context.Context, e conclusion) error {
+	e.reason, e.took = h.want.reason, now().since(h.start)
+	fin, cancel := h.finish(ctx)
+	defer cancel()
+	if err := h.c.store.conclude(fin, h.spec, h.lease.Value(), e); err != nil {
+		return err
+	}
+	_, _ = h.c.load(fin, h.cr) // an event says the same
+	return nil
+}
+
+// cut is for what must not be dropped silently, whatever became of the lease.
+func (h *holder) cut(ctx context.Context, why Result) {
+	if h.spec.Overlap == 0 {
+		return
+	}
+	fin, cancel := h.finish(ctx)
+	defer cancel()
+	if err := h.c.store.cut(fin, h.spec, h.want.reason, why); err != nil {
+		h.observe(why, err)
+	}
+}
+
+// finish returns a context for what must be done although ctx has ended: what the lease guards, and
+// its release. When the cache is closing, others wait for it.
+func (h *holder) finish(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := storeTimeout
+	if h.c.ctx.Err() != nil {
+		limit = 200 * time.Millisecond
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
+func (h *holder) observe(r Result, err error) {
+	h.c.observe(h.cr, Event{Reason: h.want.reason, Result: r, Took: now().since(h.start), Err: err})
+}
+
+func (h *holder) unavailable(wait time.Duration, err error) error {
+	return &UnavailableError{Key: h.spec.Key, RetryAfter: wait, Err: err}
+}
+
+// unavailable is the error for a caller when err ended the refresh.
+func (cr *credential) unavailable(k Key, err error) error {
+	if u, ok := errors.AsType[*UnavailableError](err); ok {
+		return u
+	}
+	if err == nil {
+		err = errors.New("the refresh brought nothing usable")
+	}
+	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+}

@@ -1,0 +1,102 @@
+-- begin: under the lease, look again, and say what its holder may do:
+--   lost     the lease is not ours (any more)
+--   done     somebody did the work; the state has the result
+--   backoff  upstream must not be asked now; the state says how long
+--   limited  an allowance is spent; the number says how long
+--   probe    the value was reported: find out whether upstream rejects it, then begin again
+--   settle   the doubt is old enough for a probe to decide it, then begin again
+--   go       ask upstream
+-- done and backoff release the lease; after the others its holder concludes. go has cut the value
+-- where upstream supersedes it.
+local lease, reason, want = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local cut, overlap = tonumber(ARGV[9]), tonumber(ARGV[10])
+local may_settle = ARGV[11] == '1'
+local fetch_every, fetch_burst = tonumber(ARGV[12]), tonumber(ARGV[13])
+local report_every, report_burst = tonumber(ARGV[14]), tonumber(ARGV[15])
+local force_every, force_burst, force_gap = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local probe_every, probe_burst = tonumber(ARGV[19]), tonumber(ARGV[20])
+local young = tonumber(ARGV[21])
+
+local function answer(decision, wait)
+  if decision == 'done' or decision == 'backoff' then redis.call('DEL', lock_key) end
+  return { decision, wait or 0, state() }
+end
+
+if not holds(lease) then return answer('lost') end
+-- A repeat of a call whose reply was lost must neither spend twice nor take the cut value for what
+-- stood before.
+local grant = lease .. ':' .. reason
+if get('granted') == grant then return answer('go') end
+
+-- Forced refreshes have an allowance of their own, the strictest of all.
+if reason == 'force' then
+  local wait = limited('force_tat', force_every, force_burst)
+  local last = age('forced_at')
+  if last >= 0 then wait = math.max(wait, force_gap - last) end
+  if force_burst == 0 then wait = force_gap end
+  if wait > 0 then return answer('limited', wait) end
+  spend('force_tat', force_every)
+  set('forced_at', int(now), 'granted', grant)
+  return answer('go')
+end
+
+local version = num('version')
+local left = redis.call('PTTL', value_key)
+local stands = left > 0 and version > 0 and version ~= num('rejected')
+
+-- The double check: without it every waiter would fetch once more. A version below the wanted one
+-- means that Redis lost data: what stands there may be superseded.
+if reason == 'rejected' then
+  if version == want then
+    redis.call('DEL', value_key)
+    if num('rejected') ~= want then
+      set('rejected', int(want))
+      local age_now = age('issued_at')
+      if age_now >= 0 and age_now < young then
+        redis.call('HINCRBY', meta_key, 'young', 1)
+      else
+        set('young', 0)
+      end
+      publish('rejected')
+    end
+  elseif stands and version > want then
+    return answer('done')
+  end
+elseif stands and reason == 'report' then
+  if version > want then return answer('done') end
+  if version == want then
+    local wait = limited('probe_tat', probe_every, probe_burst)
+    if wait > 0 then return answer('limited', wait) end
+    set('probed_at', int(now))
+    return answer('probe')
+  end
+elseif stands and num('doubt') == 0 then
+  local due = left + num('margin') <= num('renew_left')
+  if version > want or (version == want and not due) then return answer('done') end
+elseif may_settle and version == want and num('doubt') == 1 and num('rejected') ~= version
+  and age('unclear_at') > overlap then
+  set('cut_by', lease)
+  return answer('settle')
+end
+
+if backoff() > 0 then return answer('backoff') end
+
+-- What is missing because it was rejected counts as reported, whoever comes to replace it.
+local reported = version > 0 and version == num('rejected')
+if reported then
+  local wait = limited('report_tat', report_every, report_burst)
+  if wait > 0 then return answer('limited', wait) end
+end
+local wait = limited('fetch_tat', fetch_every, fetch_burst)
+if wait > 0 then return answer('limited', wait) end
+spend('fetch_tat', fetch_every)
+if reported then spend('report_tat', report_every) end
+
+set('granted', grant)
+if cut > 0 then
+  set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(num('margin')),
+    'prior_doubt', int(num('doubt')), 'prior_unclear_at', int(num('unclear_at')))
+  doubt(cut)
+  publish('doubt')
+end
+return answer('go')

@@ -1,0 +1,30 @@
+-- commit: the new value, only if the lock still holds our lease. Returns the state, -1 if refused.
+-- Clears doubt, rejection and backoff, and releases the lease.
+local lease, value, life, margin, renew_left = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local floor, reason, took, digest, cut = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15])
+
+if not holds(lease) then
+  if concluded(lease) then return state() end
+  return -1
+end
+
+-- The same value again means "not yet": its life is news, but it is no new version.
+local version = num('version')
+local same = version > 0 and redis.call('GET', value_key) == value
+if not same then version = math.max(version + 1, floor + 1, now) end
+
+redis.call('SET', value_key, value, 'PX', int(math.max(1, life - margin)))
+set('version', int(version), 'margin', int(margin), 'renew_left', int(renew_left),
+  'expires_at', int(now + life), 'renew_at', int(now + life - renew_left),
+  'digest', digest, 'doubt', 0, 'rejected', 0)
+if not same then set('issued_at', int(now), 'issued_by', by) end
+if reason ~= 'report' then set('young', 0) end
+-- Since our own cut, a holder whose lease was over cut too: its fetch may have come after ours.
+local overtaken = cut > 0 and get('cut_by') ~= lease
+redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
+if overtaken then doubt(cut) end
+redis.call('DEL', backoff_key)
+journal('reason', reason, 'result', same and 'unchanged' or 'committed', 'version', int(version), 'digest', digest, 'took_ms', took)
+conclude(lease)
+publish('committed')
+return state()

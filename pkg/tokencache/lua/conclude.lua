@@ -1,0 +1,39 @@
+-- conclude: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in ms}.
+--   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
+--   accepted  a probe showed that the reported value works
+-- A backoff doubles with every try in its scope, between base and cap.
+local lease, reason, result, undo = ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
+local where, base, cap, at_least, jitter = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local note, took, code = ARGV[15], ARGV[16], ARGV[17]
+local probe_every = tonumber(ARGV[18])
+
+if not holds(lease) then
+  if concluded(lease) then return { 1, backoff() } end
+  return { 0, 0 }
+end
+
+if undo and get('cut_by') == lease then
+  local expiry = num('prior_expiry')
+  if expiry > 0 then
+    redis.call('PEXPIREAT', value_key, int(expiry))
+    set('expires_at', int(expiry + num('prior_margin')))
+  end
+  set('margin', int(num('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
+  redis.call('HDEL', meta_key, 'cut_by')
+end
+
+-- Only vain probes are rationed: one that found a dead value was worth it.
+if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_every) end
+if result == 'accepted' then set('accepted_at', get('probed_at')) end
+
+local left = 0
+if base > 0 then
+  local tries = redis.call('HINCRBY', backoff_key, where .. ':tries', 1)
+  left = math.max(at_least, math.min(cap, base * 2 ^ math.min(tries - 1, 30)) * jitter)
+  redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':note', note)
+  redis.call('PEXPIRE', backoff_key, int(left + 3600000))
+end
+journal('reason', reason, 'result', result, 'code', code, 'backoff_ms', int(left), 'took_ms', took)
+conclude(lease)
+if undo or left > 0 then publish(result) end -- the rest concerns nobody else
+return { 1, int(left) }

@@ -1,0 +1,8 @@
+-- cut: without a lease, when a holder that lost its own has, or may have, made upstream supersede
+-- what stands. It can only cost one more refresh; its absence, a dead value.
+local cut, reason, result = tonumber(ARGV[6]), ARGV[7], ARGV[8]
+doubt(cut)
+redis.call('HDEL', meta_key, 'cut_by') -- whoever holds the lease now must neither undo this nor trust its own fetch
+journal('reason', reason, 'result', result)
+publish('doubt')
+return 1

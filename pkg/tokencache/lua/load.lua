@@ -1,0 +1,2 @@
+-- load: the state, and nothing else.
+return state()

@@ -1,0 +1,30 @@
+package tokencache
+
+import "github.com/wxtoken/sidecar/pkg/secret"
+
+// Owner returns which credential a value is, or was until lately. Values are compared in constant
+// time. It looks at all credentials, so it is not for the hot path.
+func (c *Cache) Owner(value secret.String) (Key, bool) {
+	if value.Empty() {
+		return Key{}, false
+	}
+	for k, cr := range *c.creds.Load() {
+		if cr.view.Load().value.Equal(value) || cr.replaced(value) {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
+// replaced reports whether value is one of those that were replaced lately.
+func (cr *credential) replaced(value secret.String) bool {
+	cr.mu.Lock()
+	past := cr.past
+	cr.mu.Unlock()
+	for _, p := range past {
+		if !p.Empty() && p.Equal(value) {
+			return true
+		}
+	}
+	return false
+}

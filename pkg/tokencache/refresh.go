@@ -1,0 +1,274 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/lock"
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+const (
+	// flightTime bounds one refresh: somebody else's whole lease, then one of our own.
+	flightTime = 2 * leaseTTL
+	// Losers look for the token this often, plus up to as much again, besides listening for it.
+	lookEvery = 50 * time.Millisecond
+	// stepBack is how long a pod that upstream refuses waits for another one's result.
+	stepBack = 2 * time.Second
+)
+
+// want is what a caller of the refresh needs.
+type want struct {
+	reason  Reason
+	version int64         // what it has; only something newer helps
+	value   secret.String // Report: the reported value
+	since   instant       // Report: a probe that began later answers it
+	least   time.Duration // Missing: how much life is not enough
+}
+
+// met reports whether v is what was wanted.
+func (w want) met(v *view, n instant) bool {
+	switch w.reason {
+	case Report:
+		return v.alive(n) && !v.rejected && !v.value.Equal(w.value)
+	case Due:
+		return !v.isDue(n)
+	default:
+		return v.fresh(n) && v.expiresIn(n) > w.least
+	}
+}
+
+// flight is one refresh of one credential on this replica; callers share it.
+type flight struct {
+	want want
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// serves reports whether f's result answers w too, which came to share it.
+func (f *flight) serves(w want) bool {
+	return f.want.reason == w.reason && (w.reason != Report || f.want.version == w.version)
+}
+
+// ensure returns nil when w is met or a refresh for it has ended well; it starts one or joins the
+// one in flight. ctx bounds the waiting, not the refresh.
+func (c *Cache) ensure(ctx context.Context, cr *credential, w want) error {
+	for !w.met(cr.view.Load(), now()) {
+		f, mine, err := c.board(cr, w)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if mine || f.serves(w) {
+			return f.err
+		}
+	}
+	return nil
+}
+
+// board returns the flight in progress, or starts one.
+func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) {
+	c.closing.RLock()
+	defer c.closing.RUnlock()
+	if c.ctx.Err() != nil {
+		return nil, false, ErrClosed
+	}
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if cr.flight != nil {
+		return cr.flight, false, nil
+	}
+	f = &flight{want: w, done: make(chan struct{})}
+	cr.flight = f
+	c.flights.Go(func() { c.fly(cr, f) })
+	return f, true, nil
+}
+
+func (c *Cache) fly(cr *credential, f *flight) {
+	ctx, cancel := context.WithTimeout(c.ctx, flightTime)
+	defer cancel()
+	if f.err = c.refresh(ctx, cr, f.want); f.err != nil && c.ctx.Err() != nil {
+		f.err = ErrClosed
+	}
+
+	cr.mu.Lock()
+	cr.flight = nil
+	if f.want.reason != Report {
+		cr.reschedule(f.err)
+	}
+	cr.mu.Unlock()
+	close(f.done)
+	c.poke()
+}
+
+// reschedule says when to try again by itself; a backoff that Redis tells of is in the view. It must be called with mu held. The schedule lies
+// outside the flight: a job that retried inside its own slot would keep every other caller out.
+func (cr *credential) reschedule(err error) {
+	if err == nil && !cr.view.Load().isDue(now()) {
+		cr.retry = holdback{}
+		return
+	}
+	wait := min(5*time.Second, time.Second<<min(cr.retry.tries, 3))
+	cr.retry.err = err
+	cr.retry.tries++
+	cr.retry.until = time.Now().Add(wait + rand.N(wait/2))
+}
+
+// refresh is the one operation that changes a credential, for every reason: look; if nobody has
+// done the work, do it under the lease; if somebody is doing it, wait for the token and not for the
+// lease, because those who queue for a lease are served one after the other.
+func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
+	start := now()
+	for {
+		st, err := c.load(ctx, cr)
+		if err != nil {
+			return c.withoutRedis(ctx, cr, w, err)
+		}
+		changed := cr.changes() // before the look below, so that no change falls between the two
+		if done, err := c.othersDid(cr, w, st, start); done {
+			return err
+		}
+		if refused := cr.refusedHere(); refused != nil {
+			if now().since(start) > stepBack {
+				return refused
+			}
+		} else if st.held == 0 || cr.lock.Unclear() {
+			done, err := c.underLease(ctx, cr, w, start)
+			if done {
+				return err
+			}
+		}
+		look := time.NewTimer(lookEvery + rand.N(lookEvery))
+		select {
+		case <-changed:
+		case <-look.C:
+		case <-ctx.Done():
+			look.Stop()
+			return ctx.Err()
+		}
+		look.Stop()
+	}
+}
+
+func (cr *credential) changes() <-chan struct{} {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	return cr.changed
+}
+
+// refusedHere returns why this pod must not ask upstream now, nil if it may.
+func (cr *credential) refusedHere() error {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	left := cr.local.left()
+	if left == 0 {
+		return nil
+	}
+	return &UnavailableError{Key: cr.spec.Load().Key, RetryAfter: left, Err: cr.local.err}
+}
+
+// othersDid reports whether w needs no work of ours: it is met, or upstream must not be asked.
+func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool, error) {
+	if w.met(cr.view.Load(), now()) {
+		c.observe(cr, Event{Reason: w.reason, Result: Shared, Took: now().since(start)})
+		return true, nil
+	}
+	if w.reason == Report && st.version == w.version && st.acceptAge >= 0 && st.acceptAge < now().since(w.since) {
+		// The probe began after this report came in, so it speaks of the same moment or a later one.
+		c.observe(cr, Event{Reason: w.reason, Result: Accepted, Took: now().since(start)})
+		return true, nil
+	}
+	// A report may still find out whether the value that stands is good; upstream's other endpoints
+	// are not what backs off.
+	if st.backoff > 0 && (w.reason != Report || st.value.Empty()) {
+		return true, &UnavailableError{Key: cr.spec.Load().Key, RetryAfter: st.backoff, Err: st.note.err()}
+	}
+	return false, nil
+}
+
+// underLease does the work if the lease is free. It reports false if the caller should look again.
+func (c *Cache) underLease(ctx context.Context, cr *credential, w want, start instant) (bool, error) {
+	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	lease, err := cr.lock.Obtain(obtain)
+	switch {
+	case errors.Is(err, lock.ErrHeld):
+		return false, nil
+	case err != nil:
+		return true, c.withoutRedis(ctx, cr, w, &StoreError{Op: "lease", Err: err})
+	}
+	h := &holder{c: c, cr: cr, spec: cr.spec.Load(), lease: lease, want: w, start: start}
+	// Not under ctx, which bounds the waiting: the lease bounds the work.
+	return h.work(c.ctx)
+}
+
+// withoutRedis is what can be done when Redis cannot be reached: nothing, for an upstream where
+// every fetch kills the value of the others; a fetch for this replica alone, rarely, for one where
+// it cannot.
+func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause error) error {
+	spec := cr.spec.Load()
+	if err := c.ctx.Err(); err != nil {
+		return ErrClosed
+	}
+	gone := &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
+	c.observe(cr, Event{Reason: w.reason, Result: Failed, Err: cause})
+	if spec.Overlap > 0 {
+		gone.Err = fmt.Errorf("%w; without Redis this endpoint is not asked, because every fetch there ends the value that others use", cause)
+		return gone
+	}
+	v, n := cr.view.Load(), now()
+	if w.reason == Report || n.since(v.asOf) < v.key {
+		return gone
+	}
+	if refused := cr.refusedHere(); refused != nil {
+		return refused
+	}
+	if !cr.mayFetchDirectly() {
+		return gone
+	}
+	ctx, cancel := context.WithTimeout(ctx, workTime)
+	defer cancel()
+	asked := now()
+	value, failed := spec.ask(ctx, Request{})
+	if failed != nil {
+		if failed.Class != Transient {
+			cr.stepBack(failed) // alone as this replica is, nobody else holds it back
+		}
+		c.observe(cr, Event{Reason: w.reason, Result: Failed, Took: now().since(asked), Err: failed})
+		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
+	}
+	c.keep(cr, value, asked)
+	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
+	return nil
+}
+
+// mayFetchDirectly allows two fetches a minute without Redis.
+func (cr *credential) mayFetchDirectly() bool {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if time.Since(cr.direct[0]) < time.Minute {
+		return false
+	}
+	cr.direct = [2]time.Time{cr.direct[1], time.Now()}
+	return true
+}
+
+// keep puts a value that could not be committed into this replica's memory. It stays due, so that
+// the cluster agrees again as soon as Redis is back.
+func (c *Cache) keep(cr *credential, v Value, asked instant) {
+	v = v.normal(0)
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	old := cr.view.Load()
+	cr.replace(old, &view{
+		value: v.Value, version: old.version, asOf: asked, spread: old.spread, young: old.young,
+		end: v.Life, good: v.Life, key: v.Life - cr.spec.Load().margin(v.Life),
+	})
+}

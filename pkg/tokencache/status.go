@@ -1,0 +1,46 @@
+package tokencache
+
+import "time"
+
+// Status is what this replica knows of one credential, without its value.
+type Status struct {
+	Key       Key
+	Version   int64         // 0: it never had a value
+	ExpiresIn time.Duration // as of [Token]
+	Known     bool          // there is a value that still lives
+	Fresh     bool          // and it would be handed out as good
+	InDoubt   bool          // upstream may have superseded it without anybody knowing the new one
+	Rejected  bool          // upstream was found to reject it
+	RenewIn   time.Duration // until this replica would refresh it
+	// Backoff is how long upstream must not be asked.
+	Backoff time.Duration
+	// Err says why the last refresh that this replica knows of failed; nil after one that did not.
+	Err error
+	// ForeignRefresher is as of [Event].
+	ForeignRefresher bool
+}
+
+// Status returns the status of every credential, in no order, from memory.
+func (c *Cache) Status() []Status {
+	all := *c.creds.Load()
+	list := make([]Status, 0, len(all))
+	for k, cr := range all {
+		v, n := cr.view.Load(), now()
+		s := Status{
+			Key: k, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
+			InDoubt: v.doubt, Rejected: v.rejected, Backoff: v.backoffLeft(n), ForeignRefresher: v.young >= 2,
+		}
+		s.RenewIn, _ = cr.untilDue()
+		if s.Err = cr.lastErr(); s.Err == nil && s.Backoff > 0 {
+			s.Err = v.note.err()
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (cr *credential) lastErr() error {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	return cr.retry.err
+}

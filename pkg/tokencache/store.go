@@ -1,0 +1,330 @@
+package tokencache
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// storeTimeout bounds one operation on Redis, retries included.
+const storeTimeout = time.Second
+
+var (
+	//go:embed lua/prelude.lua
+	preludeLua string
+	//go:embed lua/load.lua
+	loadLua string
+	//go:embed lua/begin.lua
+	beginLua string
+	//go:embed lua/commit.lua
+	commitLua string
+	//go:embed lua/conclude.lua
+	concludeLua string
+	//go:embed lua/cut.lua
+	cutLua string
+)
+
+// store is the shared copy in Redis. It knows nothing of upstream. Every script takes the same keys
+// and may be repeated: go-redis sends it again when a reply is lost.
+type store struct {
+	rdb       redis.UniversalClient
+	namespace string
+	replica   string
+
+	scripts struct{ load, begin, commit, conclude, cut *redis.Script }
+}
+
+func newStore(rdb redis.UniversalClient, namespace, replica string) *store {
+	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
+	s := &store{rdb: rdb, namespace: namespace, replica: replica}
+	s.scripts.load = script(loadLua)
+	s.scripts.begin = script(beginLua)
+	s.scripts.commit = script(commitLua)
+	s.scripts.conclude = script(concludeLua)
+	s.scripts.cut = script(cutLua)
+	return s
+}
+
+func (s *store) channel() string { return s.namespace + ":events" }
+
+func (s *store) valueKey(k Key) string { return s.namespace + ":{" + k.App + "}:" + k.Kind }
+
+func (s *store) lockKey(k Key) string { return s.valueKey(k) + ":lock" }
+
+func (s *store) keys(k Key) []string {
+	value := s.valueKey(k)
+	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.namespace + ":{" + k.App + "}:journal"}
+}
+
+// args are the arguments that every script takes, then its own.
+func (s *store) args(c *Credential, own ...any) []any {
+	scope := c.Fingerprint
+	if scope == "" {
+		scope = "none"
+	}
+	return append([]any{scope, s.channel(), c.Key.App, c.Key.Kind, s.replica}, own...)
+}
+
+func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Credential, own ...any) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.args(c, own...)...).Result()
+	if err != nil {
+		return nil, &StoreError{Op: op, Err: err}
+	}
+	return reply, nil
+}
+
+// state is what Redis knows of a credential, with all times relative to the moment of the answer.
+type state struct {
+	value     secret.String // empty: no value stands
+	left      time.Duration // until the key leaves Redis
+	version   int64
+	margin    time.Duration
+	renewLeft time.Duration
+	doubt     bool
+	rejected  int64         // the version that upstream was found to reject
+	held      time.Duration // left of somebody's lease
+	backoff   time.Duration
+	note      note
+	acceptAge time.Duration // since the start of the last probe that succeeded; < 0: none
+	young     int64         // young values rejected in a row
+	bad       string        // fingerprint of the value that upstream was found to reject, if nothing replaced it
+}
+
+// note is a failed fetch as the others remember it.
+type note struct {
+	Class   Class  `json:"class,omitempty"`
+	Code    int    `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+func (n note) err() error {
+	if n.Class == limitedClass {
+		return ErrLimited
+	}
+	return &FetchError{Class: n.Class, Code: n.Code, Message: n.Message}
+}
+
+// load reads the present state.
+func (s *store) load(ctx context.Context, c *Credential) (state, error) {
+	reply, err := s.run(ctx, s.scripts.load, "load", c)
+	if err != nil {
+		return state{}, err
+	}
+	return decodeState("load", reply)
+}
+
+// loadAll reads many credentials in one round trip per Redis node; the two results correspond to
+// creds.
+func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	replies := make([]*redis.Cmd, len(creds))
+	for i, c := range creds {
+		replies[i] = s.scripts.load.EvalSha(ctx, pipe, s.keys(c.Key), s.args(c)...)
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	states, errs := make([]state, len(creds)), make([]error, len(creds))
+	for i, r := range replies {
+		reply, err := r.Result()
+		switch {
+		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
+			// Redis has been restarted or is another node: Run sends the script itself.
+			states[i], errs[i] = s.load(ctx, creds[i])
+		case err != nil:
+			errs[i] = &StoreError{Op: "load", Err: err}
+		default:
+			states[i], errs[i] = decodeState("load", reply)
+		}
+	}
+	return states, errs
+}
+
+// decision is what begin tells the holder of a lease; lua/begin.lua explains each.
+type decision string
+
+const (
+	decisionLost    decision = "lost"
+	decisionDone    decision = "done"
+	decisionBackoff decision = "backoff"
+	decisionLimited decision = "limited"
+	decisionProbe   decision = "probe"
+	decisionSettle  decision = "settle"
+	decisionGo      decision = "go"
+)
+
+// begun is begin's answer. wait belongs to limited.
+type begun struct {
+	decision decision
+	wait     time.Duration
+	state    state
+}
+
+// begin is the double check, the rationing and the cut, in one step under the lease. settle says
+// that the holder is able to decide a doubt by a probe.
+func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason, want int64, settle bool) (begun, error) {
+	reports, fetches, probes := c.Reports.or(defaultReports), c.Fetches.or(defaultFetches), Limit{probesPerDay}
+	reply, err := s.run(ctx, s.scripts.begin, "begin", c,
+		lease, string(r), want, ms(c.cut()), ms(c.Overlap), flag(settle),
+		ms(fetches.every()), fetches.burst(), ms(reports.every()), reports.burst(),
+		ms(c.Forced.every()), c.Forced.burst(), ms(forceGap),
+		ms(probes.every()), probes.burst(), ms(youngAge))
+	if err != nil {
+		return begun{}, err
+	}
+	parts, ok := reply.([]any)
+	if !ok || len(parts) != 3 {
+		return begun{}, &StoreError{Op: "begin", Err: errReply}
+	}
+	verdict, ok1 := parts[0].(string)
+	wait, ok2 := parts[1].(int64)
+	st, err := decodeState("begin", parts[2])
+	if !ok1 || !ok2 || err != nil {
+		return begun{}, &StoreError{Op: "begin", Err: errReply}
+	}
+	return begun{decision(verdict), duration(wait), st}, nil
+}
+
+// errRefused: the lease was lost before the write that it should have guarded.
+var errRefused = errors.New("the lease is lost")
+
+// commit stores v, whose life is counted from now on, if the lease still stands, and releases it.
+// The new version is greater than floor. It returns what stands afterwards.
+func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value, floor int64, r Reason, took time.Duration) (state, error) {
+	reply, err := s.run(ctx, s.scripts.commit, "commit", c,
+		lease, v.Value.Reveal(), ms(v.Life), ms(c.margin(v.Life)), ms(v.RenewLeft), floor, string(r), ms(took), v.Value.Fingerprint(), ms(c.cut()))
+	if err != nil {
+		return state{}, err
+	}
+	if reply == int64(-1) {
+		return state{}, errRefused
+	}
+	return decodeState("commit", reply)
+}
+
+// conclusion is how a lease ends without a value.
+type conclusion struct {
+	reason  Reason
+	result  Result
+	undo    bool        // nothing was issued for sure: take the cut back
+	failed  *FetchError // nil: no backoff
+	atLeast time.Duration
+	took    time.Duration
+}
+
+// conclude ends the lease; it reports errRefused if the lease was already lost.
+func (s *store) conclude(ctx context.Context, c *Credential, lease string, e conclusion) error {
+	where, body := "*", []byte("{}")
+	var base, limit time.Duration
+	code := 0
+	if f := e.failed; f != nil {
+		code = f.Code
+		if f.Class != Local { // what concerns this pod alone stays in its memory
+			base, limit = f.Class.backoff()
+		}
+		if f.Class == Permanent && c.Fingerprint != "" {
+			where = c.Fingerprint
+		}
+		body, _ = json.Marshal(note{f.Class, f.Code, f.Message}) // strings and a number: cannot fail
+	}
+	// Half to all of the time: replicas must not come back in step.
+	jitter := 0.5 + rand.Float64()/2
+	reply, err := s.run(ctx, s.scripts.conclude, "conclude", c,
+		lease, string(e.reason), string(e.result), flag(e.undo),
+		where, ms(base), ms(limit), ms(e.atLeast), fmt.Sprintf("%.3f", jitter),
+		string(body), ms(e.took), code, ms(Limit{probesPerDay}.every()))
+	if err != nil {
+		return err
+	}
+	parts, ok := reply.([]any)
+	if !ok || len(parts) < 1 {
+		return &StoreError{Op: "conclude", Err: errReply}
+	}
+	if parts[0] == int64(0) {
+		return errRefused
+	}
+	return nil
+}
+
+// cut shortens whatever stands, without a lease.
+func (s *store) cut(ctx context.Context, c *Credential, r Reason, result Result) error {
+	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(c.cut()), string(r), string(result))
+	return err
+}
+
+var errReply = errors.New("unexpected reply: is another version of wxtoken using this namespace?")
+
+func decodeState(op string, reply any) (state, error) {
+	f, ok := reply.([]any)
+	if !ok || len(f) != 13 {
+		return state{}, &StoreError{Op: op, Err: errReply}
+	}
+	var bad bool
+	num := func(i int) int64 {
+		n, ok := f[i].(int64)
+		bad = bad || !ok
+		return n
+	}
+	text := func(i int) string {
+		s, ok := f[i].(string)
+		bad = bad || !ok
+		return s
+	}
+	st := state{
+		value: secret.New(text(0)), left: duration(num(1)),
+		version: num(2), margin: duration(num(3)), renewLeft: duration(num(4)),
+		doubt: num(5) != 0, rejected: num(6), held: duration(num(7)),
+		backoff: duration(num(8)), acceptAge: duration(num(10)),
+		young: num(11), bad: text(12),
+	}
+	if body := text(9); body != "" {
+		// A note that cannot be read costs its explanation, not the backoff.
+		if err := json.Unmarshal([]byte(body), &st.note); err != nil {
+			st.note = note{Class: Transient, Message: "unreadable note"}
+		}
+	}
+	if bad {
+		return state{}, &StoreError{Op: op, Err: errReply}
+	}
+	if st.left <= 0 || st.version == 0 {
+		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted
+	}
+	return st, nil
+}
+
+// event is what the channel carries: that something changed, never what it is.
+type event struct {
+	App  string `json:"app"`
+	Kind string `json:"kind"`
+}
+
+func decodeEvent(payload string) (Key, bool) {
+	var e event
+	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
+		return Key{}, false
+	}
+	k := Key{App: e.App, Kind: e.Kind}
+	return k, k.validate() == nil
+}
+
+func ms(d time.Duration) int64 { return d.Milliseconds() }
+
+func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
