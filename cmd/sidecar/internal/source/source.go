@@ -1,0 +1,163 @@
+// Package source joins WeChat and the cache: it turns the configured apps into credentials, each
+// with the source that fetches it, and WeChat's errors into what they mean for the next fetch.
+//
+// It is the only package that knows both pkg/wechat and pkg/tokencache.
+package source
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// AccessToken is the kind of an app's access token.
+const AccessToken = "access_token"
+
+const (
+	// overlap is how long WeChat promises that a replaced token still works.
+	overlap = 5 * time.Minute
+	// stableRenewLeft lies 3 s inside the last 5 minutes: until then stable_token repeats the token.
+	stableRenewLeft = overlap - 3*time.Second
+	// classicRenewLeft leaves room for SDKs that subtract up to 1500 s from expires_in.
+	classicRenewLeft = 30 * time.Minute
+	// forcedPerDay is WeChat's limit on force_refresh.
+	forcedPerDay = 20
+)
+
+// Key is the key of an app's access token.
+func Key(app config.App) tokencache.Key {
+	return tokencache.Key{App: app.CredentialID(), Kind: AccessToken}
+}
+
+// Credentials returns what cache must keep for apps: their access tokens, and the tickets that are
+// fetched with these.
+func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
+	var creds []tokencache.Credential
+	for _, app := range apps {
+		creds = append(creds, credentials(app, &wechat.Client{BaseURL: app.APIBase}, cache)...)
+	}
+	return creds
+}
+
+func credentials(app config.App, client *wechat.Client, cache tokens) []tokencache.Credential {
+	creds := []tokencache.Credential{tokenCredential(app, client)}
+	for _, ticket := range app.Tickets {
+		creds = append(creds, ticketCredential(app, ticket, client, cache))
+	}
+	return creds
+}
+
+// tokenCredential keeps an app's access token.
+func tokenCredential(app config.App, client *wechat.Client) tokencache.Credential {
+	c := tokencache.Credential{
+		Key:         Key(app),
+		Probe:       probe(app, client),
+		Fingerprint: app.Secret.Fingerprint(),
+		Margin:      app.Margin,
+		Fetches:     tokencache.Limit{PerDay: app.FetchesPerDay},
+		Reports:     tokencache.Limit{PerDay: app.ReportsPerDay},
+	}
+	switch {
+	case app.Platform == config.PlatformWeCom:
+		c.Source = fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+			cred, err := client.CorpToken(ctx, app.ID, app.Secret)
+			return value(cred, classicRenewLeft), err
+		})
+		// Whether gettoken repeats a valid token is no longer documented, so it must not be relied on.
+		c.Overlap = overlap
+	case app.Endpoint == config.EndpointClassic:
+		c.Source = fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+			cred, err := client.Token(ctx, app.ID, app.Secret)
+			return value(cred, classicRenewLeft), err
+		})
+		c.Overlap = overlap
+	default:
+		c.Source = fetch(func(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
+			mode := wechat.Normal
+			if r.Force {
+				mode = wechat.Forced
+			}
+			cred, err := client.StableToken(ctx, app.ID, app.Secret, mode)
+			return value(cred, stableRenewLeft), err
+		})
+		c.Forced = tokencache.Limit{PerDay: forcedPerDay}
+	}
+	return c
+}
+
+// value says when upstream has a better one. A life shorter than WeChat's 7200 s keeps the proportion.
+func value(c wechat.Credential, renewLeft time.Duration) tokencache.Value {
+	if renewLeft == classicRenewLeft {
+		renewLeft = min(renewLeft, c.ExpiresIn/4)
+	}
+	return tokencache.Value{Value: c.Value, Life: c.ExpiresIn, RenewLeft: renewLeft}
+}
+
+// fetch makes a Source of a function that returns WeChat's errors.
+type fetch func(context.Context, tokencache.Request) (tokencache.Value, error)
+
+func (f fetch) Fetch(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
+	v, err := f(ctx, r)
+	if err != nil {
+		return tokencache.Value{}, fetchError(err)
+	}
+	return v, nil
+}
+
+// fetchError says what WeChat's answer means for the next fetch.
+func fetchError(err error) error {
+	e, ok := errors.AsType[*wechat.Error](err)
+	if !ok {
+		return err // a ticket's, about its token
+	}
+	f := &tokencache.FetchError{
+		Code: e.Code, Message: message(e), Unclear: e.MayHaveIssued(), RetryAfter: e.RetryAfter(), Err: e,
+	}
+	switch e.Class() {
+	case wechat.ClassConfig:
+		f.Class = tokencache.Permanent
+	case wechat.ClassQuota:
+		f.Class = tokencache.Quota
+	case wechat.ClassEgress:
+		f.Class = tokencache.Local
+	default:
+		f.Class = tokencache.Transient
+	}
+	return f
+}
+
+func message(e *wechat.Error) string {
+	text := e.Message
+	if text == "" {
+		text = e.Error()
+	}
+	if advice := e.Advice(); advice != "" {
+		text += ": " + advice
+	}
+	return text
+}
+
+// probe asks WeChat whether it accepts a token; nil if it is switched off.
+func probe(app config.App, client *wechat.Client) func(context.Context, secret.String) error {
+	how := wechat.ProbeCallbackIP
+	switch {
+	case app.Probe == config.ProbeOff:
+		return nil
+	case app.Platform == config.PlatformWeCom:
+		how = wechat.ProbeCorpCallbackIP
+	case app.Probe == config.ProbeMenu:
+		how = wechat.ProbeMenu
+	}
+	return func(ctx context.Context, token secret.String) error {
+		err := client.Probe(ctx, token, how)
+		if e, ok := errors.AsType[*wechat.Error](err); ok && e.Class() == wechat.ClassBadToken {
+			return tokencache.ErrRejected
+		}
+		return err
+	}
+}

@@ -1,0 +1,215 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+const id = "wx00000000000000f1"
+
+func app(endpoint string) config.App {
+	return config.App{
+		ID: id, Platform: config.PlatformWeChat, Endpoint: endpoint, Secret: secret.New("s1"),
+		Tickets: []string{config.TicketJSAPI},
+	}
+}
+
+// stack is the whole way from the cache to WeChat, in one bubble.
+type stack struct {
+	sim    *wechattest.Server
+	cache  *tokencache.Cache
+	client *wechat.Client
+}
+
+func newStack(t *testing.T, a config.App, accounts ...wechattest.App) *stack {
+	t.Helper()
+	m := miniredis.NewMiniRedis()
+	m.ClockTTL(true)
+	t.Cleanup(m.Close)
+	rdb := redis.NewClient(&redis.Options{
+		Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true,
+		Dialer: func(context.Context, string, string) (net.Conn, error) { return m.Dial() },
+	})
+	t.Cleanup(func() { _ = rdb.Close() })
+	if len(accounts) == 0 {
+		accounts = []wechattest.App{{ID: id, Secret: "s1"}}
+	}
+	s := &stack{sim: wechattest.New(accounts...)}
+	transport := s.sim.Transport()
+	t.Cleanup(func() { _ = transport.Close() })
+	s.client = &wechat.Client{HTTP: &http.Client{Transport: transport}}
+	s.cache = tokencache.New(rdb, tokencache.Options{Reread: 5 * time.Minute})
+	if err := s.cache.Set(credentials(a, s.client, s.cache)...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.cache.Run(ctx) }()
+	t.Cleanup(func() { cancel(); s.cache.Close(); <-done })
+	return s
+}
+
+func TestTwoDaysCostAsManyFetchesAsTheLifeOfATokenImplies(t *testing.T) {
+	for _, test := range []struct {
+		endpoint    string
+		cycle, most time.Duration // between two fetches
+		count       func(wechattest.Calls) int
+	}{
+		{config.EndpointStable, 7200*time.Second - stableRenewLeft, time.Minute + time.Second, func(c wechattest.Calls) int { return c.StableNormal }},
+		{config.EndpointClassic, 7200*time.Second - classicRenewLeft, time.Minute + time.Second, func(c wechattest.Calls) int { return c.Classic }},
+	} {
+		t.Run(test.endpoint, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStack(t, app(test.endpoint))
+				start := time.Now()
+				const span = 48 * time.Hour
+				for time.Since(start) < span {
+					token, err := s.cache.Get(t.Context(), Key(app(test.endpoint)))
+					if err != nil || token.Stale || !s.sim.Valid(id, token.Value.Reveal()) {
+						t.Fatalf("after %v: %+v, %v", time.Since(start), token, err)
+					}
+					ticket, err := s.cache.Get(t.Context(), tokencache.Key{App: id, Kind: "jsapi_ticket"})
+					if err != nil || ticket.Stale || !s.sim.TicketValid(id, "jsapi", ticket.Value.Reveal()) {
+						t.Fatalf("after %v: ticket %+v, %v", time.Since(start), ticket, err)
+					}
+					time.Sleep(17 * time.Second)
+				}
+				calls := s.sim.Calls(id)
+				least, most := int(span/(test.cycle+test.most)), 1+int(span/test.cycle)
+				if n := test.count(calls); n < least || n > most || n != calls.Fetches() {
+					t.Errorf("%d fetches (%d in all), want %d to %d", n, calls.Fetches(), least, most)
+				}
+				if n := calls.Tickets; n < int(span/(5*time.Minute)) || n > 1+int(span/ticketEvery) {
+					t.Errorf("%d ticket fetches", n)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenThatStableTokenRepeatsAlthoughItIsDeadIsForced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t, app(config.EndpointStable))
+		k := s.sim.Knobs()
+		k.StableKeepsKilled = true
+		s.sim.SetKnobs(k)
+		old, err := s.cache.Get(t.Context(), Key(app("")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		s.sim.KillTokens(id)
+		token, err := s.cache.Report(t.Context(), Key(app("")), old.Value)
+		if err != nil || !s.sim.Valid(id, token.Value.Reveal()) {
+			t.Fatalf("got %+v, %v", token, err)
+		}
+		// A normal call first: it is free, and would have been enough had somebody else refreshed.
+		if c := s.sim.Calls(id); c.StableNormal != 2 || c.StableForced != 1 || c.Probes != 1 {
+			t.Errorf("%d normal and %d forced fetches, %d probes; want 2, 1, 1", c.StableNormal, c.StableForced, c.Probes)
+		}
+	})
+}
+
+func TestATicketThatMeetsADeadTokenReportsItAndIsFetchedOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t, app(config.EndpointClassic))
+		synctest.Wait()
+		if _, err := s.cache.Get(t.Context(), tokencache.Key{App: id, Kind: "jsapi_ticket"}); err != nil {
+			t.Fatal(err)
+		}
+		s.sim.KillTokens(id)
+		before := s.sim.Calls(id)
+		time.Sleep(5 * time.Minute) // the next look at the ticket finds out; nobody else has
+		after := s.sim.Calls(id)
+		if after.Classic != before.Classic+1 || after.BadToken != before.BadToken+2 { // the ticket's, and the probe's
+			t.Errorf("%d fetches and %d rejections more, want 1 and 2", after.Classic-before.Classic, after.BadToken-before.BadToken)
+		}
+		ticket, err := s.cache.Get(t.Context(), tokencache.Key{App: id, Kind: "jsapi_ticket"})
+		if err != nil || ticket.Stale {
+			t.Errorf("got %+v, %v", ticket, err)
+		}
+	})
+}
+
+func TestTwoAgentsOfOneCorpDoNotShareAToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := config.App{ID: "ww1", Agent: "100", Platform: config.PlatformWeCom, Secret: secret.New("a")}
+		two := config.App{ID: "ww1", Agent: "200", Platform: config.PlatformWeCom, Secret: secret.New("b"), Tickets: []string{config.TicketAgentConfig}}
+		s := newStack(t, one,
+			wechattest.App{ID: "ww1", Agent: "100", Secret: "a", Kind: wechattest.Corp},
+			wechattest.App{ID: "ww1", Agent: "200", Secret: "b", Kind: wechattest.Corp})
+		if err := s.cache.Set(append(credentials(one, s.client, s.cache), credentials(two, s.client, s.cache)...)...); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []config.App{one, two} {
+			token, err := s.cache.Get(t.Context(), Key(a))
+			if err != nil || !s.sim.Valid(a.CredentialID(), token.Value.Reveal()) {
+				t.Errorf("%s: %+v, %v", a.CredentialID(), token, err)
+			}
+		}
+		key, _ := TicketKey(two, config.TicketAgentConfig)
+		if _, err := s.cache.Get(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWhatWeChatAnswersDecidesWhoWaits(t *testing.T) {
+	for _, test := range []struct {
+		code  int
+		class tokencache.Class
+	}{
+		{-1, tokencache.Transient}, {45011, tokencache.Transient}, {45009, tokencache.Quota},
+		{40001, tokencache.Permanent}, {40013, tokencache.Permanent}, {40125, tokencache.Permanent}, {40243, tokencache.Permanent},
+		{40164, tokencache.Local}, {61004, tokencache.Local}, {89503, tokencache.Local},
+	} {
+		f, ok := errors.AsType[*tokencache.FetchError](fetchError(&wechat.Error{API: wechat.APIToken, Code: test.code, Status: 200, Sent: true}))
+		if !ok || f.Class != test.class || f.Code != test.code || f.Unclear {
+			t.Errorf("errcode %d: %+v, want %s and surely nothing issued", test.code, f, test.class)
+		}
+	}
+	f, _ := errors.AsType[*tokencache.FetchError](fetchError(&wechat.Error{API: wechat.APIToken, Status: 502, Sent: true}))
+	if f.Class != tokencache.Transient || !f.Unclear {
+		t.Errorf("a 502: %+v, want transient and unclear", f)
+	}
+}
+
+func TestProbeTellsRejectionFromEverythingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t, app(config.EndpointStable))
+		token, err := s.cache.Get(t.Context(), Key(app("")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := probe(app(""), s.client)
+		if err := ask(t.Context(), token.Value); err != nil {
+			t.Errorf("a live token: %v", err)
+		}
+		if err := ask(t.Context(), secret.New("garbage")); !errors.Is(err, tokencache.ErrRejected) {
+			t.Errorf("garbage: %v, want ErrRejected", err)
+		}
+		s.sim.AddFault(wechattest.Fault{Effect: wechattest.EffectStatus, Status: 502})
+		if err := ask(t.Context(), token.Value); err == nil || errors.Is(err, tokencache.ErrRejected) {
+			t.Errorf("a 502: %v, want an error that is no rejection", err)
+		}
+		off := app("")
+		off.Probe = config.ProbeOff
+		if probe(off, s.client) != nil {
+			t.Error("a probe that is switched off is there")
+		}
+	})
+}

@@ -1,0 +1,104 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// The kinds of tickets, by what the configuration calls them.
+var ticketKinds = map[string]string{
+	config.TicketJSAPI:       "jsapi_ticket",
+	config.TicketCard:        "wx_card_ticket",
+	config.TicketAgentConfig: "agent_config_ticket",
+}
+
+const (
+	// getticket says 7200 however old the ticket is, so what it says about the life is worth little.
+	// A ticket is asked for again so often (with the cache's spread, every 3.5 to 4.5 minutes) that a
+	// new one is noticed while WeChat still accepts the old one; some 400 calls a day of a quota that
+	// users saw end at 10 000.
+	ticketEvery = 3*time.Minute + 30*time.Second
+	// ticketTrust is how long a ticket is used if WeChat cannot be asked again.
+	ticketTrust = time.Hour
+	// ticketsPerDay leaves room for that.
+	ticketsPerDay = 1000
+)
+
+// TicketKey is the key of one of an app's tickets, named as in the configuration; false if the app
+// is not configured to have it.
+func TicketKey(app config.App, ticket string) (tokencache.Key, bool) {
+	for _, t := range app.Tickets {
+		if t == ticket {
+			return tokencache.Key{App: app.CredentialID(), Kind: ticketKinds[t]}, true
+		}
+	}
+	return tokencache.Key{}, false
+}
+
+// tokens is the part of the cache that a source needs whose credential needs another one.
+type tokens interface {
+	Get(context.Context, tokencache.Key) (tokencache.Token, error)
+	Report(context.Context, tokencache.Key, secret.String) (tokencache.Token, error)
+}
+
+// ticketCredential keeps a ticket, which is fetched with the app's access token.
+func ticketCredential(app config.App, ticket string, client *wechat.Client, parent tokens) tokencache.Credential {
+	ask := client.Ticket
+	if app.Platform == config.PlatformWeCom {
+		ask = client.CorpTicket
+	}
+	key, _ := TicketKey(app, ticket)
+	return tokencache.Credential{
+		Key: key,
+		Source: fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+			cred, err := withToken(ctx, parent, Key(app), func(token secret.String) (wechat.Credential, error) {
+				return ask(ctx, token, wechat.TicketType(ticket))
+			})
+			life := min(cred.ExpiresIn, ticketTrust)
+			return tokencache.Value{Value: cred.Value, Life: life, RenewLeft: life - ticketEvery}, err
+		}),
+		Fingerprint: app.Secret.Fingerprint(),
+		Margin:      app.Margin,
+		Fetches:     tokencache.Limit{PerDay: ticketsPerDay},
+	}
+}
+
+// withToken calls use with the parent's token. If WeChat rejects it, the token is reported (which
+// costs a refresh only if it is the current one) and use is called once more with another one.
+func withToken(ctx context.Context, parent tokens, key tokencache.Key, use func(secret.String) (wechat.Credential, error)) (wechat.Credential, error) {
+	token, err := parent.Get(ctx, key)
+	if err != nil {
+		return wechat.Credential{}, parentError(err)
+	}
+	cred, err := use(token.Value)
+	if e, ok := errors.AsType[*wechat.Error](err); !ok || e.Class() != wechat.ClassBadToken {
+		return cred, err
+	}
+	next, reported := parent.Report(ctx, key, token.Value)
+	if reported != nil {
+		return wechat.Credential{}, parentError(reported)
+	}
+	if next.Value.Equal(token.Value) {
+		return cred, err
+	}
+	return use(next.Value)
+}
+
+// parentError says that a credential cannot be fetched because another one is missing. Its reasons
+// are not this one's: a secret that is wrong is told and waited for there.
+func parentError(err error) error {
+	f := &tokencache.FetchError{Class: tokencache.Transient, Message: "the access token is not available", Err: err}
+	if u, ok := errors.AsType[*tokencache.UnavailableError](err); ok {
+		f.RetryAfter = u.RetryAfter
+	}
+	if cause, ok := errors.AsType[*tokencache.FetchError](err); ok {
+		f.Code, f.Message = cause.Code, "the access token is not available: "+cause.Message
+	}
+	return f
+}
