@@ -66,7 +66,7 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 		case decisionSettle:
 			settle = false
 			if old := h.cr.view.Load(); h.spec.Probe(ctx, old.value) == nil {
-				return h.commit(ctx, Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now())
+				return h.commit(ctx, Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
 			}
 		case decisionGo:
 			return h.fetch(ctx, reason, b.state.bad)
@@ -92,7 +92,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		}
 		return reason == rejected && v.Equal(h.want.value) || v.Fingerprint() == bad
 	}
-	asked := now()
+	before, asked := h.cr.view.Load(), now()
 	v, err := h.spec.ask(ctx, Request{})
 	if err == nil && repeated(v.Value) {
 		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
@@ -115,7 +115,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 	if err != nil {
 		return true, h.failed(ctx, err)
 	}
-	return h.commit(ctx, v, asked)
+	return h.commit(ctx, v, asked, before)
 }
 
 // ask asks upstream, and fills in what a Source left open, on the safe side.
@@ -134,14 +134,13 @@ func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
 	return v, nil
 }
 
-// commit stores a value asked for at asked.
-func (h *holder) commit(ctx context.Context, v Value, asked instant) (bool, error) {
-	before := h.cr.view.Load()
+// commit stores a value asked for at asked, when before was known.
+func (h *holder) commit(ctx context.Context, v Value, asked instant, before *view) (bool, error) {
 	for {
 		sent := now()
 		stored := v.normal(sent.since(asked))
 		fin, cancel := h.finish(ctx)
-		st, err := h.c.store.commit(fin, h.spec, h.lease.Value(), stored, before.version, h.want.reason, sent.since(h.start))
+		st, err := h.c.store.commit(fin, h.spec, h.lease.Value(), stored, h.cr.view.Load().version, h.want.reason, sent.since(h.start))
 		cancel()
 		switch {
 		case err == nil:
@@ -159,7 +158,7 @@ func (h *holder) commit(ctx context.Context, v Value, asked instant) (bool, erro
 			h.observe(Refused, err)
 			return false, nil
 		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
-			h.c.keep(h.cr, v, asked)
+			h.c.keep(h.cr, v, asked, before)
 			h.observe(Orphaned, err)
 			return true, nil
 		}

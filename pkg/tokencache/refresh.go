@@ -244,7 +244,7 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause 
 		c.observe(cr, Event{Reason: w.reason, Result: Failed, Took: now().since(asked), Err: failed})
 		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
 	}
-	c.keep(cr, value, asked)
+	c.keep(cr, value, asked, v)
 	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
 	return nil
 }
@@ -260,13 +260,17 @@ func (cr *credential) mayFetchDirectly() bool {
 	return true
 }
 
-// keep puts a value that could not be committed into this replica's memory. It stays due, so that
-// the cluster agrees again as soon as Redis is back.
-func (c *Cache) keep(cr *credential, v Value, asked instant) {
+// keep puts a value that could not be committed into this replica's memory, unless a version later
+// than before has come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is
+// back.
+func (c *Cache) keep(cr *credential, v Value, asked instant, before *view) {
 	v = v.normal(0)
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
 	old := cr.view.Load()
+	if old.version != before.version {
+		return
+	}
 	cr.replace(old, &view{
 		value: v.Value, version: old.version, asOf: asked, spread: old.spread, young: old.young,
 		end: v.Life, good: v.Life, key: v.Life - cr.spec.Load().margin(v.Life),

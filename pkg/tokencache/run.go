@@ -87,9 +87,19 @@ const quiet = time.Minute
 func (c *Cache) subscription(ctx context.Context) error {
 	sub := c.store.rdb.Subscribe(ctx, c.store.channel())
 	defer sub.Close()
-	// A blocked receive does not notice the end of ctx, only that of its connection.
+	// A subscription that is not confirmed may be none: go-redis reconnects without it when the
+	// command could not be sent, and answers to pings would keep that connection alive for ever.
+	if _, err := sub.ReceiveTimeout(ctx, storeTimeout); err != nil {
+		return fmt.Errorf("subscribing to events: %w", err)
+	}
+	// A blocked receive does not notice the end of ctx, only that of its connection. Not before
+	// there is one: Close waits for the attempt to make it.
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer stop()
+	// Whatever was published meanwhile is lost. First everything is read, then events count.
+	if err := c.rereadAll(ctx); err != nil {
+		return err
+	}
 	for tested := false; ; {
 		message, err := sub.ReceiveTimeout(ctx, quiet)
 		var timeout net.Error
@@ -104,20 +114,17 @@ func (c *Cache) subscription(ctx context.Context) error {
 		default:
 			return fmt.Errorf("listening for events: %w", err)
 		}
-		switch m := message.(type) {
-		case *redis.Subscription:
-			// Connected, again perhaps: whatever was published meanwhile is lost. First everything is
-			// read, then events count.
-			if err := c.rereadAll(ctx); err != nil {
-				return err
-			}
-		case *redis.Message:
-			if k, ok := decodeEvent(m.Payload); ok {
-				if cr := c.lookup(k); cr != nil {
-					_, _ = c.load(ctx, cr) // the slow re-read tries again
-				}
-			}
+		if m, ok := message.(*redis.Message); ok {
+			c.heard(ctx, m.Payload)
 		}
+	}
+}
+
+// heard reads again what an event says has changed.
+func (c *Cache) heard(ctx context.Context, payload string) {
+	k, ok := decodeEvent(payload)
+	if cr := c.lookup(k); ok && cr != nil {
+		_, _ = c.load(ctx, cr) // the slow re-read tries again
 	}
 }
 

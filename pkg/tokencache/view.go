@@ -81,11 +81,11 @@ func (v *view) merge(st state, asked instant) *view {
 		// Redis lost data: what we have is the best there is, and what stands there may be superseded.
 		// But that is no confirmation, so the time until one is needed runs on.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
-	case st.version == v.version && !v.value.Empty() && !st.value.Empty() && !st.value.Equal(v.value):
+	case st.version == v.version && st.doubt && !v.value.Empty() && !st.value.Empty() && !st.value.Equal(v.value):
 		// Ours could not be committed, and is newer than what it left in doubt there.
 		next.due = 0
 	case !st.value.Empty():
-		next.take(st, st.version == v.version)
+		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
 		// The margin has begun, or somebody deleted the key: ours is as good as it was.
 		next.due = 0

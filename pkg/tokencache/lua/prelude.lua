@@ -22,12 +22,12 @@ local function set(...)
 end
 
 -- limited and spend are GCRA: one timestamp a limit, and never more than burst + window/interval.
--- limited says how long to wait, 0 for not at all; spend takes one. No timestamp can lie further ahead
--- than the burst, unless Redis' clock was stepped back.
+-- limited says how long to wait, 0 for not at all; spend takes one. A timestamp further ahead than the
+-- burst means that Redis' clock was stepped back; it counts for nothing.
 local function limited(field, interval, burst)
   if burst <= 0 then return interval end
-  local tat = math.min(num(field), now + burst * interval)
-  return math.max(0, tat - (burst - 1) * interval - now)
+  if num(field) > now + burst * interval then redis.call('HDEL', meta_key, field) end
+  return math.max(0, num(field) - (burst - 1) * interval - now)
 end
 
 local function spend(field, interval)

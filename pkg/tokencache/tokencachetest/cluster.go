@@ -20,6 +20,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -76,6 +77,8 @@ func (c *Cluster) Add() *Replica {
 	ro := redis.Options{
 		Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
 		ReadTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond,
+		// Their handshake holds a lock across I/O, and a bubble's time stands still meanwhile.
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if c.redis != nil {
 		c.redis(&ro)
@@ -248,11 +251,6 @@ func (r *Replica) Stop() {
 	r.mu.Unlock()
 	if r.cancel != nil {
 		r.cancel()
-		// go-redis closes a subscription only when its connection has been made, or not; in a bubble
-		// that would never come to pass.
-		if r.Link.swallows() {
-			r.Link.Drop()
-		}
 	}
 	r.Cache.Close()
 	if r.done != nil {

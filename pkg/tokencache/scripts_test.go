@@ -1,0 +1,265 @@
+package tokencache
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// scripted is one credential on one Redis, whose scripts are called one by one.
+type scripted struct {
+	*testing.T
+	s    *store
+	spec *Credential
+}
+
+// lease lets name hold the lease.
+func (x scripted) lease(name string) string {
+	if err := x.s.rdb.Set(x.Context(), x.s.lockKey(x.spec.Key), name, leaseTTL).Err(); err != nil {
+		x.Fatal(err)
+	}
+	return name
+}
+
+func (x scripted) load() state {
+	st, err := x.s.load(x.Context(), x.spec)
+	if err != nil {
+		x.Fatal(err)
+	}
+	return st
+}
+
+func (x scripted) begin(lease string, r Reason, version int64, want decision) begun {
+	x.Helper()
+	b, err := x.s.begin(x.Context(), x.spec, lease, r, version, true)
+	if err != nil || b.decision != want {
+		x.Fatalf("begin(%s, %d) = %v, %v; want %s", r, version, b.decision, err, want)
+	}
+	return b
+}
+
+func (x scripted) commit(lease, value string) state {
+	x.Helper()
+	st, err := x.s.commit(x.Context(), x.spec, lease, Value{secret.New(value), time.Hour, time.Minute}, 0, Missing, 0)
+	if err != nil {
+		x.Fatal(err)
+	}
+	return st
+}
+
+func (x scripted) conclude(lease string, e conclusion) {
+	x.Helper()
+	if err := x.s.conclude(x.Context(), x.spec, lease, e); err != nil {
+		x.Fatal(err)
+	}
+}
+
+func (x scripted) meta(field string) string {
+	return x.s.rdb.HGet(x.Context(), x.s.valueKey(x.spec.Key)+":meta", field).Val()
+}
+
+// fetched commits a first value the usual way.
+func (x scripted) fetched() state {
+	x.Helper()
+	x.begin(x.lease("first"), Missing, 0, decisionGo)
+	return x.commit("first", "v1")
+}
+
+var scriptCases = map[string]func(x scripted){
+	"a commit stands until its margin and releases the lease": func(x scripted) {
+		st := x.fetched()
+		if st.value.Reveal() != "v1" || st.version == 0 || st.left > 59*time.Minute || st.left < 58*time.Minute || st.margin != time.Minute || st.renewLeft != time.Minute || st.held != 0 || st.doubt {
+			x.Errorf("%+v", st)
+		}
+		for _, f := range []string{"version", "issued_at", "expires_at", "renew_at"} {
+			if !regexp.MustCompile(`^\d{13}$`).MatchString(x.meta(f)) {
+				x.Errorf("meta %s is %q, want whole ms", f, x.meta(f))
+			}
+		}
+	},
+	"a commit without the lease is refused": func(x scripted) {
+		st := x.fetched()
+		x.lease("second")
+		if _, err := x.s.commit(x.Context(), x.spec, "late", Value{secret.New("v0"), time.Hour, 0}, 0, Due, 0); !errors.Is(err, errRefused) {
+			x.Errorf("got %v", err)
+		}
+		if now := x.load(); now.version != st.version || now.value.Reveal() != "v1" {
+			x.Errorf("%+v", now)
+		}
+	},
+	"a repeated commit is one commit": func(x scripted) {
+		st := x.fetched()
+		if again := x.commit("first", "v1"); again.version != st.version {
+			x.Errorf("version %d, then %d", st.version, again.version)
+		}
+		journal := x.s.valueKey(x.spec.Key)
+		journal = journal[:strings.LastIndex(journal, ":")] + ":journal"
+		if n := x.s.rdb.XLen(x.Context(), journal).Val(); n != 1 {
+			x.Errorf("%d entries in the journal", n)
+		}
+	},
+	"the same value again is no new version, and a version is greater than the floor": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		if again := x.commit("b", "v1"); again.version != st.version {
+			x.Errorf("version %d after %d", again.version, st.version)
+		}
+		x.lease("c")
+		got, err := x.s.commit(x.Context(), x.spec, "c", Value{secret.New("v2"), time.Hour, 0}, 1<<50, Due, 0)
+		if err != nil || got.version != 1<<50+1 {
+			x.Errorf("version %d, %v", got.version, err)
+		}
+	},
+	"the double check finds the work done": func(x scripted) {
+		st := x.fetched()
+		for _, r := range []Reason{Missing, Due, Report, rejected} {
+			x.begin(x.lease("b"), r, st.version-1, decisionDone)
+			if x.load().held != 0 {
+				x.Errorf("%s: done keeps the lease", r)
+			}
+		}
+		x.begin(x.lease("b"), Due, st.version, decisionDone) // not due yet
+		x.lease("c")
+		x.begin("b", Due, st.version, decisionLost)
+	},
+	"a cut is undone to the life that stood before, even if begin was repeated": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		b := x.begin("b", Missing, st.version+1, decisionGo)
+		if !b.state.doubt || b.state.left > goodInDoubt {
+			x.Errorf("no cut: %+v", b.state)
+		}
+		x.conclude("b", conclusion{result: Failed, undo: true})
+		if now := x.load(); now.doubt || now.left < 58*time.Minute || now.margin != time.Minute {
+			x.Errorf("after undo: %+v", now)
+		}
+	},
+	"undo restores the doubt that stood before": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		x.conclude("b", conclusion{result: Failed}) // unclear
+		x.begin(x.lease("c"), Due, st.version, decisionGo)
+		x.conclude("c", conclusion{result: Failed, undo: true})
+		if now := x.load(); !now.doubt || now.left > goodInDoubt {
+			x.Errorf("after undo: %+v", now)
+		}
+	},
+	"a cut without a lease outlives undo and commit": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		if err := x.s.cut(x.Context(), x.spec, Due, Refused); err != nil {
+			x.Fatal(err)
+		}
+		x.conclude("b", conclusion{result: Failed, undo: true})
+		if !x.load().doubt {
+			x.Error("undo took back another's cut")
+		}
+		x.begin(x.lease("c"), Due, st.version, decisionGo)
+		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		if now := x.commit("c", "v2"); !now.doubt || now.left > goodInDoubt || now.value.Reveal() != "v2" {
+			x.Errorf("committed after another's cut: %+v", now)
+		}
+	},
+	"a cut bounds a key that somebody made persistent": func(x scripted) {
+		x.fetched()
+		x.s.rdb.Persist(x.Context(), x.s.valueKey(x.spec.Key))
+		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		if left := x.load().left; left <= 0 || left > goodInDoubt {
+			x.Errorf("%v left", left)
+		}
+	},
+	"a value without its meta counts for nothing": func(x scripted) {
+		x.fetched()
+		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)+":meta")
+		if !x.load().value.Empty() {
+			x.Error("it is trusted")
+		}
+		x.begin(x.lease("b"), Missing, 0, decisionGo)
+		if st := x.commit("b", "v1"); st.version == 0 || st.value.Reveal() != "v1" {
+			x.Errorf("%+v", st)
+		}
+	},
+	"a backoff doubles, tells why, and a permanent one is for one secret": func(x scripted) {
+		var before time.Duration
+		for i := range 4 {
+			x.begin(x.lease("b"), Missing, 0, decisionGo)
+			x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Permanent, Code: 40125, Message: `"q"`}})
+			st := x.load()
+			if st.backoff <= before/2 || st.backoff > time.Minute<<i || st.note != (note{Permanent, 40125, `"q"`}) {
+				x.Errorf("backoff %v after %v, %+v", st.backoff, before, st.note)
+			}
+			before = st.backoff
+			x.begin(x.lease("c"), Missing, 0, decisionBackoff)
+			x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":backoff", "f1:until", 1)
+		}
+		x.begin(x.lease("b"), Missing, 0, decisionGo)
+		x.conclude("b", conclusion{result: Failed, failed: &FetchError{Class: Permanent}})
+		x.spec.Fingerprint = "f2"
+		if st := x.load(); st.backoff != 0 {
+			x.Errorf("another secret waits %v", st.backoff)
+		}
+	},
+	"a report is probed, and accepted or believed": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Report, st.version, decisionProbe)
+		x.conclude("b", conclusion{result: Accepted})
+		if now := x.load(); now.acceptAge < 0 || now.acceptAge > time.Minute {
+			x.Errorf("accepted %v ago", now.acceptAge)
+		}
+		x.begin(x.lease("c"), Report, st.version, decisionProbe)
+		b := x.begin("c", rejected, st.version, decisionGo)
+		if now := x.load(); !now.value.Empty() || now.rejected != st.version || now.bad != secret.New("v1").Fingerprint() || b.state.young != 1 {
+			x.Errorf("%+v", now)
+		}
+	},
+	"force is rationed, 31 s apart, and a repeat is not a second one": func(x scripted) {
+		x.lease("b")
+		if b := x.begin("b", forced, 0, decisionLimited); b.wait != forceGap {
+			x.Errorf("wait %v", b.wait)
+		}
+		x.spec.Forced.PerDay = 20
+		x.begin("b", forced, 0, decisionGo)
+		x.begin("b", forced, 0, decisionGo)
+		if b := x.begin(x.lease("c"), forced, 0, decisionLimited); b.wait > forceGap || b.wait < forceGap-5*time.Second {
+			x.Errorf("wait %v", b.wait)
+		}
+	},
+	"an allowance ends": func(x scripted) {
+		x.spec.Fetches.PerDay = 2
+		x.begin(x.lease("b"), Missing, 0, decisionGo)
+		x.begin(x.lease("c"), Missing, 0, decisionGo)
+		if b := x.begin(x.lease("d"), Missing, 0, decisionLimited); b.wait < 23*time.Hour {
+			x.Errorf("wait %v", b.wait)
+		}
+		x.spec.Fetches.PerDay = -1
+		x.begin(x.lease("e"), Missing, 0, decisionLimited)
+	},
+	"an old doubt may be settled by whoever has the value": func(x scripted) {
+		st := x.fetched()
+		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
+		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
+		x.conclude("b", conclusion{result: Failed, undo: true})
+		x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "unclear_at", -301000)
+		x.begin(x.lease("c"), Due, st.version, decisionSettle)
+		if now := x.commit("c", "v1"); now.doubt || now.value.Reveal() != "v1" {
+			x.Errorf("%+v", now)
+		}
+	},
+}
+
+// ScriptsBehave runs the scripts one by one on a Redis; scripts_servers_test.go knows which.
+func ScriptsBehave(t *testing.T, rdb redis.UniversalClient) {
+	for name, f := range scriptCases {
+		t.Run(name, func(t *testing.T) {
+			app := regexp.MustCompile(`[^a-z]`).ReplaceAllString(name, "-")
+			f(scripted{t, newStore(rdb, "test", "me"), &Credential{Key: Key{app, "access_token"}, Overlap: 5 * time.Minute, Fingerprint: "f1"}})
+		})
+	}
+}

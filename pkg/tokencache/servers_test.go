@@ -1,0 +1,196 @@
+package tokencache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+// The same table on the server of most tests and on a real one: they must not differ.
+func TestScriptsBehaveAlikeOnMiniredisAndOnRedis(t *testing.T) {
+	t.Run("miniredis", func(t *testing.T) { tokencache.ScriptsBehave(t, dialed(t, miniredis.RunT(t).Addr())) })
+	t.Run("redis-server", func(t *testing.T) { tokencache.ScriptsBehave(t, dialed(t, tokencachetest.RedisServer(t))) })
+}
+
+func dialed(t *testing.T, addr string) *redis.Client {
+	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+// The whole of it on a real server, in real time.
+func TestACacheWorksOnRedis(t *testing.T) {
+	addr := tokencachetest.RedisServer(t)
+	u := &upstream{Latency: 20 * time.Millisecond}
+	var caches []*tokencache.Cache
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 3)
+	for i := range 3 {
+		c := tokencache.New(dialed(t, addr), tokencache.Options{})
+		err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source(fmt.Sprint(i)), Probe: u.Probe, Overlap: 5 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- c.Run(ctx) }()
+		caches = append(caches, c)
+	}
+	var first tokencache.Token
+	for _, c := range caches {
+		var err error
+		if first, err = c.Get(t.Context(), tokencachetest.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.Kill()
+	second, err := caches[0].Report(t.Context(), tokencachetest.Key, first.Value)
+	if err != nil || second.Version <= first.Version || len(u.Fetches()) != 2 {
+		t.Fatalf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if token, _ := caches[2].Get(t.Context(), tokencachetest.Key); token.Version == second.Version {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the event did not arrive")
+		}
+	}
+	stop()
+	for _, c := range caches {
+		c.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// I7: nothing that leaves the cache, except the value's own key and the Token, holds a value.
+func TestNoSecretAndNoValueLeavesInErrorsEventsJournalOrDumps(t *testing.T) {
+	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {
+		return []fault{{}, {Lost: true}, failing(tokencache.Transient, -1), {}}[n%4]
+	}}
+	bubble(t, 2, u, func(t *testing.T, c *cluster) {
+		var said strings.Builder
+		c.Start()
+		for i := range 60 {
+			r := c.Replicas[i%2]
+			token, err := get(t.Context(), r)
+			_, rerr := report(token.Value.Reveal())(t.Context(), r)
+			fmt.Fprintf(&said, "%v %+v %#v %v %#v %+v %#v\n", token, token, token, err, rerr, r.Cache.Status(), r.Credential)
+			if i%10 == 5 {
+				r.Link.Drop()
+			}
+			if i%7 == 0 {
+				c.Upstream.Kill()
+			}
+			time.Sleep(40 * time.Second)
+		}
+		for _, r := range c.Replicas {
+			fmt.Fprintf(&said, "%+v %#v", r.Events(), r.Events())
+			for _, e := range r.Events() {
+				for err := e.Err; err != nil; err = errors.Unwrap(err) {
+					fmt.Fprintf(&said, "%v %+v %#v\n", err, err, err)
+				}
+			}
+		}
+		for _, key := range c.Redis.Keys() {
+			if key != c.ValueKey() {
+				fields, _ := c.Redis.HKeys(key)
+				for _, f := range fields {
+					said.WriteString(c.Redis.HGet(key, f))
+				}
+				entries, _ := c.Redis.Stream(key)
+				fmt.Fprintln(&said, key, entries)
+			}
+		}
+		if i := strings.Index(said.String(), "TOKEN-"); i >= 0 {
+			t.Errorf("a value leaked: %q", said.String()[max(0, i-200):i+20])
+		}
+	})
+}
+
+// The hot path: no allocation.
+func TestAFreshGetAllocatesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tokencachetest.New(t, 1, &upstream{})
+		warm(t, c)
+		ctx := t.Context()
+		allocs := testing.AllocsPerRun(100, func() { _, _ = get(ctx, c.Replicas[0]) })
+		if allocs != 0 && !raced {
+			t.Errorf("%v allocations", allocs)
+		}
+	})
+}
+
+func BenchmarkGetHit(b *testing.B) {
+	m := miniredis.RunT(b)
+	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), ContextTimeoutEnabled: true})
+	defer rdb.Close()
+	c := tokencache.New(rdb, tokencache.Options{})
+	defer c.Close()
+	u := &upstream{Latency: time.Millisecond}
+	if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source("b")}); err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := c.Get(ctx, tokencachetest.Key); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_, _ = c.Get(ctx, tokencachetest.Key)
+		}
+	})
+}
+
+// clock is the smallest Source: it needs nothing but the time.
+type clock struct{}
+
+func (clock) Fetch(context.Context, tokencache.Request) (tokencache.Value, error) {
+	return tokencache.Value{Value: secret.New("a-token"), Life: 2 * time.Hour, RenewLeft: 5 * time.Minute}, nil
+}
+
+func ExampleCache() {
+	server, err := miniredis.Run() // yours is a real one
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
+	defer rdb.Close()
+
+	cache := tokencache.New(rdb, tokencache.Options{})
+	defer cache.Close()
+	key := tokencache.Key{App: "wx0123456789abcdef", Kind: "access_token"}
+	if err := cache.Set(tokencache.Credential{Key: key, Source: clock{}}); err != nil {
+		panic(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	token, err := cache.Get(ctx, key)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(token.Value, token.ExpiresIn > 119*time.Minute, token.Stale)
+	// Output: [redacted] true false
+}
+
+func ExampleCache_Report() {
+	cache := tokencache.New(redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), tokencache.Options{})
+	cache.Close()
+	_, err := cache.Report(context.Background(), tokencache.Key{App: "wx1", Kind: "access_token"}, secret.New("old"))
+	fmt.Println(errors.Is(err, tokencache.ErrUnknown))
+	// Output: true
+}
