@@ -43,6 +43,12 @@ func (l *loader) app(r rawApp) App {
 	if a.APIBase != "" {
 		a.APIBase = l.apiBase(r.at("api_base"), a.APIBase)
 	}
+	for i, base := range r.APIFallbacks {
+		a.APIFallbacks[i] = l.apiBase(r.at("api_fallbacks["+strconv.Itoa(i)+"]"), base)
+	}
+	if len(a.APIFallbacks) == 0 && a.APIBase == DefaultWeChatBase {
+		a.APIFallbacks = []string{defaultFallback}
+	}
 	a.Secret = l.appSecret(r)
 	if a.Probe == "" {
 		a.Probe = ProbeCallbackIP
@@ -183,6 +189,22 @@ func (l *loader) distinct(apps []rawApp) {
 			l.mistake(r.at("alias"), "the same as %s: an alias must differ from every id", id)
 		}
 	}
+}
+
+// defaultApp finds the app that default_app names; without it, the only one.
+func (l *loader) defaultApp(name string, apps []App) string {
+	if name == "" && len(apps) == 1 {
+		return apps[0].CredentialID()
+	}
+	for _, a := range apps {
+		if name != "" && (name == a.CredentialID() || name == a.Alias) {
+			return a.CredentialID()
+		}
+	}
+	if name != "" {
+		l.mistake("default_app", "is neither an id (of WeCom, corpid:agent) nor an alias of an app that is configured here")
+	}
+	return ""
 }
 
 // apiBase returns the URL without its trailing slash.

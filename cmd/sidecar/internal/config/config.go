@@ -36,6 +36,8 @@ const (
 
 	DefaultWeChatBase = "https://api.weixin.qq.com"
 	DefaultWeComBase  = "https://qyapi.weixin.qq.com"
+
+	defaultFallback = "https://api2.weixin.qq.com"
 )
 
 // Values of [App.Platform].
@@ -98,6 +100,9 @@ type Config struct {
 	Redis     Redis
 	Log       Log
 
+	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none. Default:
+	// the app, if there is only one; else empty, for none.
+	DefaultApp string
 	// Apps holds at least one app, in the order of the file, then the app of the environment.
 	Apps []App
 
@@ -136,6 +141,10 @@ type App struct {
 	Platform string // PlatformWeChat or PlatformWeCom
 	Endpoint string // EndpointStable or EndpointClassic; empty for WeCom, which has one endpoint
 	APIBase  string // absolute http or https URL without query, user or trailing slash
+	// APIFallbacks are URLs of the same kind that the proxy calls if APIBase cannot be reached.
+	// Default: https://api2.weixin.qq.com, which Tencent names for this, if APIBase is the default
+	// of WeChat; else none.
+	APIFallbacks []string
 
 	// Secret is never empty. It was read from SecretFile, or, if that is empty, from the
 	// environment.

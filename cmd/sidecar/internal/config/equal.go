@@ -11,12 +11,12 @@ func (c *Config) Equal(o *Config) bool {
 	return len(c.NeedsRestart(o)) == 0 &&
 		c.AllowRemote == o.AllowRemote &&
 		c.Bearer.Equal(o.Bearer) &&
-		c.Log == o.Log &&
+		c.DefaultApp == o.DefaultApp &&
 		slices.EqualFunc(sortedApps(c.Apps), sortedApps(o.Apps), App.equal)
 }
 
 // NeedsRestart names the settings, as keys of the file, that differ and that a running program
-// cannot take over: where it listens, and which keys of which Redis it shares with the others.
+// cannot take over: where it listens, how it logs, and which keys of which Redis it shares with the others.
 func (c *Config) NeedsRestart(o *Config) []string {
 	var keys []string
 	for _, s := range []struct {
@@ -26,6 +26,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 		{"listen", c.Listen == o.Listen},
 		{"ops_listen", c.OpsListen == o.OpsListen},
 		{"namespace", c.Namespace == o.Namespace},
+		{"log", c.Log == o.Log},
 		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL)},
 	} {
 		if !s.same {
@@ -42,6 +43,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e := *next
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
+	e.Log = c.Log
 	restart = c.NeedsRestart(next)
 	if slices.Contains(restart, "listen") {
 		e.AllowRemote = c.AllowRemote
@@ -56,6 +58,7 @@ func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 func (a App) equal(b App) bool {
 	return a.ID == b.ID && a.Agent == b.Agent && a.Alias == b.Alias &&
 		a.Platform == b.Platform && a.Endpoint == b.Endpoint && a.APIBase == b.APIBase &&
+		slices.Equal(a.APIFallbacks, b.APIFallbacks) &&
 		a.Secret.Equal(b.Secret) &&
 		slices.Equal(slices.Sorted(slices.Values(a.Tickets)), slices.Sorted(slices.Values(b.Tickets))) &&
 		a.Probe == b.Probe && a.Margin == b.Margin &&

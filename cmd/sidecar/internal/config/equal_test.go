@@ -82,12 +82,12 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 	next.Log.Level, next.Apps, next.Warnings = "debug", next.Apps[:1], nil
 
 	got, restart := old.Reload(next)
-	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "redis"}, restart); diff != "" {
+	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "log", "redis"}, restart); diff != "" {
 		t.Errorf("restart (-want +got):\n%s", diff)
 	}
 	// The listener that others reach is still open, so its bearer stays.
 	want := sample()
-	want.Log.Level, want.Apps, want.Warnings = "debug", want.Apps[:1], nil
+	want.Apps, want.Warnings = want.Apps[:1], nil
 	if diff := cmp.Diff(want, got, equalSecrets); diff != "" {
 		t.Errorf("effective (-want +got):\n%s", diff)
 	}

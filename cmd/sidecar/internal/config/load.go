@@ -22,6 +22,7 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	c := l.general(o, f)
 	c.Redis = l.redis(o, f)
 	c.Apps = l.apps(f)
+	c.DefaultApp = l.defaultApp(f.defaultApp, c.Apps)
 	l.listeners(c, f)
 	if len(l.mistakes) > 0 {
 		return nil, &Errors{l.mistakes}

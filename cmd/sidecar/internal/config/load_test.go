@@ -63,11 +63,13 @@ allow_remote: true
 bearer_token_file: DIR/bearer
 log: {level: debug, format: json}
 redis: {url: redis://redis:6379/0}
+default_app: shop
 apps:
   - id: wx0123456789abcdef
     alias: shop
     endpoint: token
     api_base: https://gateway.example/wechat/
+    api_fallbacks: [https://gateway2.example/]
     secret_file: DIR/shop
     tickets: [jsapi, wx_card]
     probe: menu/get
@@ -89,12 +91,13 @@ apps:
 	want := &config.Config{
 		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken",
 		AllowRemote: true, Bearer: secret.New("0123456789abcdef"), BearerTokenFile: f.path + "/bearer",
-		Log:   config.Log{Level: "debug", Format: "json"},
-		Redis: config.Redis{URL: secret.New("redis://redis:6379/0"), Form: config.RedisSingle},
+		Log:        config.Log{Level: "debug", Format: "json"},
+		Redis:      config.Redis{URL: secret.New("redis://redis:6379/0"), Form: config.RedisSingle},
+		DefaultApp: "wx0123456789abcdef",
 		Apps: []config.App{{
 			ID: "wx0123456789abcdef", Alias: "shop", Platform: "wechat", Endpoint: "token",
-			APIBase: "https://gateway.example/wechat",
-			Secret:  secret.New("shop-secret"), SecretFile: f.path + "/shop",
+			APIBase: "https://gateway.example/wechat", APIFallbacks: []string{"https://gateway2.example"},
+			Secret: secret.New("shop-secret"), SecretFile: f.path + "/shop",
 			Tickets: []string{"jsapi", "wx_card"}, Probe: "menu/get", Margin: 90 * time.Second,
 			FetchesPerDay: 100, ReportsPerDay: 10, RequireSecret: true,
 		}, {
@@ -102,7 +105,7 @@ apps:
 			Secret: secret.New("from-env"), Tickets: []string{"agent_config"}, Probe: "off",
 		}, {
 			ID: "wx-plain", Platform: "wechat", Endpoint: "stable_token", APIBase: "https://api.weixin.qq.com",
-			Secret: secret.New("corp-secret"), SecretFile: f.path + "/corp", Probe: "getcallbackip",
+			APIFallbacks: []string{"https://api2.weixin.qq.com"}, Secret: secret.New("corp-secret"), SecretFile: f.path + "/corp", Probe: "getcallbackip",
 		}},
 	}
 	if diff := cmp.Diff(want, got, equalSecrets); diff != "" {
@@ -120,11 +123,13 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 	f := newFolder(t)
 	want := &config.Config{
 		Listen: "127.0.0.1:7200", OpsListen: ":7201", Namespace: "wxtoken",
-		Log:   config.Log{Level: "info", Format: "auto"},
-		Redis: config.Redis{URL: secret.New("redis://:pw@redis"), Form: config.RedisSingle},
+		Log:        config.Log{Level: "info", Format: "auto"},
+		Redis:      config.Redis{URL: secret.New("redis://:pw@redis"), Form: config.RedisSingle},
+		DefaultApp: "wx01",
 		Apps: []config.App{{
 			ID: "wx01", Platform: "wechat", Endpoint: "stable_token", APIBase: "https://api.weixin.qq.com",
-			Secret: secret.New("shop-secret"), Probe: "getcallbackip",
+			APIFallbacks: []string{"https://api2.weixin.qq.com"},
+			Secret:       secret.New("shop-secret"), Probe: "getcallbackip",
 		}},
 	}
 	env := map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "shop-secret\n", "REDIS_URL": "redis://:pw@redis"}
@@ -146,6 +151,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 	want.Listen, want.OpsListen, want.Namespace = "[::1]:1", "0.0.0.0:2", "ns"
 	want.Log = config.Log{Level: "warn", Format: "console"}
 	want.Apps[0].SecretFile, want.Apps[0].Endpoint, want.Apps[0].APIBase = f.path+"/shop", "token", "http://127.0.0.1:9"
+	want.Apps[0].APIFallbacks = nil
 	got, err = config.Load(config.Overrides{}, getenv(env))
 	if err != nil {
 		t.Fatal(err)

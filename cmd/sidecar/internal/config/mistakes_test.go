@@ -88,6 +88,8 @@ func TestValueMistakes(t *testing.T) {
 		{"margin", shop("  margin: 4m\n"), "apps[0].margin: must be 1s to 3m, or absent for the default"},
 		{"negative margin", shop("  margin: -1s\n"), "apps[0].margin: must be 1s to 3m, or absent for the default"},
 		{"relative base", shop("  api_base: api.weixin.qq.com\n"), "apps[0].api_base: must be an absolute URL, such as https://api.weixin.qq.com"},
+		{"default app that is not there", shop("default_app: shoop\n"), "default_app: is neither an id (of WeCom, corpid:agent) nor an alias of an app that is configured here"},
+		{"fallback that is no URL", shop("  api_fallbacks: [api2.weixin.qq.com]\n"), "apps[0].api_fallbacks[0]: must be an absolute URL, such as https://api.weixin.qq.com"},
 		{"base of another kind", shop("  api_base: ftp://h\n"), "apps[0].api_base: must be an absolute URL, such as https://api.weixin.qq.com"},
 		{"base with user", shop("  api_base: https://u:HUSH@h\n"), "apps[0].api_base: must be a URL without user, query and fragment"},
 		{"base with query", shop("  api_base: https://h?secret=HUSH\n"), "apps[0].api_base: must be a URL without user, query and fragment"},

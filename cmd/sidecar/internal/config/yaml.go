@@ -23,6 +23,7 @@ type file struct {
 	bearerTokenFile              string
 	redisURL, redisURLFile       string
 	logLevel, logFormat          string
+	defaultApp                   string
 	apps                         []rawApp
 
 	// broken says that keys were refused, so that one that seems to be missing may be there.
@@ -101,6 +102,7 @@ func (w walker) file(name string, n *yaml.Node) file {
 		"redis": func(n *yaml.Node, path string) {
 			w.mapping(n, path, fields{"url": w.text(&f.redisURL), "url_file": w.text(&f.redisURLFile)})
 		},
+		"default_app": w.text(&f.defaultApp),
 		"apps": func(n *yaml.Node, path string) {
 			w.sequence(n, path, func(n *yaml.Node, path string) {
 				f.apps = append(f.apps, w.app(n, path))
@@ -123,6 +125,7 @@ func (w walker) app(n *yaml.Node, path string) rawApp {
 			"platform":        w.text(&a.Platform),
 			"endpoint":        w.text(&a.Endpoint),
 			"api_base":        w.text(&a.APIBase),
+			"api_fallbacks":   w.texts(&a.APIFallbacks),
 			"secret_file":     w.text(&a.SecretFile),
 			"secret_env":      w.text(&a.secretEnv),
 			"tickets":         w.texts(&a.Tickets),
