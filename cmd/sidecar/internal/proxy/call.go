@@ -1,0 +1,247 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// call is one call on its way. It is the transport of a ReverseProxy that lives as long as it does:
+// the ReverseProxy deals with headers and copying, the call with tokens.
+type call struct {
+	p      *Proxy
+	in     *http.Request
+	app    *App
+	path   string // WeChat's
+	inject bool
+	ctx    context.Context // of the whole exchange
+
+	patience patience
+	kept     []byte // the body, if it is kept
+	stream   *stream
+	token    tokencache.Token // the one sent last
+	result   Result
+	out      writer // to the caller
+
+	asked, got atomic.Bool // of the present attempt: for a connection, and got one
+	reading    atomic.Bool // something of the caller's body is still to come
+	answering  atomic.Bool // the caller gets an answer
+}
+
+// rewrite makes the head of the request that goes out, but for the host and the token.
+func (c *call) rewrite(r *httputil.ProxyRequest) {
+	out := r.Out
+	// httputil has dropped what its own reading of the query cannot parse; WeChat reads it itself.
+	out.URL = &url.URL{Path: c.path, RawQuery: r.In.URL.RawQuery}
+	out.Host, out.TransferEncoding, out.Trailer = "", nil, nil
+	if c.stream != nil {
+		c.stream.body = out.Body // which httputil shuts when this call is over
+	}
+	for _, name := range dropped {
+		delete(out.Header, name)
+	}
+	for name := range out.Header {
+		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Wxtoken-") {
+			delete(out.Header, name)
+		}
+	}
+	if c.inject {
+		out.Header["Accept-Encoding"] = []string{"identity"}
+	}
+}
+
+// dropped are the headers that do not go on, besides those that httputil takes away: they are meant
+// for this listener, or would tell WeChat of it. Expect is answered here: WeChat gets the body at once.
+var dropped = [...]string{"Authorization", "Connection", "Cookie", "Expect", "Te", "Upgrade", "X-Real-Ip"}
+
+// RoundTrip sends the request with a token, and once more with another one if WeChat rejects it.
+func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !c.inject {
+		return c.send(req)
+	}
+	token, err := c.p.cache.Get(c.ctx, c.app.Key)
+	if err != nil {
+		return nil, noToken(c.app.API, err)
+	}
+	res, rejected, err := c.sendWith(req, token)
+	if !rejected {
+		return res, err
+	}
+	// The cache compares: if the token was replaced meanwhile, this costs nothing.
+	next, err := c.p.cache.Report(c.ctx, c.app.Key, token.Value)
+	if err != nil || next.Value.Equal(token.Value) || c.stream != nil {
+		return res, nil
+	}
+	_ = res.Body.Close() // a peeked answer that is to be thrown away
+	c.result.Retried = true
+	c.patience.renew()
+	res, _, err = c.sendWith(req, next)
+	return res, err
+}
+
+// sendWith sends the request with a token, and reports whether WeChat rejected it.
+func (c *call) sendWith(req *http.Request, token tokencache.Token) (_ *http.Response, rejected bool, _ error) {
+	c.token = token
+	req = req.WithContext(req.Context())
+	u := *req.URL
+	u.RawQuery = withToken(u.RawQuery, token.Value)
+	req.URL = &u
+	res, err := c.send(req)
+	if err != nil {
+		return nil, false, err
+	}
+	c.result.Errcode = peek(res)
+	return res, wechat.Classify(c.app.API, c.result.Errcode) == wechat.ClassBadToken, nil
+}
+
+// send makes one exchange with the first of the app's hosts to which there is a connection.
+func (c *call) send(req *http.Request) (res *http.Response, err error) {
+	for _, base := range c.p.hosts.order(c.app.upstreams) {
+		c.asked.Store(false)
+		c.got.Store(false)
+		res, err = c.p.transport.RoundTrip(c.attempt(req, base))
+		if err == nil {
+			break
+		}
+		if c.sent() || c.ctx.Err() != nil {
+			return nil, err
+		}
+		c.p.hosts.failed(base)
+	}
+	return res, err
+}
+
+// attempt returns the request for one host. Its body is one that can be closed without harm to the
+// next attempt.
+func (c *call) attempt(req *http.Request, base *url.URL) *http.Request {
+	out := req.WithContext(req.Context())
+	out.URL = &url.URL{Scheme: base.Scheme, Host: base.Host, Path: strings.TrimSuffix(base.Path, "/") + c.path, RawQuery: req.URL.RawQuery}
+	switch {
+	case c.stream != nil:
+		out.Body, out.ContentLength = io.NopCloser(c.stream), c.in.ContentLength
+	case len(c.kept) > 0:
+		// With GetBody, net/http can also take another connection when a reused one turns out to be
+		// dead before anything was written.
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.kept)), nil }
+		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(c.kept)), int64(len(c.kept))
+	default:
+		out.Body, out.ContentLength = http.NoBody, 0
+	}
+	return out
+}
+
+// trace returns a context in which the transport tells whether it got a connection. It asks for one
+// before it writes: between the two nothing can have been written, after the second, anything.
+func (c *call) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { c.asked.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { c.got.Store(true) },
+	})
+}
+
+// sent reports whether the last attempt may have reached WeChat. A transport that tells nothing
+// leaves us in the dark, which counts as sent.
+func (c *call) sent() bool { return c.got.Load() || !c.asked.Load() }
+
+// stamp finishes the head of the answer.
+func (c *call) stamp(res *http.Response) error {
+	h := res.Header
+	for name := range h {
+		if strings.HasPrefix(name, "X-Wxtoken-") {
+			delete(h, name)
+		}
+	}
+	h.Del("Alt-Svc") // of WeChat's host, not of ours
+	if c.inject {
+		scrub(h, c.token.Value)
+		h["X-Wxtoken-Version"] = []string{strconv.FormatInt(c.token.Version, 10)}
+		if c.token.Stale {
+			h["X-Wxtoken-Stale"] = []string{"1"}
+		}
+		if c.result.Retried {
+			h["X-Wxtoken-Retried"] = []string{"1"}
+		}
+	}
+	c.result.Status = res.StatusCode
+	c.answering.Store(true)
+	if _, all := res.Body.(inMemory); !all {
+		c.out.stream = true
+		c.patience.renew()
+		res.Body = &answerBody{res.Body, c} // which also keeps httputil from making a tunnel of a 101
+	}
+	return nil
+}
+
+// scrub takes the token out of the headers: a redirect may repeat the query.
+func scrub(h http.Header, token secret.String) {
+	least := len(token.Reveal())
+	for _, values := range h {
+		for i, v := range values {
+			if len(v) >= least {
+				values[i] = secret.Scrub(v, token)
+			}
+		}
+	}
+}
+
+// answerBody is the body of an answer, whose end the call wants to know.
+type answerBody struct {
+	io.ReadCloser
+	c *call
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.c.patience.renew()
+	}
+	if err != nil && err != io.EOF {
+		b.c.result.Err = safeError(err)
+	}
+	return n, err
+}
+
+// expire ends a call on which nothing moved for too long: also where it waits for its caller, whom
+// the context does not reach.
+func (c *call) expire(w http.ResponseWriter, cancel context.CancelCauseFunc) {
+	cancel(errStalled)
+	past, caller := time.Unix(1, 0), http.NewResponseController(w)
+	if c.answering.Load() {
+		_ = caller.SetWriteDeadline(past) // if that is not possible, the server's own deadlines remain
+	} else if c.reading.Load() {
+		_ = caller.SetReadDeadline(past)
+	}
+}
+
+// fail is the one place where an error becomes an answer.
+func (c *call) fail(w http.ResponseWriter, r *http.Request, err error) {
+	no, ok := errors.AsType[*refusal](err)
+	stalled := errors.Is(context.Cause(c.ctx), errStalled)
+	switch {
+	case !stalled && (c.ctx.Err() != nil || c.stream.failed()):
+		no = &refusal{outcome: Canceled, status: http.StatusBadRequest, errcode: -1, text: "the caller hung up"}
+	case ok:
+	case stalled:
+		no = late(c.p.opts.Timeout, c.sent())
+	default:
+		no = unanswered(err, c.sent())
+	}
+	c.result.Outcome, c.result.Status, c.result.Errcode, c.result.Err = no.outcome, no.status, no.errcode, no.cause
+	if no.outcome == Canceled {
+		c.result.Status = 0
+	}
+	no.write(w, c.in.Method)
+}

@@ -1,0 +1,73 @@
+// Package proxy is the reverse proxy that puts the access token in: a program calls WeChat's API
+// through it and never sees a token.
+//
+//	curl http://127.0.0.1:7200/proxy/shop/cgi-bin/menu/get
+//
+// [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias.
+// [Proxy.Plain] takes WeChat's own paths, from an SDK with another base URL or in a pod that maps
+// api.weixin.qq.com to this listener, and finds the app by, in this order: the query parameter
+// appid; the access_token of the query, if it is a current or lately replaced one of ours; the
+// header X-Wxtoken-App (id or alias); the default app. An appid that is not configured here rules
+// the default out: whoever names an account must not act as another one. A token that nobody knows
+// does not, because that is what an old one looks like after a restart; so think twice about a
+// default where plain calls may be for several accounts.
+//
+// # What happens to a call
+//
+// The query gets access_token=<ours> in front, and loses any that the caller sent; everything else
+// of it stays byte for byte. If WeChat answers that the token is bad, the token is reported to the
+// cache (which compares: an old one costs nothing) and the call is repeated once with the new one.
+// After that WeChat's answer goes back whatever it says. If the report brings no other token, the
+// first answer does.
+//
+// A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
+// before the call is made. A longer one is streamed and sent once: when its token turns out to be
+// bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
+// chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
+// measured, a longer one is refused with 411.
+//
+// Some calls carry other credentials, or none, and are passed on as they are, without a look at the
+// answer: /sns/*, the calls that fetch a token, those of third-party platforms. That
+// includes /cgi-bin/token: whoever calls it through the proxy with the true secret replaces the
+// token that the sidecar keeps. Route the drop-in endpoints before this package.
+//
+// Of the caller's headers, those between two hosts do not go on, nor Authorization (it is for this
+// listener), Cookie, Expect, X-Forwarded-*, X-Real-Ip and X-Wxtoken-*; Accept-Encoding becomes
+// identity where a token is injected, because an answer must be readable to be looked at and must
+// not change on the way. Signed calls (Wechatmp-*) go on unchanged, body bytes included.
+//
+// # What comes back
+//
+// WeChat's status, headers and body. Redirects are not followed. Errors are looked for only in JSON
+// and text of at most 64 KiB; everything else is streamed as it comes and never kept. The proxy adds:
+//
+//	X-Wxtoken-Version: 1764000000000   the version of the token that was sent
+//	X-Wxtoken-Retried: 1               the call was repeated with a new token
+//	X-Wxtoken-Stale: 1                 the token may no longer have worked, and there was no better one
+//
+// No header holds the token: where WeChat repeats it (a redirect repeats the query), [redacted]
+// stands there. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call it
+// is asked about, token included: to a program that could have asked for that token itself.
+//
+// What the proxy says itself has WeChat's shape, {"errcode":-1,"errmsg":"wxtoken: ..."}, and the
+// header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
+// call again, because SDKs take errcode -1 for "busy" and some repeat the call by themselves:
+//
+//	200  nothing was sent: no token now, WeChat cannot be reached, no such app (40013, 41002). The errcode
+//	     is WeChat's own where the token could not be fetched; Retry-After where waiting helps
+//	502  the call was sent and broke off; WeChat may have acted on it
+//	504  the call was sent and not answered in time; WeChat may have acted on it
+//	4xx  no WeChat client sends this: 400 for a path with tricks, 404 for /proxy/ and an app that is
+//	     not there, 405 for CONNECT and TRACE, 408 for a body that does not come, 411 see above
+//
+// # Where it goes
+//
+// To the app's configured upstream and nowhere else. Nothing of a request chooses a host: a target
+// with a scheme or host, an upgrade, and any path that is not made of letters, digits and - . _ ~ is
+// refused; WeChat has no other paths, so nothing encoded can mean one thing here and another there.
+// If no connection to the upstream comes about, its fallbacks are tried, whatever the method, since
+// nothing was sent; the host is then left for last for half a minute.
+//
+// A handler of this package must see the path as it was sent: http.ServeMux answers "//" and ".."
+// with a redirect before it gets there.
+package proxy

@@ -1,0 +1,123 @@
+package proxy
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// checkTarget refuses what no client of WeChat sends, whatever the path. It repeats nothing of it.
+func checkTarget(r *http.Request) *refusal {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return refuse(http.StatusMethodNotAllowed, "this method is not forwarded")
+	}
+	if r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" || r.URL.User != nil {
+		return refuse(http.StatusBadRequest, "the request target has a scheme or a host: this is no forward proxy")
+	}
+	for i := range len(r.URL.RawQuery) {
+		if c := r.URL.RawQuery[i]; c <= ' ' || c == 0x7f {
+			return refuse(http.StatusBadRequest, "the query has a control character or a space")
+		}
+	}
+	// Java's client offers h2c with every request and goes on without it. That is not forwarded; who
+	// asks for anything else means it.
+	for _, protocol := range r.Header["Upgrade"] {
+		if !strings.EqualFold(protocol, "h2c") {
+			return refuse(http.StatusBadRequest, "upgrades are not forwarded")
+		}
+	}
+	return nil
+}
+
+// isPlain reports whether path is one that WeChat may have: letters, digits and - . _ ~, no empty
+// segment but the last, none of dots only. There is no way to encode anything in it, so it means
+// the same to everybody who reads it.
+func isPlain(path string) bool {
+	if len(path) < 2 || path[0] != '/' {
+		return false
+	}
+	dots, length := 0, 0 // of the present segment
+	for i := 1; i < len(path); i++ {
+		switch c := path[i]; {
+		case c == '/':
+			if length == dots {
+				return false // empty, or . or ..
+			}
+			dots, length = 0, 0
+			continue
+		case c == '.':
+			dots++
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '~':
+		default:
+			return false
+		}
+		length++
+	}
+	return length == 0 || length > dots
+}
+
+// pathTricks is the answer to a path that is not plain.
+const pathTricks = "the path is not one of WeChat's: only letters, digits and - . _ ~ between single slashes, nothing encoded"
+
+// prefix is where calls that name their app in the path begin.
+const prefix = "/proxy/"
+
+// splitPath takes /proxy/{app}/<path> apart.
+func splitPath(u *url.URL) (app, path string, no *refusal) {
+	rest, ok := strings.CutPrefix(u.EscapedPath(), prefix)
+	if !ok {
+		return "", "", refuse(http.StatusBadRequest, "the path does not begin with /proxy/{app}/")
+	}
+	app, path, _ = strings.Cut(rest, "/")
+	path = "/" + path
+	// Only the colon of corpid:agent may be encoded, because encodeURIComponent and its kin do so.
+	app = strings.NewReplacer("%3A", ":", "%3a", ":").Replace(app)
+	if !isPlain("/"+strings.ReplaceAll(app, ":", "_")) || !isPlain(path) {
+		return "", "", refuse(http.StatusBadRequest, pathTricks)
+	}
+	return app, path, nil
+}
+
+// The calls that carry other credentials than an access token of ours: an appid and secret, a
+// user's OAuth token (in a parameter that is called access_token, too), a third-party platform's,
+// or none. Those ending in a slash stand for everything below.
+var (
+	notInjected = []string{
+		"/sns/",
+		"/cgi-bin/token", "/cgi-bin/stable_token", "/cgi-bin/clear_quota/v2",
+		// All of them take a component's credential, in newer texts under the name access_token.
+		"/cgi-bin/component/",
+		"/cgi-bin/showqrcode", "/cgi-bin/componentloginpage", "/connect/",
+	}
+	notInjectedCorp = []string{
+		"/cgi-bin/gettoken", "/cgi-bin/service/get_suite_token", "/cgi-bin/service/get_provider_token",
+	}
+	// otherTokens are parameters with which a call says that it has a credential of another kind.
+	otherTokens = []string{
+		"component_access_token", "cloudbase_access_token", "suite_access_token", "provider_access_token",
+	}
+)
+
+// injects reports whether a call takes an access token of ours. The path is plain. Upper and lower
+// case, and a slash at the end, make no difference: if they make none to WeChat, a user's token must
+// not be overwritten; if they do, there is no such path.
+func injects(api wechat.API, path, rawQuery string) bool {
+	list := notInjected
+	if api == wechat.APICorpCall {
+		list = notInjectedCorp
+	}
+	path = strings.ToLower(strings.TrimSuffix(path, "/"))
+	for _, p := range list {
+		if below := strings.TrimSuffix(p, "/"); path == below || p != below && strings.HasPrefix(path, p) {
+			return false
+		}
+	}
+	for _, name := range otherTokens {
+		if _, ok := param(rawQuery, name); ok {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,163 @@
+package proxy_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// Which app a plain call is for: the appid, then a token of ours, then the header, then the default.
+func TestPlainCallFindsItsApp(t *testing.T) {
+	withDefault := newRig(t, config{names: "hr"})
+	without := newRig(t, config{})
+	for _, tt := range []struct {
+		name, query, header string
+		with, without       string // the app, or the errcode
+	}{
+		{"nothing", "", "", "hr", "41002"},
+		{"appid", "?appid=wx1111111111111111", "", "shop", "shop"},
+		{"appid over token and header", "?access_token=OTHER&appid=wx1111111111111111", "other", "shop", "shop"},
+		{"token", "?access_token=OTHER", "", "other", "other"},
+		{"token over header", "?a=b&access_token=OTHER", "shop", "other", "other"},
+		{"replaced token", "?access_token=REPLACED", "shop", "other", "other"},
+		{"header with an alias", "", "shop", "shop", "shop"},
+		{"header with an id", "?access_token=garbage", "ww3333333333333333:1000001", "hr", "hr"},
+		{"unknown token", "?access_token=garbage", "", "hr", "41002"},
+		{"empty appid", "?appid=", "", "hr", "41002"},
+		{"unknown header", "", "nobody", "hr", "41002"},
+		// Whoever names an account must not act as the default one.
+		{"unknown appid", "?appid=wx9999999999999999", "", "40013", "40013"},
+		{"unknown appid, known token", "?appid=wx9999999999999999&access_token=OTHER", "", "other", "other"},
+		{"an id that two apps share", "?appid=ww3333333333333333", "", "40013", "40013"},
+	} {
+		for r, want := range map[*rig]string{withDefault: tt.with, without: tt.without} {
+			replaced := r.token(other)
+			r.sim.KillTokens(other.Name())
+			r.call("GET", "/proxy/other/cgi-bin/getcallbackip", "")
+			tokens := map[string]string{"shop": r.token(shop), "other": r.token(other), "hr": r.token(agent1)}
+			r.calls()
+
+			query := strings.NewReplacer("OTHER", url.QueryEscape(tokens["other"]), "REPLACED", url.QueryEscape(replaced)).Replace(tt.query)
+			header := []string{"Host", "api.weixin.qq.com"}
+			if tt.header != "" {
+				header = append(header, "X-Wxtoken-App", tt.header)
+			}
+			a := r.call("GET", "/cgi-bin/getcallbackip"+query, "", header...)
+			calls := r.calls()
+			if token, isApp := tokens[want]; !isApp {
+				if len(calls) != 0 || a.status != 200 || !strings.Contains(a.body, `"errcode":`+want) || a.header.Get("X-Wxtoken-Error") != "no_app" {
+					t.Errorf("%s: want %s and no call, got %d calls, %v", tt.name, want, len(calls), a)
+				}
+			} else if len(calls) != 1 || a.status != 200 || !strings.Contains(calls[0].uri, "access_token="+token) {
+				t.Errorf("%s: want the app %s, got %v", tt.name, want, a)
+			} else if calls[0].header.Get("X-Wxtoken-App") != "" || strings.Count(calls[0].uri, "access_token=") != 1 {
+				t.Errorf("%s: WeChat saw %+v", tt.name, calls[0])
+			}
+		}
+	}
+}
+
+// A call that takes no token of ours needs no app, only to know where WeChat is.
+func TestPlainCallWithOtherCredentialsNeedsNoApp(t *testing.T) {
+	r := newRig(t, config{})
+	const path = "/sns/userinfo?access_token=user%40token&openid=o"
+	if a := r.call("GET", path, "", "Host", "api.weixin.qq.com"); !strings.Contains(a.body, `"nickname"`) {
+		t.Errorf("by the host: %v", a)
+	}
+	if calls := r.calls(); len(calls) != 1 || calls[0].uri != path {
+		t.Errorf("WeChat saw %+v", calls)
+	}
+	// Two upstreams are configured; another name than theirs chooses none.
+	if a := r.call("GET", path, "", "Host", "evil.example"); !strings.Contains(a.body, "41002") || len(r.calls()) != 0 {
+		t.Errorf("by another host: %v", a)
+	}
+}
+
+func TestAppsAreChecked(t *testing.T) {
+	good := proxy.App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Names: []string{"wx1", ""}, API: wechat.APICall, Upstream: mustURL(t, "https://a.example/prefix")}
+	for name, change := range map[string]func(*proxy.App){
+		"no upstream":   func(a *proxy.App) { a.Upstream = nil },
+		"with a user":   func(a *proxy.App) { a.Upstream = mustURL(t, "https://u:p@a.example") },
+		"with a query":  func(a *proxy.App) { a.Upstream = mustURL(t, "https://a.example?x=1") },
+		"no host":       func(a *proxy.App) { a.Upstream = mustURL(t, "https:///x") },
+		"other scheme":  func(a *proxy.App) { a.Upstream = mustURL(t, "ftp://a.example") },
+		"bad fallback":  func(a *proxy.App) { a.Fallbacks = []*url.URL{nil} },
+		"a name of two": func(a *proxy.App) { a.Names = append(a.Names, "wx1") },
+		"token API":     func(a *proxy.App) { a.API = wechat.APIToken },
+	} {
+		bad := good
+		change(&bad)
+		if _, err := proxy.NewApps([]proxy.App{bad}, ""); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := proxy.NewApps([]proxy.App{good}, "nobody"); err == nil {
+		t.Error("unknown default: no error")
+	}
+	if _, err := proxy.NewApps([]proxy.App{good}, "wx1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// An upstream may have a path prefix, and the set of apps may change while the proxy runs.
+func TestUpstreamPrefixAndReload(t *testing.T) {
+	r := newRig(t, config{})
+	r.call("GET", menu, "")
+	r.setApps("http://gateway.example/wechat/", "")
+	r.upstream = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
+	r.calls()
+	a := r.call("GET", menu, "")
+	if c := r.calls(); a.status != 204 || c[0].host != "gateway.example" || !strings.HasPrefix(c[0].uri, "/wechat/cgi-bin/menu/get?access_token=") {
+		t.Errorf("%v, WeChat saw %+v", a, c)
+	}
+	if a := r.call("GET", "/proxy/nobody/cgi-bin/menu/get", ""); a.status != 404 || !strings.Contains(a.body, `"errcode":40013`) {
+		t.Errorf("unknown app: %v", a)
+	}
+}
+
+// What belongs between two hosts, to this listener, or to the machinery, does not go on. All else does.
+func TestRequestHeaders(t *testing.T) {
+	r := newRig(t, config{})
+	a := r.call("POST", send, "{}",
+		"Authorization", "Bearer ours", "Cookie", "a=b", "X-Forwarded-For", "1.2.3.4", "X-Forwarded-Port", "1", "Forwarded", "for=x", "X-Real-Ip", "1.2.3.4",
+		"X-Wxtoken-App", "other", "X-Wxtoken-Version", "1", "Proxy-Authorization", "x", "Te", "trailers", "Keep-Alive", "1",
+		"Connection", "X-Private, Content-Type", "X-Private", "x", "Accept-Encoding", "gzip", "Trailer", "X-T",
+		"Wechatmp-Appid", "wx1", "Wechatmp-Signature", "a+b/c=", "Wechatmp-Timestamp", "1", "User-Agent", "sdk/1", "X-Sdk", "1")
+	if a.status != 200 {
+		t.Fatal(a)
+	}
+	got := r.calls()[0].header
+	for name, want := range map[string]string{
+		"Wechatmp-Appid": "wx1", "Wechatmp-Signature": "a+b/c=", "Wechatmp-Timestamp": "1", "User-Agent": "sdk/1", "X-Sdk": "1",
+		"Accept-Encoding": "identity", "Content-Length": "2",
+	} {
+		if got.Get(name) != want {
+			t.Errorf("%s: %q, want %q", name, got.Get(name), want)
+		}
+		got.Del(name)
+	}
+	if len(got) != 0 {
+		t.Errorf("these went on, too: %v", got)
+	}
+	// Nothing is looked at where nothing is injected, so an encoding does no harm.
+	r.call("GET", "/proxy/shop/sns/userinfo", "", "Accept-Encoding", "gzip")
+	if got := r.calls()[0].header.Get("Accept-Encoding"); got != "gzip" {
+		t.Errorf("Accept-Encoding of /sns: %q", got)
+	}
+}
+
+// A sidecar that stops asks for no token any more, and says so.
+func TestStoppedCacheGivesAnAnswer(t *testing.T) {
+	r := newRig(t, config{options: proxy.Options{Timeout: time.Second}})
+	r.cache.Close()
+	a := r.call("GET", menu, "")
+	if a.status != 200 || !strings.Contains(a.body, "stopping") || a.header.Get("X-Wxtoken-Error") != "no_token" {
+		t.Error(a)
+	}
+}
