@@ -34,6 +34,8 @@ const (
 	Stale    Result = "stale"    // the reported value was not the current one
 	Accepted Result = "accepted" // a probe says that upstream accepts the reported value
 	Unknown  Result = "unknown"  // the probe gave no clear answer
+
+	Reread Result = "reread" // everything was read again from Redis, so it answers; without a Key
 )
 
 // Event tells an observer what the cache did. It holds no secret and no value.

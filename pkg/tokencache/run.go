@@ -160,6 +160,7 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 			c.adopt(cr, states[i], asked)
 		}
 	}
+	c.opts.Observe(Event{Result: Reread})
 	return nil
 }
 

@@ -87,8 +87,11 @@ func (v *view) merge(st state, asked instant) *view {
 	case !st.value.Empty():
 		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
-		// The margin has begun, or somebody deleted the key: ours is as good as it was.
-		next.due = 0
+		// The margin has begun, or somebody deleted the key: ours is as good as it was, and as it was
+		// before a cut that is undone.
+		if next.due = 0; next.doubt {
+			next.doubt, next.good = false, next.end
+		}
 	default:
 		// Rejected, or the cut has run out, or a newer value came and went: ours is nobody's best.
 		next.doubt, next.rejected = st.doubt, st.version == v.version && st.rejected == v.version
