@@ -53,7 +53,8 @@
 // header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
 // call again, because SDKs take errcode -1 for "busy" and some repeat the call by themselves:
 //
-//	200  nothing was sent: no token now, WeChat cannot be reached, no such app (40013, 41002). The errcode
+//	200  nothing was sent: no token now, WeChat cannot be reached, no such app (40013, 41002; 40001 for a
+//	     token that nobody knows, so that an SDK asks for another one). The errcode
 //	     is WeChat's own where the token could not be fetched; Retry-After where waiting helps
 //	502  the call was sent and broke off; WeChat may have acted on it
 //	504  the call was sent and not answered in time; WeChat may have acted on it

@@ -28,7 +28,7 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 		{"replaced token", "?access_token=REPLACED", "shop", "other", "other"},
 		{"header with an alias", "", "shop", "shop", "shop"},
 		{"header with an id", "?access_token=garbage", "ww3333333333333333:1000001", "hr", "hr"},
-		{"unknown token", "?access_token=garbage", "", "hr", "41002"},
+		{"unknown token", "?access_token=garbage", "", "hr", "40001"},
 		{"empty appid", "?appid=", "", "hr", "41002"},
 		{"unknown header", "", "nobody", "hr", "41002"},
 		// Whoever names an account must not act as the default one.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // Options are optional; the zero value is ready for use.
@@ -135,6 +136,10 @@ func (p *Proxy) plain(r *http.Request) (*App, string, *refusal) {
 	}
 	no := &refusal{outcome: NoApp, status: http.StatusOK, errcode: 41002,
 		text: "which app is this call for? Add its appid to the query, or the header X-Wxtoken-App with its id or alias, or call /proxy/{app}/..., or configure a default app"}
+	if _, sent := param(query, accessToken); sent && injects(wechat.APICall, path, query) {
+		// What an SDK understands that had this token from before: it asks for another one.
+		no.errcode, no.text = 40001, "invalid credential, access_token is not one that this sidecar knows, and no default app is configured"
+	}
 	if appid != "" {
 		no.errcode, no.text = 40013, "the appid of the query is not configured here"
 	}

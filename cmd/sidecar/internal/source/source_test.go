@@ -1,20 +1,16 @@
 package source
 
 import (
-	"context"
 	"errors"
-	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
-
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -37,14 +33,6 @@ type stack struct {
 
 func newStack(t *testing.T, a config.App, accounts ...wechattest.App) *stack {
 	t.Helper()
-	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true)
-	t.Cleanup(m.Close)
-	rdb := redis.NewClient(&redis.Options{
-		Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true,
-		Dialer: func(context.Context, string, string) (net.Conn, error) { return m.Dial() },
-	})
-	t.Cleanup(func() { _ = rdb.Close() })
 	if len(accounts) == 0 {
 		accounts = []wechattest.App{{ID: id, Secret: "s1"}}
 	}
@@ -52,14 +40,13 @@ func newStack(t *testing.T, a config.App, accounts ...wechattest.App) *stack {
 	transport := s.sim.Transport()
 	t.Cleanup(func() { _ = transport.Close() })
 	s.client = &wechat.Client{HTTP: &http.Client{Transport: transport}}
-	s.cache = tokencache.New(rdb, tokencache.Options{Reread: 5 * time.Minute})
+	// A cluster of one, for its Redis and the connections to it.
+	cluster := tokencachetest.New(t, 1, &tokencachetest.Upstream{}, tokencachetest.Options(tokencache.Options{Reread: 5 * time.Minute}))
+	s.cache = cluster.Replicas[0].Cache
 	if err := s.cache.Set(credentials(a, s.client, s.cache)...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.cache.Run(ctx) }()
-	t.Cleanup(func() { cancel(); s.cache.Close(); <-done })
+	cluster.Start()
 	return s
 }
 

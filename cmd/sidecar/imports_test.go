@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/wxtoken/sidecar/"
+
+// imports says what each package may import of this module. A package that is not listed fails the
+// test: whoever adds one decides here where it stands.
+var imports = map[string][]string{
+	"pkg/secret":                    {},
+	"pkg/lock":                      {},
+	"pkg/tokencache":                {"pkg/lock", "pkg/secret"},
+	"pkg/tokencache/tokencachetest": {"pkg/secret", "pkg/tokencache"},
+	"pkg/wechat":                    {"pkg/secret"},
+	"pkg/wechat/wechattest":         {},
+	"cmd/sidecar/internal/config":   {"pkg/secret"},
+	"cmd/sidecar/internal/source":   {"cmd/sidecar/internal/config", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
+	"cmd/sidecar/internal/api":      {"pkg/secret", "pkg/tokencache", "pkg/wechat"},
+	"cmd/sidecar/internal/proxy":    {"pkg/secret", "pkg/tokencache", "pkg/wechat"},
+	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/config", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "pkg/secret", "pkg/tokencache", "pkg/wechat", "pkg/wechat/wechattest"},
+	"integration":                   {},
+}
+
+func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
+	type pkg struct {
+		ImportPath string
+		Imports    []string
+	}
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var p pkg
+		if err := decoder.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, listed := imports[name]
+		if !listed {
+			t.Errorf("%s is not in the list of this test", name)
+		}
+		for _, i := range p.Imports {
+			if inner, ours := strings.CutPrefix(i, module); ours && !slices.Contains(allowed, inner) {
+				t.Errorf("%s must not import %s", name, inner)
+			}
+			if i == "testing" && !strings.HasSuffix(name, "tokencachetest") {
+				t.Errorf("%s must not import testing", name)
+			}
+		}
+	}
+	if seen < len(imports)-1 {
+		t.Errorf("saw %d packages, the list has %d", seen, len(imports))
+	}
+}

@@ -1,0 +1,195 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// Lookup finds the access token of an app by the app's id or alias. It must be safe for concurrent
+// use, and may answer differently after the configuration was read again.
+type Lookup func(name string) (tokencache.Key, bool)
+
+// Options are optional; the zero value is ready for use.
+type Options struct {
+	// Timeout is the budget of each call. Default 10 s.
+	Timeout time.Duration
+	// MaxInFlight is how many calls may wait for an answer at once; the next is refused with 429.
+	// Default 1024.
+	MaxInFlight int
+	// Hosts are names, without a port, by which the listener may be called besides loopback
+	// addresses, localhost and its own address.
+	Hosts []string
+	// Apps returns the configured apps, for what needs to know more of one than the key of its token:
+	// the drop-in paths and the tickets. It is asked at each call, so that the set can change, and must
+	// be safe for concurrent use. Default: those paths are not there.
+	Apps func() *Apps
+	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has: WeChat's
+	// own, from an SDK with another base URL. Default: those paths are not there.
+	Proxy, Plain http.Handler
+	// Bearer returns the bearer token that every caller must send; empty: none is demanded. It is
+	// asked at each call, so that it can change. Default: none is demanded.
+	Bearer func() secret.String
+	// Metrics count what is served. Default: nobody sees them.
+	Metrics *Metrics
+	// Log is told who got nothing. Default: nobody.
+	Log *zap.Logger
+}
+
+// New returns the handler of the listener that serves values. It starts no goroutine.
+func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = 1024
+	}
+	if o.Bearer == nil {
+		o.Bearer = func() secret.String { return secret.String{} }
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	h := &handler{cache: cache, lookup: lookup, opts: o, hosts: map[string]bool{}}
+	for _, name := range o.Hosts {
+		h.hosts[strings.ToLower(name)] = true
+	}
+	h.mux = newMux(h.fail, "The paths begin with /v1/apps/{app}/; {app} is a configured id or alias.")
+	h.v1(h.mux)
+	if o.Apps != nil {
+		h.v1Tickets(h.mux)
+		h.dropIn(h.mux)
+	}
+	if o.Proxy != nil && o.Plain != nil {
+		h.forward(h.mux)
+	}
+	return recovering(h, o.Log, o.Metrics.panics.Inc, h.fail)
+}
+
+// handler is what the faces of one listener share.
+type handler struct {
+	cache  *tokencache.Cache
+	lookup Lookup
+	opts   Options
+	hosts  map[string]bool
+	mux    *mux
+
+	inFlight   atomic.Int64
+	complaints complaints
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer h.inFlight.Add(-1)
+	if h.inFlight.Add(1) > int64(h.opts.MaxInFlight) {
+		if n := h.complaints.due("overloaded", time.Now()); n > 0 {
+			h.opts.Log.Warn("too many requests at once", zap.Int("max", h.opts.MaxInFlight), zap.Int("refused", n))
+		}
+		h.fail(w, r, overloaded())
+		return
+	}
+	if p := h.guard(r); p != nil {
+		h.fail(w, r, p)
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
+// apps returns the apps as they are configured now.
+func (h *handler) apps() *Apps {
+	if h.opts.Apps != nil {
+		if apps := h.opts.Apps(); apps != nil {
+			return apps
+		}
+	}
+	return &Apps{}
+}
+
+// fail answers with an error.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemOf(err)
+	h.opts.Metrics.problems.WithLabelValues(p.kind).Inc()
+	if p.status < http.StatusInternalServerError {
+		h.opts.Log.Debug("request refused", zap.String("why", p.kind), zap.Int("status", p.status))
+	}
+	p.header(w.Header())
+	if e, ok := p.inWeChatsShape(r.URL.Path); ok {
+		write(w, r, http.StatusOK, e)
+		return
+	}
+	write(w, r, p.status, p)
+}
+
+// endpoint makes one endpoint of an app. It owns what all have in common: authorize, find the app,
+// decode, call within the budget, map errors, answer.
+func endpoint[In any, Out answer](
+	h *handler,
+	decode func(context.Context, http.ResponseWriter, *http.Request) (In, error),
+	call func(context.Context, tokencache.Key, In) (Out, error),
+) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !h.authorized(r) {
+			h.fail(w, r, unauthorized())
+			return
+		}
+		k, ok := h.lookup(r.PathValue("app"))
+		if !ok {
+			h.fail(w, r, unknownApp())
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
+		defer cancel()
+		in, err := decode(ctx, w, r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		out, err := call(ctx, k, in)
+		if err != nil {
+			h.noValue(r, k, err)
+			h.fail(w, r, err)
+			return
+		}
+		write(w, r, http.StatusOK, out)
+	}
+}
+
+// none is the input of an endpoint that has none.
+type none struct{}
+
+func noInput(context.Context, http.ResponseWriter, *http.Request) (none, error) { return none{}, nil }
+
+// authorized reports whether the caller sent the bearer token, if one is demanded.
+func (h *handler) authorized(r *http.Request) bool {
+	want := h.opts.Bearer()
+	if want.Empty() {
+		return true
+	}
+	scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.EqualFold(scheme, "Bearer") && want.Equal(secret.New(strings.TrimSpace(sent)))
+}
+
+// noValue logs that a caller got nothing, unless it did not wait for it.
+func (h *handler) noValue(r *http.Request, k tokencache.Key, err error) {
+	if r.Context().Err() != nil || problemOf(err).status < http.StatusInternalServerError {
+		return
+	}
+	if u, ok := errors.AsType[*tokencache.UnavailableError](err); ok {
+		k = u.Key // of a ticket, where k is the app's token
+	}
+	if n := h.complaints.due(k.String(), time.Now()); n > 0 {
+		h.opts.Log.Error("callers got no value",
+			zap.String("app", k.App), zap.String("kind", k.Kind), zap.Int("callers", n), zap.Error(err))
+	}
+}

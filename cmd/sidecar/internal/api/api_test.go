@@ -1,0 +1,369 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+const tokenPath = "/v1/apps/shop/token"
+
+// face is a handler in front of one replica, and all that it tells others.
+type face struct {
+	http.Handler
+	cluster  *tokencachetest.Cluster
+	cache    *tokencache.Cache
+	registry *prometheus.Registry
+	metrics  *api.Metrics
+	logs     *observer.ObservedLogs
+}
+
+func newFace(t testing.TB, u *tokencachetest.Upstream, o api.Options, options ...tokencachetest.Option) *face {
+	t.Helper()
+	f := &face{cluster: tokencachetest.New(t, 1, u, options...), registry: prometheus.NewPedanticRegistry()}
+	f.cache = f.cluster.Replicas[0].Cache
+	f.metrics = api.NewMetrics(f.registry)
+	f.metrics.Track(tokencachetest.Key)
+	core, logs := observer.New(zap.DebugLevel)
+	f.logs = logs
+	o.Metrics, o.Log = f.metrics, zap.New(core)
+	f.Handler = api.New(f.cache, lookup, o)
+	return f
+}
+
+func lookup(name string) (tokencache.Key, bool) {
+	return tokencachetest.Key, name == "shop" || name == tokencachetest.Key.App
+}
+
+// call sends a request as a program of the pod does. headers are names and values in turn.
+func (f *face) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	return serve(f, method, target, body, headers...)
+}
+
+func serve(h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:7200"
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+type answer struct {
+	AccessToken string `json:"access_token"`
+	ExpiresIn   int64  `json:"expires_in"`
+	ExpiresAt   int64  `json:"expires_at"`
+	Version     int64  `json:"version"`
+	Stale       bool   `json:"stale"`
+}
+
+func decode(t *testing.T, w *httptest.ResponseRecorder) answer {
+	t.Helper()
+	if w.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	var a answer
+	d := json.NewDecoder(w.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+type problem struct {
+	Type       string `json:"type"`
+	Title      string `json:"title"`
+	Status     int    `json:"status"`
+	Detail     string `json:"detail"`
+	Errcode    int    `json:"errcode"`
+	RetryAfter int    `json:"retry_after"`
+}
+
+// wantProblem checks that w is a whole problem of one kind, and returns it.
+func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, kind string) problem {
+	t.Helper()
+	var p problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatalf("status %d, body %q: %v", w.Code, w.Body, err)
+	}
+	if w.Code != status || p.Status != status || p.Type != "urn:wxtoken:problem:"+kind {
+		t.Fatalf("got %d %d %s, want %d %s", w.Code, p.Status, p.Type, status, kind)
+	}
+	if p.Title == "" || p.Detail == "" {
+		t.Errorf("%s: a problem without a title or a detail: %+v", kind, p)
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("%s: Content-Type %q", kind, got)
+	}
+	if got, want := w.Header().Get("Retry-After"), ""; p.RetryAfter == 0 && got != want {
+		t.Errorf("%s: Retry-After %q, none in the body", kind, got)
+	} else if p.RetryAfter != 0 && got != fmt.Sprint(p.RetryAfter) {
+		t.Errorf("%s: Retry-After %q, %d in the body", kind, got, p.RetryAfter)
+	}
+	return p
+}
+
+// The answer is the contract: every byte of it counts.
+func TestTokenAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		first := f.cluster.Replicas[0].MustGet(t)
+		end := time.Now().Add(first.ExpiresIn).Unix()
+		for _, wait := range []time.Duration{0, 10*time.Second + 300*time.Millisecond} {
+			time.Sleep(wait)
+			token := f.cluster.Replicas[0].MustGet(t)
+			w := f.call("GET", tokenPath, "")
+			want := fmt.Sprintf(`{"access_token":"%s","expires_in":%d,"expires_at":%d,"version":%d,"stale":false}`+"\n",
+				token.Value.Reveal(), token.ExpiresIn/time.Second, end, token.Version)
+			if got := w.Body.String(); w.Code != 200 || got != want {
+				t.Errorf("got %d %s, want %s", w.Code, got, want)
+			}
+			wantHeader := http.Header{
+				"Content-Type": {"application/json"}, "Cache-Control": {"no-store"},
+				"X-Content-Type-Options": {"nosniff"}, "Content-Length": {fmt.Sprint(len(want))},
+			}
+			if !maps.EqualFunc(w.Header(), wantHeader, func(a, b []string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+				t.Errorf("got header %v, want %v", w.Header(), wantHeader)
+			}
+			if got := f.call("GET", "/v1/apps/"+tokencachetest.Key.App+"/token", "").Body.String(); got != want {
+				t.Errorf("by id: got %s, want %s", got, want)
+			}
+			head := f.call("HEAD", tokenPath, "")
+			if head.Code != 200 || head.Body.Len() != 0 || head.Header().Get("Content-Length") != fmt.Sprint(len(want)) {
+				t.Errorf("HEAD: got %d, %d bytes, %v", head.Code, head.Body.Len(), head.Header())
+			}
+		}
+		if n := len(f.cluster.Upstream.Fetches()); n != 1 {
+			t.Errorf("%d fetches, want 1", n)
+		}
+		if got := testutil.ToFloat64(reads(f, "fresh")); got != 6 {
+			t.Errorf("%v fresh reads counted, want 6", got)
+		}
+	})
+}
+
+// reads returns the counter of one outcome.
+func reads(f *face, outcome string) prometheus.Collector {
+	return series(f.registry, "wxtoken_reads_total", "outcome", outcome)
+}
+
+func TestValueThatNeedsEscapingIsStillJSON(t *testing.T) {
+	for _, value := range []string{`a"b\c`, "<&>", "\u00e9\u2028", "tab\there", strings.Repeat("x", 5000)} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFace(t, &tokencachetest.Upstream{}, api.Options{}, constant(value))
+			if got := decode(t, f.call("GET", tokenPath, "")).AccessToken; got != value {
+				t.Errorf("got %q, want %q", got, value)
+			}
+		})
+	}
+}
+
+// constant gives the replicas a source that always has the same value.
+func constant(value string) tokencachetest.Option {
+	return tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
+		c.Source = sourceFunc(func() (tokencache.Value, error) {
+			return tokencache.Value{Value: secret.New(value), Life: 2 * time.Hour}, nil
+		})
+	})
+}
+
+type sourceFunc func() (tokencache.Value, error)
+
+func (f sourceFunc) Fetch(context.Context, tokencache.Request) (tokencache.Value, error) { return f() }
+
+// What a client gets depends on what it prefers; libraries send more than they mean.
+func TestAcceptDecidesBetweenJSONAndText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		value := f.cluster.Replicas[0].MustGet(t).Value.Reveal()
+		for accept, text := range map[string]bool{
+			"":                                   false,
+			"*/*":                                false,
+			"text/plain":                         true,
+			"Text/Plain; charset=utf-8":          true,
+			"text/*":                             true,
+			"text/plain, */*;q=0.01":             true,
+			"text/plain;q=0.9, application/json": false,
+			"text/plain, application/json;q=0.5": true,
+			"application/json, text/plain, */*":  false, // axios
+			"text/html, image/gif, *; q=.2, */*; q=.2": false, // HttpURLConnection
+			"text/plain, */*":                          false,
+			"text/plain;q=0":                           false,
+			"application/xml":                          false,
+			"text/plain;q=x":                           true,
+			";;,,;q=":                                  false,
+		} {
+			w := f.call("GET", tokenPath, "", "Accept", accept)
+			if got := w.Body.String() == value; w.Code != 200 || got != text {
+				t.Errorf("%q: text %v, want %v: %s", accept, got, text, w.Body)
+			}
+			want := "application/json"
+			if text {
+				want = "text/plain; charset=utf-8"
+			}
+			if got := w.Header().Get("Content-Type"); got != want {
+				t.Errorf("%q: Content-Type %q, want %q", accept, got, want)
+			}
+		}
+	})
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		for _, c := range []struct {
+			method, path, kind, allow string
+			status                    int
+		}{
+			{"GET", "/v1/apps/other/token", "unknown-app", "", 404},
+			{"POST", "/v1/apps/other/token/report", "unknown-app", "", 404},
+			{"GET", "/", "not-found", "", 404},
+			{"GET", "/v1/apps/shop", "not-found", "", 404},
+			{"GET", "/v1/apps/shop/token/", "not-found", "", 404},
+			{"GET", "/v1/apps/shop/tokens", "not-found", "", 404},
+			{"GET", "/metrics", "not-found", "", 404},
+			{"POST", tokenPath, "method-not-allowed", "GET, HEAD", 405},
+			{"DELETE", tokenPath, "method-not-allowed", "GET, HEAD", 405},
+			{"TRACE", tokenPath, "method-not-allowed", "GET, HEAD", 405},
+			{"GET", tokenPath + "/report", "method-not-allowed", "POST", 405},
+		} {
+			w := f.call(c.method, c.path, "")
+			p := wantProblem(t, w, c.status, c.kind)
+			if got := w.Header().Get("Allow"); got != c.allow {
+				t.Errorf("%s %s: Allow %q, want %q", c.method, c.path, got, c.allow)
+			}
+			if strings.Contains(w.Body.String(), "shop") || strings.Contains(w.Body.String(), tokencachetest.Key.App) {
+				t.Errorf("%s %s names an app: %+v", c.method, c.path, p)
+			}
+		}
+		if n := len(f.cluster.Upstream.Fetches()); n != 0 {
+			t.Errorf("%d fetches, want none", n)
+		}
+	})
+}
+
+// An app may be asked for with the encoding that every URL library applies.
+func TestEncodedAppIsTheSameApp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		decode(t, f.call("GET", "/v1/apps/sho%70/token", ""))
+	})
+}
+
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		first := decode(t, f.call("GET", tokenPath, ""))
+		report := func(value string, code any) *httptest.ResponseRecorder {
+			body, _ := json.Marshal(map[string]any{"access_token": value, "errcode": code, "rid": "for somebody else"})
+			return f.call("POST", tokenPath+"/report", string(body))
+		}
+		// A report that upstream does not confirm changes nothing.
+		if got := decode(t, report(first.AccessToken, 40001)); got.AccessToken != first.AccessToken {
+			t.Errorf("accepted value replaced by %+v", got)
+		}
+		time.Sleep(time.Minute)
+		f.cluster.Upstream.Kill()
+		second := decode(t, report(first.AccessToken, "42001"))
+		if second.AccessToken == first.AccessToken || second.Version <= first.Version || second.Stale {
+			t.Errorf("got %+v after %+v", second, first)
+		}
+		// The old one gets the current one, for every code that is about the token, and for none.
+		for _, code := range []any{0, nil, 40001, 40014, 42001, "40014"} {
+			if got := decode(t, report(first.AccessToken, code)); got != second {
+				t.Errorf("errcode %v: got %+v, want %+v", code, got, second)
+			}
+		}
+		if w := f.call("POST", tokenPath+"/report", `{"access_token":"`+first.AccessToken+`"}`, "Accept", "text/plain"); w.Body.String() != second.AccessToken {
+			t.Errorf("as text: got %s", w.Body)
+		}
+		if n := len(f.cluster.Upstream.Fetches()); n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
+func TestReportsThatAreRefused(t *testing.T) {
+	const value = "CANARY-REPORT"
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		for _, c := range []struct {
+			body, kind string
+			status     int
+		}{
+			{`{"access_token":"CANARY-REPORT","errcode":45009}`, "not-about-the-token", 400},
+			{`{"access_token":"CANARY-REPORT","errcode":-1}`, "not-about-the-token", 400},
+			{`{"access_token":"CANARY-REPORT","errcode":4.5}`, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT","errcode":1e99}`, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT","errcode":"CANARY-REPORT"}`, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT","errcode":[]}`, "bad-request", 400},
+			{`{"access_token":["CANARY-REPORT"]}`, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT"} {"access_token":"CANARY-REPORT"}`, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT"`, "bad-request", 400},
+			{`CANARY-REPORT`, "bad-request", 400},
+			{`"CANARY-REPORT"`, "bad-request", 400},
+			{`access_token=CANARY-REPORT&errcode=40001`, "bad-request", 400},
+			{`{"access_token":"","errcode":40001}`, "bad-request", 400},
+			{`{"errcode":40001}`, "bad-request", 400},
+			{`null`, "bad-request", 400},
+			{``, "bad-request", 400},
+			{`{"access_token":"CANARY-REPORT","x":"` + strings.Repeat("x", 8<<10) + `"}`, "too-large", 413},
+		} {
+			w := f.call("POST", tokenPath+"/report", c.body)
+			p := wantProblem(t, w, c.status, c.kind)
+			if strings.Contains(fmt.Sprint(w.Body, w.Header()), value) {
+				t.Errorf("%.60s: the refusal repeats the value", c.body)
+			}
+			if c.kind == "not-about-the-token" && p.Errcode == 0 {
+				t.Errorf("%s: no errcode in %+v", c.body, p)
+			}
+		}
+		if n := len(f.cluster.Upstream.Fetches()) + f.cluster.Upstream.Probes(); n != 0 {
+			t.Errorf("%d calls upstream, want none", n)
+		}
+	})
+}
+
+// Upstream is away and the margin has begun: the old value is better than none, and says what it is.
+func TestStaleValueSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &tokencachetest.Upstream{Mode: tokencachetest.Repeating, Fault: func(n int, _ string) tokencachetest.Fault {
+			if n > 1 {
+				return tokencachetest.Fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Message: "away"}}
+			}
+			return tokencachetest.Fault{}
+		}}
+		f := newFace(t, u, api.Options{})
+		first := decode(t, f.call("GET", tokenPath, ""))
+		time.Sleep(2*time.Hour - 30*time.Second)
+		got := decode(t, f.call("GET", tokenPath, ""))
+		if !got.Stale || got.AccessToken != first.AccessToken || got.ExpiresIn != 29 && got.ExpiresIn != 30 {
+			t.Errorf("got %+v", got)
+		}
+		if n := testutil.ToFloat64(reads(f, "stale")); n != 1 {
+			t.Errorf("%v stale reads counted, want 1", n)
+		}
+		time.Sleep(30 * time.Second)
+		wantProblem(t, f.call("GET", tokenPath, ""), 503, "upstream")
+	})
+}

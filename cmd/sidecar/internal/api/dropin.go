@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// The paths of WeChat and WeCom that are answered here, so that an SDK needs only another base URL.
+const (
+	pathToken      = "/cgi-bin/token"
+	pathStable     = "/cgi-bin/stable_token"
+	pathTicket     = "/cgi-bin/ticket/getticket"
+	pathCorpToken  = "/cgi-bin/gettoken"
+	pathCorpJSAPI  = "/cgi-bin/get_jsapi_ticket"
+	pathCorpTicket = "/cgi-bin/ticket/get"
+)
+
+// dropInPlatform says whose words each of these paths speaks.
+var dropInPlatform = map[string]Platform{
+	pathToken: WeChat, pathStable: WeChat, pathTicket: WeChat,
+	pathCorpToken: WeCom, pathCorpJSAPI: WeCom, pathCorpTicket: WeCom,
+}
+
+// SDKs subtract a reserve from expires_in, and break, or ask each time, if nothing is left: up to 1500 s
+// where WeChat gives a new token whenever it is asked, up to 300 s where it does so in the last 5
+// minutes only. expires_in is rounded down, hence a second more.
+const (
+	leastClassic = 1501 * time.Second
+	leastStable  = 301 * time.Second
+)
+
+// dropIn is the face for SDKs, which believe that they talk to WeChat.
+func (h *handler) dropIn(m *mux) {
+	m.handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
+	m.handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))
+	m.handle(anyMethod, pathStable, h.asWeChat(h.stableToken))
+	m.handle(http.MethodGet, pathTicket, h.asWeChat(h.dropInTicket))
+	m.handle(http.MethodGet, pathCorpToken, h.asWeChat(h.corpToken))
+	m.handle(http.MethodGet, pathCorpJSAPI, h.asWeChat(h.dropInTicket))
+	m.handle(http.MethodGet, pathCorpTicket, h.asWeChat(h.dropInTicket))
+}
+
+// wanted is what a call of a drop-in path asks for.
+type wanted struct {
+	key   tokencache.Key
+	field string        // of the answer that holds the value
+	least time.Duration // how much life the value should have
+	// force is set if the caller takes the present value for a bad one.
+	force bool
+}
+
+// asWeChat makes one endpoint of the face. understand finds out what is wanted, or returns a refusal.
+func (h *handler) asWeChat(understand func(context.Context, http.ResponseWriter, *http.Request) (wanted, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !h.authorized(r) {
+			h.fail(w, r, unauthorized())
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
+		defer cancel()
+		want, err := understand(ctx, w, r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		token, err := h.obtain(ctx, want)
+		if err != nil {
+			h.noValue(r, want.key, err)
+			h.fail(w, r, err)
+			return
+		}
+		write(w, r, http.StatusOK, issued{platform: dropInPlatform[r.URL.Path], field: want.field, token: token})
+	}
+}
+
+// obtain returns the value to hand out.
+//
+// A forced refresh is a report of the present value: upstream is asked whether it rejects it, at most one
+// replica replaces it, and only within the budget of reports. A value that works stays, because it is
+// not the caller's alone; WeChat itself would replace it, and everybody else's with it.
+func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
+	t, err := h.cache.GetLasting(ctx, want.key, want.least)
+	h.opts.Metrics.read(ctx, want.key, t, err)
+	if err != nil || !want.force {
+		return t, err
+	}
+	return h.cache.Report(ctx, want.key, t.Value)
+}
+
+// issued is a value as WeChat hands it out: the same keys in the same order.
+type issued struct {
+	platform Platform
+	field    string
+	token    tokencache.Token
+}
+
+// typeWeChat is how the platforms spell the type of their JSON ("encoding" is WeChat's own).
+var typeWeChat = map[Platform][]string{
+	WeChat: {"application/json; encoding=utf-8"},
+	WeCom:  {"application/json; charset=UTF-8"},
+}
+
+func (a issued) appendBody(buf []byte, _ format) ([]byte, []string) {
+	buf = append(buf, '{')
+	if a.platform == WeCom || a.field == fieldTicket {
+		buf = append(buf, `"errcode":0,"errmsg":"ok",`...)
+	}
+	buf = append(buf, '"')
+	buf = append(buf, a.field...)
+	buf = append(buf, `":`...)
+	buf = appendString(buf, a.token.Value.Reveal())
+	buf = append(buf, `,"expires_in":`...)
+	// A value in doubt may have no life that is sure, and clients take 0 for an error although the value
+	// may well work.
+	buf = strconv.AppendInt(buf, max(1, int64(a.token.ExpiresIn/time.Second)), 10)
+	return append(buf, '}'), typeWeChat[a.platform]
+}
+
+// The fields that hold a value.
+const (
+	fieldToken  = "access_token"
+	fieldTicket = "ticket"
+)
+
+// refusal is a problem with an errcode that WeChat itself would have given. text is WeChat's wording, and
+// hint tells a person what to do here. It has no rid: that names a request in WeChat's own log.
+func refusal(kind string, errcode int, text, hint string) *problem {
+	return &problem{kind: kind, status: http.StatusOK, errcode: errcode, detail: text + " (wxtoken: " + hint + ")"}
+}
+
+// wechatError is an error in WeChat's shape.
+type wechatError struct {
+	platform Platform
+	code     int
+	text     string
+}
+
+func (e wechatError) appendBody(buf []byte, _ format) ([]byte, []string) {
+	buf = append(buf, `{"errcode":`...)
+	buf = strconv.AppendInt(buf, int64(e.code), 10)
+	buf = append(buf, `,"errmsg":`...)
+	buf = appendString(buf, e.text)
+	return append(buf, '}'), typeWeChat[e.platform]
+}
+
+// inWeChatsShape returns p as WeChat says it, and false where an SDK should see an HTTP error: the
+// caller is not one whom WeChat would serve, or the path or method is none of WeChat's.
+func (p *problem) inWeChatsShape(path string) (wechatError, bool) {
+	platform, ok := dropInPlatform[path]
+	if !ok {
+		return wechatError{}, false
+	}
+	switch p.status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed:
+		return wechatError{}, false
+	}
+	e := wechatError{platform: platform, code: p.errcode, text: p.detail}
+	switch {
+	case p.kind == kindLimited:
+		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.detail+")"
+	case e.code == 0:
+		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
+	}
+	return e, true
+}

@@ -1,0 +1,36 @@
+package api
+
+import (
+	"testing"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// No secret at all is never the right one, not even for an app that came without.
+func TestNoSecretIsNeverTheRightOne(t *testing.T) {
+	apps := NewApps(
+		App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, ID: "wx1", RequireSecret: true},
+		App{Key: tokencache.Key{App: "ww1:1", Kind: "access_token"}, ID: "ww1", Agent: "1", Platform: WeCom, RequireSecret: true},
+	)
+	h := &handler{opts: Options{Apps: func() *Apps { return apps }}}
+	if app, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
+		t.Errorf("%s was handed out", app.Key)
+	}
+	if app, err := h.admitCorp("ww1", secret.String{}); err == nil {
+		t.Errorf("%s was handed out", app.Key)
+	}
+}
+
+// A configuration may be missing for a moment; then nobody has an app.
+func TestNoAppsIsNoPanic(t *testing.T) {
+	for _, apps := range []*Apps{nil, {}, NewApps()} {
+		h := &handler{opts: Options{Apps: func() *Apps { return apps }}}
+		if _, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
+			t.Error("an app out of nothing")
+		}
+		if _, ok := apps.Lookup("wx1"); ok {
+			t.Error("an app out of nothing")
+		}
+	}
+}

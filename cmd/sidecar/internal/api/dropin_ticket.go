@@ -1,0 +1,82 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// The tickets that each platform has.
+var ticketTypes = map[Platform][]string{
+	WeChat: {ticketJSAPI, ticketCard},
+	WeCom:  {ticketJSAPI, ticketAgentConfig},
+}
+
+// WeChat's names of the tickets.
+const (
+	ticketJSAPI       = "jsapi"
+	ticketCard        = "wx_card"
+	ticketAgentConfig = "agent_config"
+)
+
+// dropInTicket understands the paths that hand out tickets.
+func (h *handler) dropInTicket(_ context.Context, _ http.ResponseWriter, r *http.Request) (wanted, error) {
+	platform, name := dropInPlatform[r.URL.Path], r.URL.Query().Get("type")
+	if r.URL.Path == pathCorpJSAPI {
+		name = ticketJSAPI
+	}
+	app, err := h.ticketApp(platform, r) // WeChat looks at the token before the rest
+	if err != nil {
+		return wanted{}, err
+	}
+	if key, ok := app.Tickets[name]; ok {
+		return wanted{key: key, field: fieldTicket}, nil
+	}
+	if !slices.Contains(ticketTypes[platform], name) {
+		return wanted{}, refusal("no-such-ticket", 47001, "data format error", "there is no ticket of this type")
+	}
+	// A code that says that the token is fine, so that no SDK fetches another one because of it.
+	return wanted{}, refusal("no-such-ticket", 48001, "api unauthorized",
+		"this ticket is not kept: add "+name+" to the tickets of the app in the configuration of the sidecar")
+}
+
+// ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token of the
+// query, if it is a current or lately replaced one of ours; the header X-Wxtoken-App; the only app that it
+// can be. That is how the proxy finds the app, too.
+func (h *handler) ticketApp(platform Platform, r *http.Request) (*App, error) {
+	apps, q := h.apps(), r.URL.Query()
+	sent := secret.New(q.Get("access_token"))
+	owner := apps.owner(h.cache, platform, sent)
+	app := owner
+	if name := q.Get("appid"); name != "" {
+		// Whoever names an account must not act as another one.
+		if app = apps.find(platform, name); app == nil {
+			return nil, refusal("unknown-app", 40013, "invalid appid", "no app of this platform with this appid is configured in the sidecar")
+		}
+	}
+	if app == nil {
+		app = apps.find(platform, r.Header.Get("X-Wxtoken-App"))
+	}
+	if app == nil {
+		app = apps.only(platform)
+	}
+	// Where a secret is demanded for a token, a token is demanded for a ticket.
+	if app == nil || app.RequireSecret && app != owner {
+		return nil, badToken(platform, sent)
+	}
+	return app, nil
+}
+
+// badToken is what the platforms say of a token that they do not know.
+func badToken(platform Platform, sent secret.String) *problem {
+	const hint = "not a current or lately replaced token of an app that is configured in the sidecar; appid in the query or the header X-Wxtoken-App names one, unless it has require_secret"
+	switch {
+	case sent.Empty():
+		return refusal("unknown-token", 41001, "access_token missing", hint)
+	case platform == WeCom:
+		return refusal("unknown-token", 40014, "invalid access_token", hint)
+	}
+	return refusal("unknown-token", 40001, "invalid credential, access_token is invalid or not latest", hint)
+}

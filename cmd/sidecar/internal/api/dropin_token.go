@@ -1,0 +1,148 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// credentials are the parameters of a call that asks for a token, of WeChat's two endpoints.
+type credentials struct {
+	GrantType    string `json:"grant_type"`
+	AppID        string `json:"appid"`
+	Secret       string `json:"secret"`
+	ForceRefresh bool   `json:"force_refresh"`
+}
+
+// classicToken understands /cgi-bin/token. SDKs send the parameters in the query; Tencent's present page
+// lists them as a body, so a form or a JSON object fills in what the query lacks.
+func (h *handler) classicToken(ctx context.Context, w http.ResponseWriter, r *http.Request) (wanted, error) {
+	q := r.URL.Query()
+	in := credentials{GrantType: q.Get("grant_type"), AppID: q.Get("appid"), Secret: q.Get("secret")}
+	if r.Method == http.MethodPost {
+		body, err := readDropIn(ctx, w, r)
+		if err != nil {
+			return wanted{}, err
+		}
+		more := parseCredentials(body)
+		in.GrantType = first(in.GrantType, more.GrantType)
+		in.AppID = first(in.AppID, more.AppID)
+		in.Secret = first(in.Secret, more.Secret)
+	}
+	app, err := h.admit(in)
+	if err != nil {
+		return wanted{}, err
+	}
+	return wanted{key: app.Key, field: fieldToken, least: leastClassic}, nil
+}
+
+// stableToken understands /cgi-bin/stable_token, which takes a JSON body and nothing else.
+func (h *handler) stableToken(ctx context.Context, w http.ResponseWriter, r *http.Request) (wanted, error) {
+	if r.Method != http.MethodPost {
+		return wanted{}, refusal("bad-request", 43002, "require POST method", "the parameters are a JSON body")
+	}
+	body, err := readDropIn(ctx, w, r)
+	if err != nil {
+		return wanted{}, err
+	}
+	var in credentials
+	_ = json.Unmarshal(body, &in) // what is no JSON has no appid, as at WeChat
+	app, err := h.admit(in)
+	if err != nil {
+		return wanted{}, err
+	}
+	return wanted{key: app.Key, field: fieldToken, least: leastStable, force: in.ForceRefresh}, nil
+}
+
+// admit returns the app of a caller. It checks what WeChat checks, in WeChat's order, except that the
+// secret may be anything unless the app demands it.
+func (h *handler) admit(in credentials) (*App, error) {
+	if in.AppID == "" {
+		return nil, refusal("bad-request", 41002, "appid missing", "no appid in the query, or for stable_token in a JSON body")
+	}
+	app := h.apps().find(WeChat, in.AppID)
+	switch {
+	case app == nil:
+		return nil, refusal("unknown-app", 40013, "invalid appid", "no WeChat app with this appid is configured in the sidecar")
+	case in.GrantType != "client_credential":
+		return nil, refusal("bad-request", 40002, "invalid grant_type", "it is client_credential")
+	case !app.RequireSecret:
+		return app, nil
+	case in.Secret == "":
+		return nil, refusal("wrong-secret", 41004, "appsecret missing", "the configuration of the sidecar says require_secret for this app")
+	case !app.Secret.Equal(secret.New(in.Secret)):
+		return nil, refusal("wrong-secret", 40125, "invalid appsecret", "it is not the secret that the sidecar is configured with, which this app requires")
+	}
+	return app, nil
+}
+
+// corpToken understands WeCom's /cgi-bin/gettoken.
+func (h *handler) corpToken(_ context.Context, _ http.ResponseWriter, r *http.Request) (wanted, error) {
+	q := r.URL.Query()
+	app, err := h.admitCorp(q.Get("corpid"), secret.New(q.Get("corpsecret")))
+	if err != nil {
+		return wanted{}, err
+	}
+	return wanted{key: app.Key, field: fieldToken, least: leastClassic}, nil
+}
+
+// admitCorp returns the agent of a caller: the one whose secret it sent; or, whatever it sent, the only
+// one of the corp, unless that demands its secret. WeCom looks at the secret first.
+func (h *handler) admitCorp(corpid string, sent secret.String) (*App, error) {
+	agents := h.apps().agents(corpid)
+	var match *App
+	for _, a := range agents { // all of them, so that the time does not tell which one it was
+		if a.Secret.Equal(sent) && !sent.Empty() {
+			match = a
+		}
+	}
+	switch {
+	case match != nil:
+		return match, nil
+	case len(agents) == 1 && !agents[0].RequireSecret:
+		return agents[0], nil
+	case sent.Empty():
+		return nil, refusal("wrong-secret", 41004, "corpsecret missing",
+			"with an unknown corpid, with several agents of one corp, or with require_secret, the corpsecret decides")
+	case len(agents) == 0:
+		return nil, refusal("unknown-app", 40013, "invalid corpid", "no WeCom app with this corpid is configured in the sidecar")
+	}
+	return nil, refusal("wrong-secret", 40001, "invalid credential",
+		"it is not the secret of an agent of this corp that the sidecar is configured with; corpid:agent or an alias as corpid names one, too")
+}
+
+// readDropIn reads the body of a call, within the bounds of size and time.
+func readDropIn(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := readBody(ctx, w, r, maxBody)
+	if p, ok := errors.AsType[*problem](err); ok {
+		if p.kind == "too-large" {
+			return nil, refusal(p.kind, 45002, "content size out of limit", p.detail)
+		}
+		return nil, refusal(p.kind, 47001, "data format error", p.detail)
+	}
+	return body, nil
+}
+
+// parseCredentials reads a body that is a JSON object or a form.
+func parseCredentials(body []byte) credentials {
+	var in credentials
+	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		_ = json.Unmarshal(body, &in) // what cannot be read is missing, and said to be
+		return in
+	}
+	form, _ := url.ParseQuery(string(body)) // likewise
+	return credentials{GrantType: form.Get("grant_type"), AppID: form.Get("appid"), Secret: form.Get("secret")}
+}
+
+// first returns a, or b if a is empty.
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,167 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+// Every reason for which there is no value has an answer that says which, and when to come back.
+func TestNoValue(t *testing.T) {
+	fetchError := func(class tokencache.Class, code int) tokencachetest.Fault {
+		return tokencachetest.Fault{Err: &tokencache.FetchError{Class: class, Code: code, Message: "what happened, and what to do",
+			Err: errors.New("CANARY-CAUSE")}}
+	}
+	for _, c := range []struct {
+		name     string
+		fault    tokencachetest.Fault
+		spoil    func(f *face)
+		status   int
+		kind     string
+		errcode  int
+		min, max int // of Retry-After
+	}{
+		{name: "transient", fault: fetchError(tokencache.Transient, -1), status: 503, kind: "upstream", errcode: -1, min: 1, max: 2},
+		{name: "quota", fault: fetchError(tokencache.Quota, 45009), status: 503, kind: "upstream", errcode: 45009, min: 60, max: 600},
+		{name: "local", fault: fetchError(tokencache.Local, 40164), status: 503, kind: "upstream", errcode: 40164, min: 1, max: 60},
+		{name: "permanent", fault: fetchError(tokencache.Permanent, 40125), status: 502, kind: "upstream-refuses", errcode: 40125, min: 10, max: 120},
+		{name: "slow", fault: tokencachetest.Fault{Before: time.Minute}, status: 503, kind: "timeout", min: 1, max: 1},
+		{name: "no Redis", spoil: func(f *face) { f.cluster.Replicas[0].Link.Cut() }, status: 503, kind: "redis", min: 1, max: 1},
+		{name: "closed", spoil: func(f *face) { f.cache.Close() }, status: 503, kind: "stopping", min: 1, max: 1},
+		{name: "not in the cache", spoil: func(f *face) { _ = f.cache.Set() }, status: 404, kind: "unknown-app"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &tokencachetest.Upstream{Fault: func(int, string) tokencachetest.Fault { return c.fault }}
+				f := newFace(t, u, api.Options{})
+				if c.spoil != nil {
+					c.spoil(f)
+				}
+				for range 3 { // the first asks upstream, the others meet what is remembered of it
+					start := time.Now()
+					w := f.call("GET", tokenPath, "", "Accept", "text/plain")
+					p := wantProblem(t, w, c.status, c.kind)
+					if p.Errcode != c.errcode || p.RetryAfter < c.min || p.RetryAfter > c.max {
+						t.Errorf("got errcode %d, Retry-After %d, want %d and %d to %d", p.Errcode, p.RetryAfter, c.errcode, c.min, c.max)
+					}
+					if took := time.Since(start); took > 10*time.Second {
+						t.Errorf("took %v, the budget is 10 s", took)
+					}
+					if strings.Contains(w.Body.String(), "CANARY") {
+						t.Errorf("the answer repeats the cause: %s", w.Body)
+					}
+				}
+				want := 0
+				if c.status >= 500 {
+					want = 1 // callers got nothing: said once, not once per call
+				}
+				if n := f.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != want {
+					t.Errorf("%d errors logged, want %d: %v", n, want, f.logs.All())
+				}
+				if got := testutil.ToFloat64(reads(f, "error")); got != 3 {
+					t.Errorf("%v failed reads counted, want 3", got)
+				}
+				if got := testutil.ToFloat64(series(f.registry, "wxtoken_http_problems_total", "type", c.kind)); got != 3 {
+					t.Errorf("%v problems counted, want 3", got)
+				}
+			})
+		})
+	}
+}
+
+// Callers beyond the cap are turned away at once, and those within it are not harmed.
+func TestCallsInFlightAreCapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{Latency: 3 * time.Second}, api.Options{MaxInFlight: 2})
+		codes := make(chan int, 2)
+		for range 2 {
+			go func() { codes <- f.call("GET", tokenPath, "").Code }()
+		}
+		time.Sleep(time.Second)
+		start := time.Now()
+		if p := wantProblem(t, f.call("GET", tokenPath, ""), 429, "overloaded"); p.RetryAfter != 1 || time.Since(start) > 0 {
+			t.Errorf("got %+v after %v", p, time.Since(start))
+		}
+		for range 2 {
+			if code := <-codes; code != 200 {
+				t.Errorf("got %d within the cap", code)
+			}
+		}
+		if w := f.call("GET", tokenPath, ""); w.Code != 200 {
+			t.Errorf("got %d afterwards", w.Code)
+		}
+	})
+}
+
+// A caller who hangs up is nobody's failure.
+func TestCallerWhoHangsUpIsNoError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFace(t, &tokencachetest.Upstream{Latency: 3 * time.Second}, api.Options{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		r := httptest.NewRequestWithContext(ctx, "GET", tokenPath, nil)
+		r.Host = "localhost"
+		time.AfterFunc(time.Second, cancel)
+		f.ServeHTTP(httptest.NewRecorder(), r)
+		if got := testutil.ToFloat64(reads(f, "canceled")); got != 1 {
+			t.Errorf("%v canceled reads counted, want 1", got)
+		}
+		if n := f.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 0 {
+			t.Errorf("%d errors logged, want none", n)
+		}
+	})
+}
+
+func TestPanicIsAnsweredAndLoggedWithoutItsValue(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	h := api.New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { panic("CANARY-PANIC") },
+		api.Options{Log: zap.New(core)})
+	w := serve(h, "GET", tokenPath, "")
+	wantProblem(t, w, 500, "internal")
+	if logs.Len() != 1 || logs.All()[0].ContextMap()["type"] != "string" {
+		t.Errorf("logged %v", logs.All())
+	}
+	if text := fmt.Sprint(w.Body, logs.All()); strings.Contains(text, "CANARY") || !strings.Contains(text, "api_test.go") {
+		t.Errorf("want the place and not the value in %s", text)
+	}
+}
+
+func TestBearer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bearer := secret.New("CANARY-BEARER")
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }})
+		for _, sent := range []string{"", "CANARY-BEARER", "Bearer", "Bearer ", "Bearer wrong", "Basic CANARY-BEARER", "Bearer CANARY-BEARER2", "Bearer CANARY"} {
+			for _, path := range []string{tokenPath, "/v1/apps/other/token"} {
+				w := f.call("GET", path, "", "Authorization", sent)
+				wantProblem(t, w, 401, "unauthorized")
+				if got := w.Header().Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer ") {
+					t.Errorf("%q: WWW-Authenticate %q", sent, got)
+				}
+				if strings.Contains(w.Body.String(), "CANARY") {
+					t.Errorf("%q: %s", sent, w.Body)
+				}
+			}
+		}
+		for _, scheme := range []string{"Bearer", "bearer"} {
+			decode(t, f.call("GET", tokenPath, "", "Authorization", scheme+" CANARY-BEARER"))
+		}
+		bearer = secret.New("another") // the file was read again
+		wantProblem(t, f.call("GET", tokenPath, "", "Authorization", "Bearer CANARY-BEARER"), 401, "unauthorized")
+		bearer = secret.String{}
+		decode(t, f.call("GET", tokenPath, ""))
+	})
+}

@@ -1,0 +1,115 @@
+package api
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// guard keeps out what only others than programs of this pod send. It returns nil for a request
+// that may go on, else why not, and repeats nothing of the request.
+func (h *handler) guard(r *http.Request) *problem {
+	if !plainTarget(r) {
+		return badRequest("The request target is not a plain path: no scheme or host, no empty, . or .. segment, no encoded slash or backslash, no control character. (A base URL that ends in a slash makes a double one.)")
+	}
+	if !h.ownHost(r) && !h.upstreamsHost(r) {
+		return &problem{kind: "forbidden-host", status: http.StatusForbidden, title: "The Host is not this listener's",
+			detail: "Call it by a loopback address, by localhost or by its own address; other names must be configured."}
+	}
+	for _, name := range forwarding {
+		if r.Header[name] != nil {
+			return &problem{kind: "forwarded", status: http.StatusForbidden, title: "The request came through a proxy",
+				detail: "Requests with " + name + " are refused: this listener serves its own pod and is no backend."}
+		}
+	}
+	if crossOrigin(r) {
+		return &problem{kind: "cross-origin", status: http.StatusForbidden, title: "The request came from a web page",
+			detail: "Requests with an Origin, or with cross-site fetch metadata, are refused: no page may read a value."}
+	}
+	return nil
+}
+
+// forwarding are headers that a proxy adds, and that a client of this listener has no reason to send.
+var forwarding = [...]string{"X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-Ip"}
+
+// crossOrigin reports whether a browser sends r for a web page. It is stricter than
+// http.CrossOriginProtection, which lets pages read: there is no page here that could be the same
+// origin, so any Origin is a foreign one, whatever the method.
+func crossOrigin(r *http.Request) bool {
+	if r.Header["Origin"] != nil {
+		return true
+	}
+	for _, site := range r.Header["Sec-Fetch-Site"] {
+		if site != "none" && site != "same-origin" { // none: somebody typed the address
+			return true
+		}
+	}
+	return false
+}
+
+// plainTarget reports whether r asks for a path that means the same to everybody who reads it.
+func plainTarget(r *http.Request) bool {
+	if r.Method == http.MethodConnect || r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" {
+		return false
+	}
+	p := r.URL.Path
+	if p == "" || p[0] != '/' {
+		return false
+	}
+	segment := 1 // where the present one starts
+	for i := 1; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' {
+			if c := p[i]; c < ' ' || c == 0x7f || c == '\\' {
+				return false
+			}
+			continue
+		}
+		switch s := p[segment:i]; {
+		case s == "." || s == "..", s == "" && i < len(p):
+			return false
+		}
+		segment = i + 1
+	}
+	// RawPath is set if the path was encoded in an unusual way. What is encoded must not be what
+	// separates.
+	raw := strings.ToLower(r.URL.RawPath)
+	return !strings.Contains(raw, "%2f") && !strings.Contains(raw, "%5c")
+}
+
+// upstreamsHost reports whether r was meant for the upstream of an app, by a pod whose name service
+// says that it is here. A page that is led here by such a trick has its own site's name, so this lets no
+// page in. But nobody calls /v1 by a name of WeChat.
+func (h *handler) upstreamsHost(r *http.Request) bool {
+	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().hosts[strings.ToLower(hostName(r))]
+}
+
+// hostName returns the Host of r without its port.
+func hostName(r *http.Request) string {
+	if name, _, err := net.SplitHostPort(r.Host); err == nil {
+		return name
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
+}
+
+// ownHost reports whether the Host of r is a name of this listener. A page of another site reaches a
+// loopback listener under that site's name, if its DNS answers 127.0.0.1.
+func (h *handler) ownHost(r *http.Request) bool {
+	name := hostName(r)
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return ip.Unmap().IsLoopback() || isAddr(local, ip) || h.hosts[name]
+	}
+	if strings.EqualFold(name, "localhost") || h.hosts[strings.ToLower(name)] {
+		return true
+	}
+	// Clients of a unix socket make up a host: nothing, or one word. A name with a dot came from
+	// elsewhere, through something that forwards.
+	_, unix := local.(*net.UnixAddr)
+	return unix && !strings.Contains(name, ".")
+}
+
+func isAddr(local net.Addr, ip netip.Addr) bool {
+	tcp, ok := local.(*net.TCPAddr)
+	return ok && tcp.AddrPort().Addr().Unmap() == ip.Unmap()
+}

@@ -1,0 +1,174 @@
+package api
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// LogEvents returns an observer for [tokencache.Options] that logs what somebody may have to know. What
+// lasts is logged when it changes and once a minute while it does, not at each event.
+// That a caller got nothing is logged by the handler.
+func LogEvents(log *zap.Logger) func(tokencache.Event) {
+	l := &eventLog{log: log, foreign: map[tokencache.Key]bool{}}
+	return l.observe
+}
+
+type eventLog struct {
+	log        *zap.Logger
+	complaints complaints
+
+	mu      sync.Mutex
+	foreign map[tokencache.Key]bool // apps that somebody else refreshes, as logged
+	away    bool                    // Redis, as logged
+}
+
+func (l *eventLog) observe(e tokencache.Event) {
+	l.redisState(e)
+	if e.Result == tokencache.Reread {
+		return // it only shows that Redis answers
+	}
+	l.foreignState(e)
+	if _, ok := errors.AsType[*tokencache.StoreError](e.Err); ok && e.Result != tokencache.Orphaned {
+		return
+	}
+	level, message := describe(e)
+	if c := l.log.Check(level, message); c != nil {
+		c.Write(fields(e)...)
+	}
+}
+
+// describe says how much an event matters, and in which words.
+func describe(e tokencache.Event) (zapcore.Level, string) {
+	switch e.Result {
+	case tokencache.Committed:
+		return zap.InfoLevel, "token replaced"
+	case tokencache.Failed:
+		if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok && f.Unclear {
+			return zap.WarnLevel, "refresh failed, and upstream may have issued a value that is lost"
+		}
+		return zap.WarnLevel, "refresh failed"
+	case tokencache.Refused:
+		return zap.WarnLevel, "lease lost during a refresh, the fetched value is not used"
+	case tokencache.Orphaned:
+		return zap.WarnLevel, "Redis lost during a refresh, the fetched value is for this replica only"
+	case tokencache.Direct:
+		return zap.WarnLevel, "fetched without Redis, for this replica only"
+	case tokencache.Throttled:
+		return zap.WarnLevel, "an allowance of upstream calls is spent"
+	case tokencache.Unknown:
+		return zap.WarnLevel, "upstream does not say whether it rejects a reported value"
+	default:
+		return zap.DebugLevel, "nothing replaced"
+	}
+}
+
+// fields are those of an event, named as the labels of the metrics.
+func fields(e tokencache.Event) []zap.Field {
+	fs := []zap.Field{
+		zap.String("app", e.Key.App), zap.String("kind", e.Key.Kind),
+		zap.String("reason", string(e.Reason)), zap.String("result", string(e.Result)),
+		zap.Int64("version", e.Version), zap.Duration("took", e.Took),
+	}
+	if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok {
+		fs = append(fs, zap.String("class", string(f.Class)), zap.Int("errcode", f.Code))
+	}
+	if e.Err != nil {
+		fs = append(fs, zap.String("error", e.Err.Error()))
+	}
+	return fs
+}
+
+// redisState logs that Redis went away or came back.
+func (l *eventLog) redisState(e tokencache.Event) {
+	failed, isStore := errors.AsType[*tokencache.StoreError](e.Err)
+	if !isStore && !throughRedis(e.Result) {
+		return
+	}
+	l.mu.Lock()
+	was := l.away
+	l.away = isStore
+	l.mu.Unlock()
+	switch {
+	case isStore:
+		if n := l.complaints.due("redis", time.Now()); n > 0 {
+			l.log.Warn("redis unreachable", zap.String("op", failed.Op), zap.Int("failures", n), zap.String("error", failed.Error()))
+		}
+	case was:
+		l.log.Info("redis back")
+	}
+}
+
+// throughRedis reports whether a result, with no error of Redis, shows that Redis answers.
+func throughRedis(r tokencache.Result) bool {
+	switch r {
+	case tokencache.Committed, tokencache.Unchanged, tokencache.Shared, tokencache.Waiting,
+		tokencache.Throttled, tokencache.Accepted, tokencache.Refused, tokencache.Reread:
+		return true
+	}
+	return false
+}
+
+// foreignState logs that the suspicion of another refresher arose or ended.
+func (l *eventLog) foreignState(e tokencache.Event) {
+	if e.Key == (tokencache.Key{}) {
+		return
+	}
+	l.mu.Lock()
+	was := l.foreign[e.Key]
+	if e.ForeignRefresher {
+		l.foreign[e.Key] = true
+	} else {
+		delete(l.foreign, e.Key)
+	}
+	l.mu.Unlock()
+	app, kind := zap.String("app", e.Key.App), zap.String("kind", e.Key.Kind)
+	switch {
+	case e.ForeignRefresher && !was:
+		l.log.Warn("values are rejected while young: somebody else seems to refresh this app", app, kind)
+	case was && !e.ForeignRefresher:
+		l.log.Info("no more sign of somebody else who refreshes this app", app, kind)
+	}
+}
+
+// complaints keeps what lasts from being logged at each occurrence. The zero value is ready for use.
+// Safe for concurrent use. Its keys are of a bounded set.
+type complaints struct {
+	mu  sync.Mutex
+	all map[string]*complaint
+}
+
+type complaint struct {
+	logged time.Time
+	since  int // occurrences since then
+}
+
+// complainEvery is the least time between two log lines about the same.
+const complainEvery = time.Minute
+
+// due counts an occurrence, and returns how many there were since the last log line if it is time
+// for another, else 0.
+func (c *complaints) due(what string, now time.Time) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[string]*complaint{}
+	}
+	one := c.all[what]
+	if one == nil {
+		one = &complaint{}
+		c.all[what] = one
+	}
+	one.since++
+	if !one.logged.IsZero() && now.Sub(one.logged) < complainEvery {
+		return 0
+	}
+	n := one.since
+	one.logged, one.since = now, 0
+	return n
+}

@@ -1,0 +1,174 @@
+package api_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+func TestStartupAndReadinessAreStickyAndHealthIsUnconditional(t *testing.T) {
+	started, asked := false, 0
+	h := api.NewOps(api.OpsOptions{Started: func() (bool, string) {
+		asked++
+		return started, "wx1/access_token has no value yet"
+	}})
+	check := func(path string, status int, text string) {
+		t.Helper()
+		w := serve(h, "GET", path, "")
+		if w.Code != status || !strings.Contains(w.Body.String(), text) {
+			t.Errorf("%s: got %d %s, want %d %s", path, w.Code, w.Body, status, text)
+		}
+	}
+	check("/healthz", 200, "ok")
+	check("/startupz", 503, "wx1/access_token has no value yet")
+	check("/readyz", 503, "wx1/access_token has no value yet")
+	started = true
+	check("/readyz", 200, "ok")
+	check("/startupz", 200, "ok")
+	// From here on nothing that happens elsewhere takes the pod out of service.
+	started = false
+	before := asked
+	check("/readyz", 200, "ok")
+	check("/startupz", 200, "ok")
+	check("/healthz", 200, "ok")
+	if asked != before {
+		t.Errorf("asked %d times after the first yes", asked-before)
+	}
+}
+
+func TestOpsPathsAndMethods(t *testing.T) {
+	h := api.NewOps(api.OpsOptions{})
+	for _, path := range []string{"/healthz", "/startupz", "/readyz", "/metrics", "/status"} {
+		if w := serve(h, "GET", path, ""); w.Code != 200 {
+			t.Errorf("GET %s: got %d", path, w.Code)
+		}
+		if w := serve(h, "HEAD", path, ""); w.Code != 200 {
+			t.Errorf("HEAD %s: got %d", path, w.Code)
+		}
+		if w := wantProblem(t, serve(h, "POST", path, ""), 405, "method-not-allowed"); w.Detail != "It takes GET, HEAD." {
+			t.Errorf("POST %s: %+v", path, w)
+		}
+	}
+	for _, path := range []string{"/", "/v1/apps/shop/token", "/debug/pprof/", "/debug/vars"} {
+		wantProblem(t, serve(h, "GET", path, ""), 404, "not-found")
+	}
+}
+
+// Whoever probes comes under the pod's address: the operations listener has no Host to check.
+func TestOpsAnswersUnderEveryHost(t *testing.T) {
+	h := api.NewOps(api.OpsOptions{})
+	if w := serve(h, "GET", "/healthz", "", "X-Forwarded-For", "10.0.0.1"); w.Code != 200 {
+		t.Errorf("got %d", w.Code)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	wx1, wx2 := "wx1", "wx2"
+	h := api.NewOps(api.OpsOptions{
+		Alias: func(app string) string { return map[string]string{wx1: "shop"}[app] },
+		Status: func() []tokencache.Status {
+			return []tokencache.Status{
+				{Key: tokencache.Key{App: wx2, Kind: "access_token"}, Backoff: 90 * time.Second, RenewIn: -time.Second,
+					Err: &tokencache.FetchError{Code: 40125, Message: "the secret is wrong"}},
+				{Key: tokencache.Key{App: wx1, Kind: "jsapi_ticket"}, Known: true, InDoubt: true, Rejected: true, ForeignRefresher: true,
+					Version: 6, ExpiresIn: 1500 * time.Millisecond},
+				{Key: tokencache.Key{App: wx1, Kind: "access_token"}, Known: true, Fresh: true, Version: 7,
+					ExpiresIn: 2 * time.Hour, RenewIn: 90 * time.Minute},
+			}
+		},
+	})
+	w := serve(h, "GET", "/status", "")
+	if w.Code != 200 || w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Cache-Control") != "no-store" {
+		t.Fatalf("got %d %v", w.Code, w.Header())
+	}
+	var got, want map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	delete(got, "version") // of the build
+	delete(got, "revision")
+	const golden = `{"started": true, "uptime": 0, "apps": [
+	  {"id": "wx1", "alias": "shop", "credentials": [
+	    {"kind": "access_token", "state": "fresh", "version": 7, "expires_in": 7200, "renew_in": 5400,
+	     "in_doubt": false, "rejected": false, "foreign_refresher": false},
+	    {"kind": "jsapi_ticket", "state": "stale", "version": 6, "expires_in": 1, "renew_in": 0,
+	     "in_doubt": true, "rejected": true, "foreign_refresher": true}]},
+	  {"id": "wx2", "credentials": [
+	    {"kind": "access_token", "state": "missing", "version": 0, "expires_in": 0, "renew_in": 0,
+	     "in_doubt": false, "rejected": false, "foreign_refresher": false,
+	     "backoff": 90, "error": "upstream error 40125: the secret is wrong"}]}]}`
+	if err := json.Unmarshal([]byte(golden), &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+func TestStatusOfNothingIsAnEmptyList(t *testing.T) {
+	w := serve(api.NewOps(api.OpsOptions{Started: func() (bool, string) { return false, "the listener" }}), "GET", "/status", "")
+	if got := w.Body.String(); !strings.Contains(got, `"apps": []`) || !strings.Contains(got, `"missing": "the listener"`) {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Redis and upstream are away for ten minutes: no probe fails, and the outage can be seen.
+func TestOutageShowsInStatusAndMetricsButNotInProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &tokencachetest.Upstream{}
+		var away atomic.Bool
+		u.Fault = func(int, string) tokencachetest.Fault {
+			if away.Load() {
+				return tokencachetest.Fault{Err: errors.New("away")}
+			}
+			return tokencachetest.Fault{}
+		}
+		f := newFace(t, u, api.Options{})
+		f.registry.MustRegister(api.NewCollector(f.cache.Status))
+		h := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status})
+		f.cluster.Start()
+		f.cluster.Replicas[0].MustGet(t)
+		if w := serve(h, "GET", "/metrics", ""); !strings.Contains(w.Body.String(), `wxtoken_token_fresh{app="wx0000000000000001",kind="access_token"} 1`) {
+			t.Errorf("before: %s", w.Body)
+		}
+		away.Store(true)
+		f.cluster.Replicas[0].Link.Cut()
+		for range 10 {
+			time.Sleep(time.Minute)
+			for _, path := range []string{"/healthz", "/readyz", "/startupz"} {
+				if w := serve(h, "GET", path, ""); w.Code != http.StatusOK {
+					t.Errorf("%s: got %d", path, w.Code)
+				}
+			}
+		}
+		if w := serve(h, "GET", "/status", ""); !strings.Contains(w.Body.String(), `"state": "stale"`) {
+			t.Errorf("after: %s", w.Body)
+		}
+		if w := serve(h, "GET", "/metrics", ""); !strings.Contains(w.Body.String(), `wxtoken_token_fresh{app="wx0000000000000001",kind="access_token"} 0`) {
+			t.Errorf("after: %s", w.Body)
+		}
+		f.cluster.Replicas[0].Link.Heal()
+		time.Sleep(5 * time.Second) // go-redis dials on for a while after it is closed
+	})
+}
+
+func TestPanicOnOpsIsAnswered(t *testing.T) {
+	h := api.NewOps(api.OpsOptions{Gatherer: prometheus.GathererFunc(nil), Status: func() []tokencache.Status { panic("CANARY") }})
+	w := serve(h, "GET", "/status", "")
+	wantProblem(t, w, 500, "internal")
+	if strings.Contains(w.Body.String(), "CANARY") {
+		t.Error(w.Body)
+	}
+}

@@ -1,0 +1,141 @@
+package api_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+// canaries are a value, a superseded one, a bearer token and what stands in the causes of errors.
+var canaries = []string{"CANARY-1/+value", "CANARY-2/+value", "CANARY-bearer/+", "CANARY-cause/+"}
+
+// findCanary returns the first canary in text, in whatever form.
+func findCanary(text string) string {
+	for _, c := range append(canaries, "CANARY") {
+		for _, form := range []string{c, url.QueryEscape(c), url.PathEscape(c), base64.StdEncoding.EncodeToString([]byte(c)), base64.URLEncoding.EncodeToString([]byte(c)), fmt.Sprintf("%x", c)} {
+			if strings.Contains(text, form) {
+				return form
+			}
+		}
+	}
+	return ""
+}
+
+// A day of everything that goes wrong. Values leave through answers of 200 and through nothing else.
+func TestNoValueLeavesButInAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fault error
+		current, rejected := canaries[0], false
+		configure := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
+			c.Overlap, c.Margin = 5*time.Minute, time.Minute
+			c.Source = sourceFunc(func() (tokencache.Value, error) {
+				if fault != nil {
+					return tokencache.Value{}, fault
+				}
+				return tokencache.Value{Value: secret.New(current), Life: 2 * time.Hour, RenewLeft: 30 * time.Minute}, nil
+			})
+			c.Probe = func(context.Context, secret.String) error {
+				if rejected {
+					return tokencache.ErrRejected
+				}
+				return nil
+			}
+		})
+		bearer := secret.String{}
+		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
+		f.registry.MustRegister(api.NewCollector(f.cache.Status))
+		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status})
+		var console strings.Builder
+		events := api.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
+
+		seen := 0
+		check := func(w *httptest.ResponseRecorder) {
+			t.Helper()
+			text := fmt.Sprint(w.Header())
+			if w.Code != 200 {
+				text += w.Body.String()
+			} else if findCanary(w.Body.String()) != "" {
+				seen++
+			}
+			if c := findCanary(text); c != "" {
+				t.Errorf("%d answers with %s: %s", w.Code, c, text)
+			}
+		}
+		all := func() {
+			t.Helper()
+			for _, value := range canaries {
+				check(f.call("GET", tokenPath, ""))
+				check(f.call("GET", tokenPath, "", "Accept", "text/plain"))
+				check(f.call("HEAD", tokenPath, ""))
+				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":40001}`))
+				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":1}`))
+				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value))
+				check(f.call("GET", "/v1/apps/"+url.PathEscape(value)+"/token", ""))
+				check(f.call("GET", "/v1/apps/CANARY/token?access_token="+url.QueryEscape(value), ""))
+				check(f.call("GET", "/"+url.QueryEscape(value), ""))
+				check(f.call("CANARY", tokenPath, ""))
+				check(f.call("GET", tokenPath, "", "Origin", value))
+				check(f.call("GET", tokenPath, "", "X-Forwarded-For", value))
+				check(f.call("GET", tokenPath, "", "Authorization", "Bearer "+value))
+			}
+			if c := findCanary(serve(ops, "GET", "/status", "").Body.String() + serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
+				t.Errorf("the operations listener shows %s", c)
+			}
+			time.Sleep(time.Minute)
+		}
+		all()
+		current, rejected = canaries[1], true
+		all() // the report is believed
+		rejected = false
+		bearer = secret.New(canaries[2])
+		all()
+		bearer = secret.String{}
+		for _, fault = range []error{
+			errors.New(canaries[3]),
+			&tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret", Err: errors.New(canaries[3])},
+			&tokencache.FetchError{Class: tokencache.Transient, Unclear: true, Message: "half an answer", Err: errors.New(canaries[3])},
+		} {
+			time.Sleep(2*time.Hour - 30*time.Second)
+			all()
+		}
+		f.cluster.Replicas[0].Link.Cut()
+		all()
+		time.Sleep(3 * time.Hour)
+		all()
+		f.cluster.Replicas[0].Link.Heal()
+		f.cache.Close()
+		all()
+
+		for _, e := range f.cluster.Replicas[0].Events() {
+			events(e)
+			f.metrics.Observe(e)
+		}
+		all()
+		logs := console.String()
+		for _, e := range f.logs.All() {
+			logs += fmt.Sprintln(e.Message, e.ContextMap())
+		}
+		if c := findCanary(logs); c != "" {
+			t.Errorf("the log shows %s", c)
+		}
+		// The test has seen what it is about.
+		if seen == 0 || !strings.Contains(logs, "callers got no value") || !strings.Contains(logs, "token replaced") || !strings.Contains(logs, "redis unreachable") {
+			t.Errorf("%d values seen in answers, log: %s", seen, logs)
+		}
+	})
+}

@@ -1,0 +1,43 @@
+package api_test
+
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// series returns the sum of the series of a metric with these labels (names and values in turn), as
+// a collector of its own. No such series counts as 0.
+func series(g prometheus.Gatherer, name string, labels ...string) prometheus.Collector {
+	sum := 0.0
+	families, err := g.Gather()
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			if has(m.Label, labels) {
+				sum += m.Counter.GetValue() + m.Gauge.GetValue() + float64(m.Histogram.GetSampleCount())
+			}
+		}
+	}
+	c := prometheus.NewGauge(prometheus.GaugeOpts{Name: name})
+	c.Set(sum)
+	return c
+}
+
+// has reports whether a metric's labels include those wanted.
+func has[L interface {
+	GetName() string
+	GetValue() string
+}](labels []L, want []string) bool {
+	for i := 0; i < len(want); i += 2 {
+		if !slices.ContainsFunc(labels, func(l L) bool { return l.GetName() == want[i] && l.GetValue() == want[i+1] }) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,63 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// v1Tickets is the part of the face /v1 that is about tickets.
+func (h *handler) v1Tickets(m *mux) {
+	m.handle(http.MethodGet, "/v1/apps/{app}/tickets/{ticket}", endpoint(h, ticketName, h.ticket))
+	m.handle(http.MethodPost, "/v1/apps/{app}/jssdk", endpoint(h, readSign, h.sign))
+}
+
+func ticketName(_ context.Context, _ http.ResponseWriter, r *http.Request) (string, error) {
+	return r.PathValue("ticket"), nil
+}
+
+// ticket returns a ticket of the app with this access token.
+func (h *handler) ticket(ctx context.Context, token tokencache.Key, name string) (ticketAnswer, error) {
+	t, err := h.readTicket(ctx, token, name)
+	return ticketAnswer{t}, err
+}
+
+func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name string) (tokencache.Token, error) {
+	app := h.apps().byKey[token]
+	if app == nil {
+		return tokencache.Token{}, unknownApp() // the configuration has just changed
+	}
+	key, ok := app.Tickets[name]
+	if !ok {
+		return tokencache.Token{}, noSuchTicket(app.Platform, name)
+	}
+	t, err := h.cache.Get(ctx, key)
+	h.opts.Metrics.read(ctx, key, t, err)
+	return t, err
+}
+
+// noSuchTicket says whether there is such a ticket at all.
+func noSuchTicket(p Platform, name string) *problem {
+	detail := "The tickets of this platform are " + strings.Join(ticketTypes[p], " and ") + "."
+	if slices.Contains(ticketTypes[p], name) {
+		detail = "This ticket is not kept: add " + name + " to the tickets of the app in the configuration of the sidecar."
+	}
+	return &problem{kind: "no-such-ticket", status: http.StatusNotFound, title: "The app has no such ticket", detail: detail}
+}
+
+// ticketAnswer is the answer with a ticket.
+type ticketAnswer struct{ tokencache.Token }
+
+func (a ticketAnswer) appendBody(buf []byte, f format) ([]byte, []string) {
+	if f == formatText {
+		return append(buf, a.Value.Reveal()...), typeText
+	}
+	buf = append(buf, `{"ticket":`...)
+	buf = appendString(buf, a.Value.Reveal())
+	buf = appendLife(buf, a.Token, time.Now())
+	return append(buf, "}\n"...), typeJSON
+}

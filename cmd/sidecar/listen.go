@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+// listen opens host:port, or unix:/path with mode 0660.
+func listen(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("listening: %w (another sidecar? choose another address)", err)
+		}
+		return l, nil
+	}
+	// A killed process leaves its socket behind; one that answers is somebody's.
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("listening: %s is in use by another process", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	return l, nil
+}
+
+// stopGrace is how long answers in progress may take after the program was asked to stop.
+const stopGrace = 5 * time.Second
+
+// serve answers on l until ctx ends, and then finishes what it has begun.
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		// Not ctx: it has ended, and the answers in progress get their time.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		stopped <- server.Shutdown(grace)
+	})
+	err := server.Serve(l)
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s: %w", l.Addr(), err)
+	}
+	if err := <-stopped; err != nil {
+		_ = server.Close() // the grace is over
+	}
+	return nil
+}
+
+// hostPort returns how to reach l from this host.
+func hostPort(l net.Listener) string {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		if a.IP.IsUnspecified() {
+			return fmt.Sprintf("127.0.0.1:%d", a.Port)
+		}
+		return a.String()
+	}
+	return l.Addr().String()
+}

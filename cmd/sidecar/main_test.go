@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func noEnv(string) string { return "" }
+
+// The first thing that a newcomer does: start it, and paste what it prints.
+func TestDevModePrintsCommandsThatWork(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stdout, stderr syncBuffer
+	exit := make(chan int, 1)
+	go func() {
+		exit <- command(ctx, []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}, noEnv, &stdout, &stderr)
+	}()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(stdout.String(), "/metrics"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing to try was printed:\n%s\n%s", &stdout, &stderr)
+		}
+	}
+	_, noRedisCLI := exec.LookPath("redis-cli")
+	var script []string
+	for line := range strings.Lines(stdout.String()) {
+		command, is := strings.CutPrefix(strings.TrimRight(line, "\n"), "  ")
+		if !is || strings.HasPrefix(command, "#") || strings.HasPrefix(command, "redis-cli") && noRedisCLI != nil {
+			continue
+		}
+		script = append(script, strings.ReplaceAll(command, "curl -s", "curl -sS --fail-with-body --max-time 15")+"; echo")
+	}
+	out, err := exec.CommandContext(ctx, "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, strings.Join(script, "\n"), out)
+	}
+	for _, want := range []string{`"access_token":"`, `"ok":true`, "wxtoken_refreshes_total"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the printed commands say nothing of %s:\n%s", want, out)
+		}
+	}
+	tokens := map[string]bool{}
+	for _, part := range strings.Split(string(out), `"access_token":"`)[1:] {
+		token, _, _ := strings.Cut(part, `"`)
+		tokens[token] = true
+		if strings.Contains(stderr.String(), token) {
+			t.Error("the log holds a token")
+		}
+	}
+	if len(tokens) != 2 {
+		t.Errorf("%d different tokens, want the first and the one after the report:\n%s", len(tokens), out)
+	}
+
+	cancel()
+	select {
+	case code := <-exit:
+		if code != 0 {
+			t.Errorf("exit status %d, want 0\n%s", code, &stderr)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not stop")
+	}
+}
+
+func TestWrongUseIsExplainedWithExitStatus2(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"server"}, `unknown command "server"`},
+		{[]string{"--lisen", "x"}, "lisen"},
+		{nil, "WECHAT_APPID"},
+		{[]string{"--config", "/nowhere.yaml"}, "/nowhere.yaml"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := command(t.Context(), test.args, noEnv, &stdout, &stderr); code != 2 {
+			t.Errorf("%q: exit status %d, want 2", test.args, code)
+		}
+		if !strings.Contains(stderr.String(), test.want) {
+			t.Errorf("%q: no word about %s:\n%s", test.args, test.want, &stderr)
+		}
+	}
+}
+
+func TestHelpAndVersionExitWith0(t *testing.T) {
+	for _, flag := range []string{"--help", "--version"} {
+		var stdout, stderr bytes.Buffer
+		if code := command(t.Context(), []string{flag}, noEnv, &stdout, &stderr); code != 0 || stdout.Len()+stderr.Len() == 0 {
+			t.Errorf("%s: exit status %d, %q %q", flag, code, &stdout, &stderr)
+		}
+	}
+}
+
+func TestDevModeStartsOnlyWhatIsNotConfigured(t *testing.T) {
+	env := map[string]string{"WECHAT_APPID": "wx1", "REDIS_URL": "redis://localhost"}
+	for _, unset := range []string{"", "WECHAT_APPID", "REDIS_URL"} {
+		getenv := func(name string) string {
+			if name == unset {
+				return ""
+			}
+			return env[name]
+		}
+		d, err := startDev(config.Overrides{}, getenv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (d.sim != nil) != (unset == "WECHAT_APPID") || (d.redis != nil) != (unset == "REDIS_URL") {
+			t.Errorf("without %q: simulator %t, Redis %t", unset, d.sim != nil, d.redis != nil)
+		}
+		d.stop()
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// run is the program, top to bottom:
+//
+//	config ──► source ──► tokencache ◄──► Redis, and the other replicas
+//	              │            ▲
+//	              ▼            │
+//	           WeChat ◄─ proxy ◄─ api ◄── the pod's apps; operations
+//
+// It returns nil when ctx has ended and everything is stopped. up is called when both listeners
+// answer, with their addresses.
+func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
+	// The shared copy, and what this process knows of it.
+	rdb, err := connect(cfg.Redis)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := api.NewMetrics(registry)
+	logEvent := api.LogEvents(log)
+	cache := tokencache.New(rdb, tokencache.Options{
+		Namespace: cfg.Namespace,
+		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e) },
+	})
+
+	registry.MustRegister(api.NewCollector(cache.Status))
+
+	// What a new configuration can change while the program runs.
+	var live atomic.Pointer[settings]
+	apply := func(next *config.Config) error {
+		set, err := newSettings(next)
+		if err != nil {
+			return err
+		}
+		creds := source.Credentials(next.Apps, cache)
+		metrics.Track(keys(creds)...)
+		live.Store(set)
+		return cache.Set(creds...)
+	}
+	if err := apply(cfg); err != nil {
+		return err
+	}
+
+	// The faces.
+	values, err := listen(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	ops, err := listen(cfg.OpsListen)
+	if err != nil {
+		return err
+	}
+	forward := proxy.New(cache, func() *proxy.Apps { return live.Load().proxied }, proxy.Options{
+		Observe: func(r proxy.Result) { observeCall(metrics, log, r) },
+	})
+	defer forward.Close()
+	lookup := func(name string) (tokencache.Key, bool) { return live.Load().apps.Lookup(name) }
+	valueFace := api.New(cache, lookup, api.Options{
+		Apps: func() *api.Apps { return live.Load().apps }, Bearer: func() secret.String { return live.Load().bearer },
+		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log,
+	})
+	opsFace := api.NewOps(api.OpsOptions{
+		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status,
+		Alias: func(app string) string { return live.Load().aliases[app] }, Gatherer: registry, Log: log,
+	})
+
+	log.Info("started", zap.String("version", buildVersion()), zap.String("listen", cfg.Listen),
+		zap.String("ops_listen", cfg.OpsListen), zap.Int("apps", len(cfg.Apps)))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, values, valueFace) })
+	g.Go(func() error { return serve(ctx, ops, opsFace) })
+	g.Go(func() error { return cache.Run(ctx) })
+	g.Go(func() error { watch(ctx, cfg, load, apply, metrics, log); return nil })
+	g.Go(func() error {
+		// A stopping replica gives its lease back at once, and goes on answering from memory.
+		<-ctx.Done()
+		log.Info("stopping")
+		cache.Close()
+		return nil
+	})
+	up(hostPort(values), hostPort(ops))
+	err = g.Wait()
+	log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// watch applies new configurations until ctx ends.
+func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *api.Metrics, log *zap.Logger) {
+	warn(log, running)
+	config.Watcher{
+		Changed: func(next *config.Config) {
+			effective, restart := running.Reload(next)
+			if err := apply(effective); err != nil {
+				metrics.Reloaded(err)
+				log.Error("configuration not applied", zap.Error(err))
+				return
+			}
+			running = effective
+			metrics.Reloaded(nil)
+			log.Info("configuration applied", zap.Int("apps", len(effective.Apps)), zap.Strings("needs_restart", restart))
+			warn(log, effective)
+		},
+		Failed: func(err error) {
+			metrics.Reloaded(err)
+			log.Error("the new configuration is not valid, the old one stays", zap.Error(err))
+		},
+		Recovered: func() { log.Info("the configuration is valid again") },
+	}.Run(ctx, running, load)
+}
+
+func warn(log *zap.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		log.Warn(fmt.Sprintf("configuration: %s", w))
+	}
+}
+
+// observeCall counts a call of the proxy, and logs it if it brought no answer of WeChat.
+func observeCall(metrics *api.Metrics, log *zap.Logger, r proxy.Result) {
+	retried := api.Once
+	if r.Retried {
+		retried = api.Twice
+	}
+	metrics.Proxied(r.App, string(r.Outcome), retried)
+	if r.Outcome != proxy.Answered {
+		log.Debug("proxied call not answered", zap.String("app", r.App.App), zap.String("outcome", string(r.Outcome)),
+			zap.Int("status", r.Status), zap.Int("errcode", r.Errcode), zap.Error(r.Err))
+	}
+}

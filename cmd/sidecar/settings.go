@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// settings is what the faces need of a configuration. It is immutable.
+type settings struct {
+	apps    *api.Apps
+	proxied *proxy.Apps
+	aliases map[string]string // by id
+	bearer  secret.String
+}
+
+func newSettings(cfg *config.Config) (*settings, error) {
+	s := &settings{aliases: map[string]string{}, bearer: cfg.Bearer}
+	var faces []api.App
+	var proxied []proxy.App
+	for _, app := range cfg.Apps {
+		p, err := proxyApp(app)
+		if err != nil {
+			return nil, err
+		}
+		proxied = append(proxied, p)
+		faces = append(faces, faceApp(app, p.Upstream.Hostname()))
+		if app.Alias != "" {
+			s.aliases[app.CredentialID()] = app.Alias
+		}
+	}
+	s.apps = api.NewApps(faces...)
+	var err error
+	s.proxied, err = proxy.NewApps(proxied, cfg.DefaultApp)
+	return s, err
+}
+
+func faceApp(app config.App, host string) api.App {
+	a := api.App{
+		Key: source.Key(app), ID: app.ID, Alias: app.Alias, Agent: app.Agent, Host: host,
+		Secret: app.Secret, RequireSecret: app.RequireSecret, Tickets: map[string]tokencache.Key{},
+	}
+	if app.Platform == config.PlatformWeCom {
+		a.Platform = api.WeCom
+	}
+	for _, name := range app.Tickets {
+		if key, ok := source.TicketKey(app, name); ok {
+			a.Tickets[name] = key
+		}
+	}
+	return a
+}
+
+func proxyApp(app config.App) (proxy.App, error) {
+	a := proxy.App{Key: source.Key(app), Names: []string{app.CredentialID(), app.Alias}, AppID: app.ID, API: wechat.APICall}
+	if app.Platform == config.PlatformWeCom {
+		a.API = wechat.APICorpCall
+	}
+	for i, base := range append([]string{app.APIBase}, app.APIFallbacks...) {
+		u, err := url.Parse(base)
+		switch {
+		case err != nil: // the configuration was checked
+			return a, fmt.Errorf("app %s: an API base cannot be used", app.CredentialID())
+		case i == 0:
+			a.Upstream = u
+		default:
+			a.Fallbacks = append(a.Fallbacks, u)
+		}
+	}
+	return a, nil
+}
+
+func keys(creds []tokencache.Credential) []tokencache.Key {
+	all := make([]tokencache.Key, len(creds))
+	for i, c := range creds {
+		all[i] = c.Key
+	}
+	return all
+}
+
+// started reports whether every credential has a value, or a failure that /status tells of. A start
+// that waited for WeChat or Redis to work would keep the pod's apps from starting, too.
+func started(all []tokencache.Status) (bool, string) {
+	for _, s := range all {
+		if !s.Known && s.Err == nil {
+			return false, s.Key.String() + " has not been looked for yet"
+		}
+	}
+	return true, ""
+}
