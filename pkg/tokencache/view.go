@@ -70,8 +70,10 @@ func (v *view) expiresIn(n instant) time.Duration {
 // merge returns the view after Redis answered a question sent at asked with st. Versions never go
 // backwards.
 func (v *view) merge(st state, asked instant) *view {
-	if asked.mono.Before(v.asOf.mono) {
-		return v // an answer overtaken by a later one
+	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
+		// An answer overtaken by a later one. A greater version is news all the same: a commit can be
+		// sent before, and done after, the look that overtook it.
+		return v
 	}
 	next := v.rebased(asked)
 	next.backoff, next.note, next.young = st.backoff, st.note, st.young

@@ -53,8 +53,12 @@ func TestVersionsNeverGoBackwards(t *testing.T) {
 	if older.version != 5 || older.value.Reveal() != "v5" {
 		t.Errorf("took version %d", older.version)
 	}
-	if v := known(); v.merge(state{value: secret.New("v6"), version: 6, left: time.Hour}, moment(-time.Second)) != v {
+	if v := known(); v.merge(state{value: secret.New("v5"), version: 5, left: time.Minute, doubt: true}, moment(-time.Second)) != v {
 		t.Error("an overtaken answer replaced the view")
+	}
+	// A commit was sent, then a look; the look was answered first, with what stood before the commit.
+	if v := known().merge(state{value: secret.New("v6"), version: 6, left: time.Hour}, moment(-time.Second)); v.version != 6 || !v.fresh(moment(0)) {
+		t.Error("a committed value was dropped because a look overtook it")
 	}
 	// Ours could not be committed; the one that it superseded stands in doubt under the same version.
 	other := known().merge(state{value: secret.New("old"), version: 5, left: time.Minute, doubt: true}, moment(time.Second))
