@@ -1,0 +1,106 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// The least that Redis must allow, as the README gives it.
+const (
+	aclSidecar = "user wxtoken on >sidecar-password resetkeys ~wxtoken:* resetchannels &wxtoken:events -@all " +
+		"+get +set +del +pttl +pexpire +pexpireat +hget +hset +hdel +hincrby +xadd +time +publish +subscribe +unsubscribe +ping +eval +evalsha +getrange"
+	aclReader = "user app on >app-password resetkeys %R~wxtoken:{wx00000000000000f1}:access_token resetchannels -@all +get"
+)
+
+// I5: a wrong secret costs what the backoff allows, and the right one heals it without a restart.
+func TestAWrongSecretIsTriedRarelyAndTheRightOneHealsWithoutARestart(t *testing.T) {
+	server := startRedis(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	write(t, secret, "not-"+appSecret)
+	c := newCluster(t, "redis://"+server.addr, "WECHAT_SECRET=", "WECHAT_SECRET_FILE="+secret)
+	all := c.add(4)
+	for range 20 {
+		for _, p := range all {
+			if _, err := p.token(); err == nil || !strings.Contains(err.Error(), "40125") {
+				t.Fatalf("got %v, want 40125", err)
+			}
+		}
+	}
+	if got := c.upstream.Calls(appID).Fetches() + c.upstream.Calls("").Fetches(); got != 1 {
+		t.Errorf("%d fetches with the wrong secret, want 1", got)
+	}
+	write(t, secret, appSecret+"\n")
+	eventually(t, 30*time.Second, "everybody has a token", func() bool {
+		for _, p := range all {
+			if _, err := p.token(); err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if got := c.metric("wxtoken_config_reloads_total", `result="ok"`); got < 4 {
+		t.Errorf("%v successful reloads, want one of each process", got)
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
+	acl := filepath.Join(t.TempDir(), "users.acl")
+	write(t, acl, "user default off\n"+aclSidecar+"\n"+aclReader+"\n")
+	server := startRedis(t, "--aclfile", acl)
+	c := newCluster(t, "redis://wxtoken:sidecar-password@"+server.addr)
+	all := c.add(2)
+	first := everywhere(t, all, 2, (*process).token)
+	c.upstream.KillTokens(appID)
+	c.wantAllWork(everywhere(t, all, 2, func(p *process) (answer, error) { return p.report(first[0].AccessToken) }))
+	c.wantFetches(2)
+	if got := c.metric("wxtoken_redis_errors_total"); got != 0 {
+		t.Errorf("%v Redis errors with the ACL of the README", got)
+	}
+
+	app := redis.NewClient(&redis.Options{Addr: server.addr, Username: "app", Password: "app-password", DisableIdentity: true})
+	defer app.Close()
+	if v, err := app.Get(t.Context(), valueKey).Result(); err != nil || !c.upstream.works(v) {
+		t.Errorf("a direct reader got %v", err)
+	}
+	for name, err := range map[string]error{
+		"write the value": app.Set(t.Context(), valueKey, "x", 0).Err(),
+		"read the lock":   app.Get(t.Context(), valueKey+":lock").Err(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "NOPERM") {
+			t.Errorf("a direct reader could %s: %v", name, err)
+		}
+	}
+}
+
+func TestAWrongConfigurationIsExplainedAndNothingStarts(t *testing.T) {
+	c := newCluster(t, "redis://127.0.0.1:1")
+	for _, test := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, "WECHAT_APPID"},
+		{[]string{"WECHAT_APPID=" + appID, "REDIS_URL=redis://127.0.0.1:1"}, "WECHAT_SECRET"},
+		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret}, "REDIS_URL"},
+		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "REDIS_URL=redis://127.0.0.1:1", "WXTOKEN_LISTEN=0.0.0.0:7200"}, "allow_remote"},
+	} {
+		out, code := c.once(test.env)
+		if code != 2 || !strings.Contains(out, test.want) {
+			t.Errorf("with %d settings: exit status %d and\n%s\nwant 2 and a word about %s", len(test.env), code, out, test.want)
+		}
+		if strings.Contains(out, appSecret) {
+			t.Error("the message holds the secret")
+		}
+	}
+}

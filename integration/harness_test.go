@@ -1,0 +1,474 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+const (
+	appID     = "wx00000000000000f1"
+	appSecret = "CANARY+secret/of=the-app"
+	namespace = "wxtoken"
+	valueKey  = namespace + ":{" + appID + "}:access_token"
+)
+
+// binary is the program under test, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "wxtoken")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "sidecar")
+	build := exec.Command("go", "build", "-o", binary, "../cmd/sidecar")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building the sidecar:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// eventually polls until ok, or ends the test with what was awaited.
+func eventually(t *testing.T, within time.Duration, awaited string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", within, awaited)
+		}
+	}
+}
+
+// redisServer is a real redis-server process on a port of its own.
+type redisServer struct {
+	t    *testing.T
+	addr string
+	dir  string
+	args []string
+	cmd  *exec.Cmd
+}
+
+// startRedis skips the test where redis-server is not installed, unless WXTOKEN_REQUIRE_REDIS is set.
+func startRedis(t *testing.T, args ...string) *redisServer {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("WXTOKEN_REQUIRE_REDIS") == "1" {
+			t.Fatal("WXTOKEN_REQUIRE_REDIS=1, and redis-server is not installed")
+		}
+		t.Skip("redis-server is not installed")
+	}
+	s := &redisServer{t: t, addr: freeAddr(t), dir: t.TempDir(), args: args}
+	s.start()
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *redisServer) start() {
+	s.t.Helper()
+	_, port, _ := net.SplitHostPort(s.addr)
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
+	s.cmd = exec.Command("redis-server", args...)
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, 10*time.Second, "redis-server answers", func() bool {
+		conn, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// stop kills it: nothing is saved.
+func (s *redisServer) stop() {
+	if s.cmd.Process != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+	}
+}
+
+// client is somebody with full access, for looking on.
+func (s *redisServer) client() *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: s.addr})
+	s.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// upstream is the simulator on a real socket. Each sidecar calls it under a path of its own, so that
+// a test knows who is asking.
+type upstream struct {
+	*wechattest.Server
+	url string
+
+	mu     sync.Mutex
+	asking func(sidecar string, r *http.Request) // told before a call is handled
+}
+
+func startUpstream(t *testing.T) *upstream {
+	u := &upstream{Server: wechattest.New(wechattest.App{ID: appID, Secret: appSecret})}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sidecar, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		r.URL.Path = "/" + path
+		u.mu.Lock()
+		asking := u.asking
+		u.mu.Unlock()
+		if asking != nil {
+			asking(sidecar, r)
+		}
+		u.Server.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	u.url = server.URL
+	return u
+}
+
+func (u *upstream) onCall(f func(sidecar string, r *http.Request)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.asking = f
+}
+
+func (u *upstream) works(token string) bool {
+	return u.Valid(appID, token)
+}
+
+// process is one sidecar.
+type process struct {
+	t      *testing.T
+	name   string
+	values string // host:port
+	ops    string
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	bodies *lockedBuffer // of everything that must hold no value
+	exited chan struct{}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// cluster is some sidecars on one Redis and one upstream.
+type cluster struct {
+	t        *testing.T
+	redisURL string
+	upstream *upstream
+	env      []string
+	all      []*process
+}
+
+func newCluster(t *testing.T, redisURL string, env ...string) *cluster {
+	c := &cluster{t: t, redisURL: redisURL, upstream: startUpstream(t), env: env}
+	t.Cleanup(c.leakCheck)
+	return c
+}
+
+// add starts n sidecars and returns when they answer.
+func (c *cluster) add(n int) []*process {
+	c.t.Helper()
+	var started []*process
+	for range n {
+		p := &process{
+			t: c.t, name: fmt.Sprintf("sidecar-%d", len(c.all)),
+			values: freeAddr(c.t), ops: freeAddr(c.t),
+			log: &lockedBuffer{}, bodies: &lockedBuffer{}, exited: make(chan struct{}),
+		}
+		p.cmd = exec.Command(binary, "--log-level", "debug", "--log-format", "json")
+		p.cmd.Env = append([]string{
+			"PATH=" + os.Getenv("PATH"),
+			"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "WECHAT_ENDPOINT=token",
+			"WECHAT_API_BASE=" + c.upstream.url + "/" + p.name,
+			"REDIS_URL=" + c.redisURL, "WXTOKEN_LISTEN=" + p.values, "WXTOKEN_OPS_LISTEN=" + p.ops,
+		}, c.env...)
+		p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
+		if err := p.cmd.Start(); err != nil {
+			c.t.Fatal(err)
+		}
+		go func() { _ = p.cmd.Wait(); close(p.exited) }()
+		c.t.Cleanup(func() {
+			_ = p.cmd.Process.Signal(syscall.SIGCONT)
+			_ = p.cmd.Process.Kill()
+			<-p.exited
+			if c.t.Failed() {
+				c.t.Logf("%s:\n%s", p.name, p.log)
+			}
+		})
+		c.all = append(c.all, p)
+		started = append(started, p)
+	}
+	for _, p := range started {
+		eventually(c.t, 20*time.Second, p.name+" answers", func() bool {
+			_, err := p.get("http://" + p.ops + "/healthz")
+			return err == nil
+		})
+	}
+	return started
+}
+
+func (c *cluster) byName(name string) *process {
+	for _, p := range c.all {
+		if p.name == name {
+			return p
+		}
+	}
+	c.t.Fatalf("no sidecar %q", name)
+	return nil
+}
+
+var client = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+
+// get fetches what must hold no value, and keeps it for the leak check.
+func (p *process) get(url string) (string, error) {
+	r, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	_, _ = p.bodies.Write(body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, r.Status)
+	}
+	return string(body), err
+}
+
+// answer is what the token face says.
+type answer struct {
+	AccessToken string `json:"access_token"`
+	ExpiresIn   int64  `json:"expires_in"`
+	Version     int64  `json:"version"`
+	Stale       bool   `json:"stale"`
+}
+
+func (p *process) token() (answer, error) {
+	r, err := client.Get("http://" + p.values + "/v1/apps/" + appID + "/token")
+	return p.decode(r, err)
+}
+
+func (p *process) report(token string) (answer, error) {
+	body := fmt.Sprintf(`{"access_token":%q,"errcode":42001}`, token)
+	r, err := client.Post("http://"+p.values+"/v1/apps/"+appID+"/token/report", "application/json", strings.NewReader(body))
+	return p.decode(r, err)
+}
+
+func (p *process) decode(r *http.Response, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	if r.StatusCode != http.StatusOK {
+		_, _ = p.bodies.Write(body)
+		return answer{}, fmt.Errorf("%s: %s: %s", p.name, r.Status, body)
+	}
+	var a answer
+	return a, json.Unmarshal(body, &a)
+}
+
+// metric returns the sum of a metric's series whose line contains all of the given labels.
+func (p *process) metric(name string, labels ...string) float64 {
+	p.t.Helper()
+	text, err := p.get("http://" + p.ops + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	sum := 0.0
+lines:
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, name); !ok || rest[0] != '{' && rest[0] != ' ' {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(line, l) {
+				continue lines
+			}
+		}
+		var v float64
+		fields := strings.Fields(line)
+		if _, err := fmt.Sscan(fields[len(fields)-1], &v); err != nil {
+			p.t.Fatalf("metric line %q: %v", line, err)
+		}
+		sum += v
+	}
+	return sum
+}
+
+func (c *cluster) metric(name string, labels ...string) float64 {
+	sum := 0.0
+	for _, p := range c.all {
+		select {
+		case <-p.exited:
+		default:
+			sum += p.metric(name, labels...)
+		}
+	}
+	return sum
+}
+
+// leakCheck searches the secret and every value ever issued in all that was printed or shown.
+func (c *cluster) leakCheck() {
+	needles := []string{appSecret}
+	for _, i := range c.upstream.Issued(appID) {
+		needles = append(needles, i.Value)
+	}
+	for _, p := range c.all {
+		select {
+		case <-p.exited:
+		default:
+			for _, path := range []string{"/metrics", "/status", "/healthz", "/readyz", "/startupz"} {
+				_, _ = p.get("http://" + p.ops + path)
+			}
+		}
+		for what, text := range map[string]string{"the log": p.log.String(), "an answer": p.bodies.String()} {
+			for _, n := range needles {
+				for _, form := range []string{n, url.QueryEscape(n), base64.StdEncoding.EncodeToString([]byte(n)), base64.RawURLEncoding.EncodeToString([]byte(n))} {
+					if strings.Contains(text, form) {
+						c.t.Errorf("%s of %s holds a secret or a value", what, p.name)
+					}
+				}
+			}
+		}
+	}
+	if len(c.all) > 0 && strings.HasPrefix(c.redisURL, "redis://127.0.0.1") {
+		c.leakCheckRedis(needles)
+	}
+}
+
+// leakCheckRedis looks into every key but the public one of the value.
+func (c *cluster) leakCheckRedis(needles []string) {
+	o, err := redis.ParseURL(c.redisURL)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	o.Username, o.Password = "", ""
+	rdb := redis.NewClient(o)
+	defer rdb.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	keys, err := rdb.Keys(ctx, "*").Result()
+	if err != nil {
+		c.t.Logf("Redis was not searched: %v", err)
+		return
+	}
+	for _, key := range keys {
+		if kind := strings.TrimPrefix(key, namespace+":{"+appID+"}:"); kind != "journal" && !strings.Contains(kind, ":") {
+			continue // the public key of a value
+		}
+		dump := key
+		switch rdb.Type(ctx, key).Val() {
+		case "hash":
+			dump += fmt.Sprint(rdb.HGetAll(ctx, key).Val())
+		case "stream":
+			dump += fmt.Sprint(rdb.XRange(ctx, key, "-", "+").Val())
+		case "string":
+			dump += rdb.Get(ctx, key).Val()
+		default:
+			c.t.Errorf("unexpected key %s", key)
+		}
+		for _, n := range needles {
+			if strings.Contains(dump, n) {
+				c.t.Errorf("the Redis key %s holds a secret or a value", key)
+			}
+		}
+	}
+}
+
+// reader reads the public key as an app with direct access does, all the time, until stopped.
+type reader struct {
+	stop context.CancelFunc
+	done chan struct{}
+	// valid once stopped:
+	looks, missing, dead int
+}
+
+func (c *cluster) directReader(rdb *redis.Client) *reader {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &reader{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		for ctx.Err() == nil {
+			switch v, err := rdb.Get(ctx, valueKey).Result(); {
+			case ctx.Err() != nil:
+			case err != nil:
+				r.missing++
+			case !c.upstream.works(v):
+				r.dead++
+			}
+			r.looks++
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	return r
+}
+
+func (r *reader) finish() {
+	r.stop()
+	<-r.done
+}
+
+// once runs the program with nothing but env, and returns what it printed and its exit status.
+func (c *cluster) once(env []string) (string, int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	out, _ := cmd.CombinedOutput()
+	return string(out), cmd.ProcessState.ExitCode()
+}
