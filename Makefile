@@ -23,7 +23,7 @@ test: ## everything that runs on a bare machine: with the race detector, but for
 	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
-	WXTOKEN_REQUIRE_REDIS=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
+	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
 
 check: fmt vet lint tidy vuln ## everything about the code that is no test
 
