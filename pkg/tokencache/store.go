@@ -314,7 +314,7 @@ func decodeEvent(payload string) (Key, bool) {
 	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
 		return Key{}, false
 	}
-	k := Key{App: e.App, Kind: e.Kind}
+	k := Key(e)
 	return k, k.validate() == nil
 }
 
