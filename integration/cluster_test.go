@@ -130,10 +130,20 @@ func (c *cluster) holdReply(d time.Duration) (asked <-chan string) {
 	return ch
 }
 
+// lenient lets a replaced token live through its overlap however many were issued meanwhile, as WeChat
+// promises. (If it keeps only one replaced token, as some infer, a lost one ends the one before at the
+// moment in which its replacement is issued, a few ms before anybody can commit that.)
+func (c *cluster) lenient() {
+	k := c.upstream.Knobs()
+	k.OverlapKeeps = -1
+	c.upstream.SetKnobs(k)
+}
+
 // I2: a holder that is stopped past its lease, while another one takes over, wakes up and commits.
 func TestAStoppedHolderThatWakesIsRefusedAndTheClustersTokenIsLive(t *testing.T) {
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
+	c.lenient()
 	all := c.add(4)
 	first := everywhere(t, all, 1, (*process).token)
 	rdb := server.client()
@@ -154,9 +164,19 @@ func TestAStoppedHolderThatWakesIsRefusedAndTheClustersTokenIsLive(t *testing.T)
 	if err := holder.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the holder's commit is refused", func() bool {
-		return holder.metric("wxtoken_leases_lost_total") == 1
+	// It has WeChat's answer and commits, which is refused; or its clock is faster than its socket, and it
+	// gives up. Either way what its fetch may have superseded is cut, and the journal tells.
+	eventually(t, 10*time.Second, "the holder's work is refused", func() bool {
+		for _, entry := range rdb.XRange(t.Context(), namespace+":{"+appID+"}:journal", "-", "+").Val() {
+			if r := entry.Values["result"]; r == "refused" || r == "failed" {
+				return true
+			}
+		}
+		return false
 	})
+	if got := holder.metric("wxtoken_refreshes_total", `result="committed"`); got > 1 { // the cold one, perhaps
+		t.Error("the holder committed after its lease")
+	}
 	// What stood was cut, and is replaced by a token of which nobody doubts that it is the last.
 	eventually(t, 15*time.Second, "the doubt is gone", func() bool {
 		return rdb.HGet(t.Context(), valueKey+":meta", "doubt").Val() == "0"
@@ -180,6 +200,7 @@ func TestAStoppedHolderThatWakesIsRefusedAndTheClustersTokenIsLive(t *testing.T)
 func TestAHolderKilledRightAfterWeChatAnsweredLeavesNoDeadTokenBehind(t *testing.T) {
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
+	c.lenient()
 	all := c.add(4)
 	first := everywhere(t, all, 1, (*process).token)
 	rdb := server.client()

@@ -68,7 +68,9 @@ type redisServer struct {
 	addr string
 	dir  string
 	args []string
-	cmd  *exec.Cmd
+
+	cmd    *exec.Cmd
+	exited chan struct{}
 }
 
 // startRedis skips the test where redis-server is not installed, unless WXTOKEN_REQUIRE_REDIS is set.
@@ -80,13 +82,27 @@ func startRedis(t *testing.T, args ...string) *redisServer {
 		}
 		t.Skip("redis-server is not installed")
 	}
-	s := &redisServer{t: t, addr: freeAddr(t), dir: t.TempDir(), args: args}
-	s.start()
+	s := &redisServer{t: t, dir: t.TempDir(), args: args}
 	t.Cleanup(s.stop)
-	return s
+	for range 3 { // somebody may take the port between the question and the start
+		s.addr = freeAddr(t)
+		if s.try() {
+			return s
+		}
+	}
+	t.Fatal("redis-server does not start")
+	return nil
 }
 
 func (s *redisServer) start() {
+	s.t.Helper()
+	if !s.try() {
+		s.t.Fatal("redis-server does not start")
+	}
+}
+
+// try starts it, and reports whether it answers.
+func (s *redisServer) try() bool {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(s.addr)
 	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
@@ -94,20 +110,30 @@ func (s *redisServer) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, 10*time.Second, "redis-server answers", func() bool {
+	exited := make(chan struct{})
+	s.exited = exited
+	go func() { _ = s.cmd.Wait(); close(exited) }()
+	up := false
+	eventually(s.t, 10*time.Second, "redis-server answers or ends", func() bool {
+		select {
+		case <-exited:
+			return true
+		default:
+		}
 		conn, err := net.Dial("tcp", s.addr)
-		if err == nil {
+		if up = err == nil; up {
 			_ = conn.Close()
 		}
-		return err == nil
+		return up
 	})
+	return up
 }
 
 // stop kills it: nothing is saved.
 func (s *redisServer) stop() {
-	if s.cmd.Process != nil {
+	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
+		<-s.exited
 	}
 }
 
@@ -220,7 +246,6 @@ func (c *cluster) add(n int) []*process {
 	for range n {
 		p := &process{
 			t: c.t, name: fmt.Sprintf("sidecar-%d", len(c.all)),
-			values: freeAddr(c.t), ops: freeAddr(c.t),
 			log: &lockedBuffer{}, bodies: &lockedBuffer{}, exited: make(chan struct{}),
 		}
 		p.cmd = exec.Command(binary, "--log-level", "debug", "--log-format", "json")
@@ -228,7 +253,7 @@ func (c *cluster) add(n int) []*process {
 			"PATH=" + os.Getenv("PATH"),
 			"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "WECHAT_ENDPOINT=token",
 			"WECHAT_API_BASE=" + c.upstream.url + "/" + p.name,
-			"REDIS_URL=" + c.redisURL, "WXTOKEN_LISTEN=" + p.values, "WXTOKEN_OPS_LISTEN=" + p.ops,
+			"REDIS_URL=" + c.redisURL, "WXTOKEN_LISTEN=127.0.0.1:0", "WXTOKEN_OPS_LISTEN=127.0.0.1:0",
 		}, c.env...)
 		p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
 		if err := p.cmd.Start(); err != nil {
@@ -247,12 +272,25 @@ func (c *cluster) add(n int) []*process {
 		started = append(started, p)
 	}
 	for _, p := range started {
-		eventually(c.t, 20*time.Second, p.name+" answers", func() bool {
-			_, err := p.get("http://" + p.ops + "/healthz")
-			return err == nil
-		})
+		eventually(c.t, 20*time.Second, p.name+" says where it listens", p.listens)
 	}
 	return started
+}
+
+// listens reports whether the process has logged its addresses, and notes them.
+func (p *process) listens() bool {
+	for line := range strings.Lines(p.log.String()) {
+		var started struct {
+			Msg    string `json:"msg"`
+			Listen string `json:"listen"`
+			Ops    string `json:"ops_listen"`
+		}
+		if json.Unmarshal([]byte(line), &started) == nil && started.Msg == "started" {
+			p.values, p.ops = started.Listen, started.Ops
+			return true
+		}
+	}
+	return false
 }
 
 func (c *cluster) byName(name string) *process {

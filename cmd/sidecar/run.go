@@ -84,8 +84,8 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		Alias: func(app string) string { return live.Load().aliases[app] }, Gatherer: registry, Log: log,
 	})
 
-	log.Info("started", zap.String("version", buildVersion()), zap.String("listen", cfg.Listen),
-		zap.String("ops_listen", cfg.OpsListen), zap.Int("apps", len(cfg.Apps)))
+	log.Info("started", zap.String("version", buildVersion()), zap.Stringer("listen", values.Addr()),
+		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, values, valueFace) })
 	g.Go(func() error { return serve(ctx, ops, opsFace) })

@@ -35,5 +35,6 @@ if base > 0 then
 end
 journal('reason', reason, 'result', result, 'code', code, 'backoff_ms', int(left), 'took_ms', took)
 conclude(lease)
-if undo or left > 0 then publish(result) end -- the rest concerns nobody else
+-- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.
+if left > 0 or result == 'failed' then publish(result) end
 return { 1, int(left) }

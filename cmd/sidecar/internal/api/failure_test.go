@@ -156,6 +156,11 @@ func TestBearer(t *testing.T) {
 				}
 			}
 		}
+		// Other hosts call by names that nobody configured; a page that rebinds one has no token.
+		if w := f.call("GET", tokenPath, "", "Host", "pod.example", "Authorization", "Bearer "+bearer.Reveal()); w.Code != 200 {
+			t.Errorf("by another name: got %d", w.Code)
+		}
+		wantProblem(t, f.call("GET", tokenPath, "", "Host", "pod.example"), 401, "unauthorized")
 		for _, scheme := range []string{"Bearer", "bearer"} {
 			decode(t, f.call("GET", tokenPath, "", "Authorization", scheme+" CANARY-BEARER"))
 		}

@@ -13,7 +13,8 @@ func (h *handler) guard(r *http.Request) *problem {
 	if !plainTarget(r) {
 		return badRequest("The request target is not a plain path: no scheme or host, no empty, . or .. segment, no encoded slash or backslash, no control character. (A base URL that ends in a slash makes a double one.)")
 	}
-	if !h.ownHost(r) && !h.upstreamsHost(r) {
+	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any name.
+	if h.opts.Bearer().Empty() && !h.ownHost(r) && !h.upstreamsHost(r) {
 		return &problem{kind: "forbidden-host", status: http.StatusForbidden, title: "The Host is not this listener's",
 			detail: "Call it by a loopback address, by localhost or by its own address; other names must be configured."}
 	}

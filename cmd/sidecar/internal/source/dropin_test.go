@@ -22,6 +22,7 @@ import (
 // drop-in answers leave them something, and every token works. It is here and not with the faces because
 // the renewal that makes it true is decided here.
 func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
+	heavy(t)
 	const span = 48 * time.Hour
 	agent := config.App{ID: "ww1", Agent: "100", Platform: config.PlatformWeCom, Secret: secret.New("a")}
 	for _, test := range []struct {

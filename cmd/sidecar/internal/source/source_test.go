@@ -50,7 +50,15 @@ func newStack(t *testing.T, a config.App, accounts ...wechattest.App) *stack {
 	return s
 }
 
+// heavy leaves a long history out under the race detector; make test runs it a second time without.
+func heavy(t *testing.T) {
+	if raced {
+		t.Skip("runs without the race detector: make test does both")
+	}
+}
+
 func TestTwoDaysCostAsManyFetchesAsTheLifeOfATokenImplies(t *testing.T) {
+	heavy(t)
 	for _, test := range []struct {
 		endpoint    string
 		cycle, most time.Duration // between two fetches

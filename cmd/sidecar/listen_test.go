@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	dead, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.(*net.UnixListener).SetUnlinkOnClose(false) // as after a kill
+	_ = dead.Close()
+
+	l, err := listen("unix:" + path)
+	if err != nil {
+		t.Fatalf("a socket that nobody listens on: %v", err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v; want 0660", info.Mode(), err)
+	}
+	go func() { // so that a connection is answered
+		for {
+			if conn, err := l.Accept(); err != nil {
+				return
+			} else {
+				_ = conn.Close()
+			}
+		}
+	}()
+	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a socket that somebody listens on: %v", err)
+	}
+}
+
+func TestAnAddressInUseSaysWhatToDo(t *testing.T) {
+	l, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := listen(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "choose another address") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An answer that has begun is finished after the program was asked to stop.
+func TestServeFinishesWhatItHasBegun(t *testing.T) {
+	l, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	begun, finish := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			close(begun)
+			<-finish
+			_, _ = io.WriteString(w, "all of it")
+		}))
+	}()
+	go func() {
+		<-begun
+		cancel()
+		close(finish)
+	}()
+	r, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if body, err := io.ReadAll(r.Body); err != nil || string(body) != "all of it" {
+		t.Errorf("got %q, %v", body, err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}

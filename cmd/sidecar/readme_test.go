@@ -1,0 +1,241 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+const (
+	readme     = "README.md"
+	readmeTwin = "README.zh-CN.md"
+)
+
+// The README exists in two languages. A translation differs in its prose and in nothing else.
+func TestReadmeTwinsAreInStep(t *testing.T) {
+	for _, drift := range drifts(readRoot(t, readme), readRoot(t, readmeTwin)) {
+		t.Error(drift)
+	}
+}
+
+// TestReadmeDriftIsSeen changes one thing at a time, so that the test above cannot be green for
+// want of eyes.
+func TestReadmeDriftIsSeen(t *testing.T) {
+	const original = "# t\n\n[language](README.zh-CN.md)\n\n## Use `it`\n\n" +
+		"- one\n- two, see [`run`](cmd)\n\n| a | b |\n|---|---|\n| c | `d` |\n\n```sh\nrun # it\n```\n"
+	twin := strings.Replace(original, readmeTwin, readme, 1)
+	if got := drifts(original, twin); len(got) != 0 {
+		t.Errorf("twins in step: %q", got)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"heading level", "## Use", "### Use", "heading"},
+		{"heading lost", "## Use `it`\n", "", "headings"},
+		{"code", "run # it", "run # es", "code block"},
+		{"code lost", "```sh\nrun # it\n```\n", "", "code block"},
+		{"row", "| c | `d` |\n", "| c | `d` |\n| e | f |\n", "table"},
+		{"column", "| a | b |", "| a | b | c |", "table"},
+		{"span", "`d`", "`e`", "inline code"},
+		{"link", "(cmd)", "(pkg)", "link"},
+		{"item", "- one\n", "", "list"},
+		{"language switch", "(README.md)", "(README.fr.md)", "language"},
+	} {
+		changed := strings.Replace(twin, c.old, c.new, 1)
+		if got := drifts(original, changed); len(got) == 0 || !strings.Contains(got[0], c.want) {
+			t.Errorf("%s: reported %q, want %q first", c.name, got, c.want)
+		}
+	}
+}
+
+// TestReadmeConfigurationIsValid loads the file that the README shows, as it stands and with the
+// two lines that it comments out.
+func TestReadmeConfigurationIsValid(t *testing.T) {
+	var shown string
+	for _, s := range sections(readRoot(t, readme)) {
+		for _, block := range s.code {
+			if body, ok := strings.CutPrefix(block, "```yaml\n"); ok && strings.Contains(body, "\napps:\n") {
+				shown = strings.TrimSuffix(body, "```\n")
+			}
+		}
+	}
+	if shown == "" {
+		t.Fatalf("%s shows no yaml block with apps:", readme)
+	}
+	asItStands := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(shown, "")
+	takenIn := regexp.MustCompile(`(?m)^# (\w+: )`).ReplaceAllString(shown, "$1")
+	if takenIn == shown {
+		t.Errorf("%s comments no key out", readme)
+	}
+	for name, yaml := range map[string]string{"as it stands": asItStands, "with the comments": takenIn} {
+		c, err := config.Load(config.Overrides{Config: withSecrets(t, yaml)}, func(string) string { return "" })
+		if err != nil {
+			t.Errorf("%s:\n%v", name, err)
+		} else if len(c.Warnings) > 0 {
+			t.Errorf("%s: warnings %q", name, c.Warnings)
+		}
+	}
+}
+
+// withSecrets writes yaml, and a dummy for each secret that it names below /etc/wxtoken, to a new
+// folder and returns the path of the file.
+func withSecrets(t *testing.T, yaml string) string {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	yaml = regexp.MustCompile(`/etc/wxtoken/[\w-]+`).ReplaceAllStringFunc(yaml, func(path string) string {
+		return write(filepath.Base(path), strings.Repeat("0123456789abcdef", 2))
+	})
+	return write("config.yaml", yaml)
+}
+
+func readRoot(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// section is what stands between two headings, without its prose.
+type section struct {
+	heading string   // with its marks
+	code    []string // fenced blocks, fences included
+	tables  [][]int  // the number of columns of each row
+	items   int      // of lists
+	spans   []string // inline code, the heading's too, sorted and distinct
+	links   []string // their targets, sorted
+}
+
+func (s section) level() int { return len(s.heading) - len(strings.TrimLeft(s.heading, "#")) }
+
+var (
+	headingLine = regexp.MustCompile(`^#{1,6} `)
+	listItem    = regexp.MustCompile(`^\s*([-*+]|\d+\.) `)
+	inlineCode  = regexp.MustCompile("`[^`]+`")
+	linkTarget  = regexp.MustCompile(`\]\(([^)]*)\)`)
+)
+
+// sections knows the Markdown that the README uses, not all there is.
+func sections(text string) []section {
+	var all []section
+	s, prose := section{}, ""
+	end := func() {
+		s.spans = slices.Compact(slices.Sorted(slices.Values(inlineCode.FindAllString(prose, -1))))
+		for _, m := range linkTarget.FindAllStringSubmatch(inlineCode.ReplaceAllString(prose, ""), -1) {
+			s.links = append(s.links, m[1])
+		}
+		slices.Sort(s.links)
+		all = append(all, s)
+	}
+	inCode, inTable := false, false
+	for line := range strings.Lines(text) {
+		isFence, wasTable := strings.HasPrefix(line, "```"), inTable
+		inTable = !inCode && strings.HasPrefix(line, "|")
+		switch {
+		case isFence && !inCode:
+			s.code = append(s.code, line)
+		case inCode:
+			s.code[len(s.code)-1] += line
+		case headingLine.MatchString(line):
+			end()
+			s, prose = section{heading: strings.TrimSpace(line)}, line
+		case inTable:
+			if !wasTable {
+				s.tables = append(s.tables, nil)
+			}
+			last := len(s.tables) - 1
+			s.tables[last] = append(s.tables[last], strings.Count(line, "|")-strings.Count(line, `\|`)-1)
+			prose += line
+		default:
+			if listItem.MatchString(line) {
+				s.items++
+			}
+			prose += strings.TrimSuffix(line, "\n") + " "
+		}
+		inCode = inCode != isFence
+	}
+	end()
+	return all[1:] // nothing stands before the title
+}
+
+// drifts says in what the twins differ, and where.
+func drifts(original, twin string) []string {
+	var found []string
+	drift := func(where section, format string, args ...any) {
+		found = append(found, fmt.Sprintf("%q: ", where.heading)+fmt.Sprintf(format, args...))
+	}
+	a, b := sections(original), sections(twin)
+	if len(a) != len(b) {
+		found = append(found, fmt.Sprintf("%s has %d headings, %s has %d", readme, len(a), readmeTwin, len(b)))
+	}
+	for i := range min(len(a), len(b)) {
+		a, b := a[i], b[i]
+		if i == 0 {
+			var here, there bool
+			a.links, here = without(a.links, readmeTwin)
+			b.links, there = without(b.links, readme)
+			if !here || !there {
+				drift(a, "the language switch is missing")
+			}
+		}
+		if a.level() != b.level() {
+			drift(a, "the twin's heading is %q", b.heading)
+			return found // the rest would be compared with other sections
+		}
+		if len(a.code) != len(b.code) {
+			drift(a, "%d code blocks, the twin has %d", len(a.code), len(b.code))
+		}
+		for i := range min(len(a.code), len(b.code)) {
+			if a.code[i] != b.code[i] {
+				drift(a, "code block %d differs:\n%s\nthe twin's:\n%s", i+1, a.code[i], b.code[i])
+			}
+		}
+		if !slices.EqualFunc(a.tables, b.tables, slices.Equal) {
+			drift(a, "tables have rows of %v columns, the twin's of %v", a.tables, b.tables)
+		}
+		if a.items != b.items {
+			drift(a, "%d items in lists, the twin has %d", a.items, b.items)
+		}
+		if !slices.Equal(a.spans, b.spans) {
+			drift(a, "inline code only here: %q, only in the twin: %q", minus(a.spans, b.spans), minus(b.spans, a.spans))
+		}
+		if !slices.Equal(a.links, b.links) {
+			drift(a, "links to %q, the twin's to %q", a.links, b.links)
+		}
+	}
+	return found
+}
+
+// without takes one link out and says whether it was there.
+func without(links []string, link string) (rest []string, found bool) {
+	i := slices.Index(links, link)
+	if i < 0 {
+		return links, false
+	}
+	return slices.Delete(slices.Clone(links), i, i+1), true
+}
+
+// minus returns the words of a that b has not.
+func minus(a, b []string) []string {
+	in := map[string]bool{}
+	for _, word := range a {
+		in[word] = true
+	}
+	for _, word := range b {
+		delete(in, word)
+	}
+	return slices.Sorted(maps.Keys(in))
+}
