@@ -141,6 +141,7 @@ func (c *cluster) lenient() {
 
 // I2: a holder that is stopped past its lease, while another one takes over, wakes up and commits.
 func TestAStoppedHolderThatWakesIsRefusedAndTheClustersTokenIsLive(t *testing.T) {
+	t.Parallel()
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
 	c.lenient()
@@ -198,6 +199,7 @@ func TestAStoppedHolderThatWakesIsRefusedAndTheClustersTokenIsLive(t *testing.T)
 
 // I3: the holder dies between WeChat's answer and its commit. Only the cut tells the others.
 func TestAHolderKilledRightAfterWeChatAnsweredLeavesNoDeadTokenBehind(t *testing.T) {
+	t.Parallel()
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
 	c.lenient()
@@ -238,6 +240,7 @@ func TestAHolderKilledRightAfterWeChatAnsweredLeavesNoDeadTokenBehind(t *testing
 
 // I6: a warm replica does not notice that Redis is gone; when it is back, empty, one fetch heals it.
 func TestRedisStoppedAndStartedCostsNoReadAndOneFetch(t *testing.T) {
+	t.Parallel()
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
 	all := c.add(3)
@@ -255,6 +258,7 @@ func TestRedisStoppedAndStartedCostsNoReadAndOneFetch(t *testing.T) {
 
 // I8: a stopping holder gives its lease back, and exits with 0.
 func TestAHolderAskedToStopReleasesItsLeaseAtOnce(t *testing.T) {
+	t.Parallel()
 	server := startRedis(t)
 	c := newCluster(t, "redis://"+server.addr)
 	all := c.add(2)

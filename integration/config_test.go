@@ -29,6 +29,7 @@ func acl(t *testing.T, user string) string {
 
 // I5: a wrong secret costs what the backoff allows, and the right one heals it without a restart.
 func TestAWrongSecretIsTriedRarelyAndTheRightOneHealsWithoutARestart(t *testing.T) {
+	t.Parallel()
 	server := startRedis(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret, "not-"+appSecret)
@@ -66,6 +67,7 @@ func write(t *testing.T, file, text string) {
 }
 
 func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
+	t.Parallel()
 	users := filepath.Join(t.TempDir(), "users.acl")
 	write(t, users, "user default off\n"+acl(t, "wxtoken")+acl(t, "app"))
 	server := startRedis(t, "--aclfile", users)

@@ -17,6 +17,7 @@ func noRetries(o *redis.Options) { o.MaxRetries = -1 }
 // I1, with faults: the reply of the n-th exchange with Redis is lost, for every n there is, with and
 // without go-redis' own retries. Nobody blocks himself out, and it costs at most one more fetch.
 func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]tokencachetest.Option{"retried": tokencachetest.Redis(nil), "not retried": tokencachetest.Redis(noRetries)} {
 		t.Run(name, func(t *testing.T) {
 			bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
@@ -52,6 +53,7 @@ func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 
 // The same for a report, whose refresh has more steps: probe, and force on a Repeating upstream.
 func TestEachReplyLostDuringAReportAddsAtMostOneFetch(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		for n, more := 0, true; more; n++ {
 			bubble(t, 2, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
@@ -83,6 +85,7 @@ func TestEachReplyLostDuringAReportAddsAtMostOneFetch(t *testing.T) {
 
 // An Obtain whose answer never came leaves a lease that its own replica takes over.
 func TestALeaseObtainedWithoutAnAnswerIsTakenOver(t *testing.T) {
+	t.Parallel()
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		r := c.Replicas[0]
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -106,6 +109,7 @@ func TestALeaseObtainedWithoutAnAnswerIsTakenOver(t *testing.T) {
 // I2: A's reply comes when its lease is over and B has committed. A's value is refused, and what
 // stands is cut, since nobody can tell which of the two upstream issued last.
 func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		u := &upstream{Mode: mode, Fault: func(n int, _ string) fault {
 			if n == 1 {
@@ -147,6 +151,7 @@ func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 // I3, the order of events that a refused commit alone does not cover: B asks, A's stalled request
 // reaches upstream after it, A is refused and cuts, and only then B commits. B's value is the dead one.
 func TestAValueCommittedAfterAnotherHoldersCutIsInDoubt(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch n {
 		case 1:
@@ -170,6 +175,7 @@ func TestAValueCommittedAfterAnotherHoldersCutIsInDoubt(t *testing.T) {
 
 // The same, but B's fetch fails for sure: undoing its own cut must not undo A's.
 func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch n {
 		case 2:
@@ -197,6 +203,7 @@ func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
 
 // I3: the holder dies, before upstream acts or after it, when the first value comes or a later one.
 func TestNoDeadValueIsHandedOutAsGoodNorStandsInRedisWhateverDiedWhen(t *testing.T) {
+	t.Parallel()
 	deaths := map[string]fault{
 		"before upstream acts":       {Before: time.Minute},
 		"after upstream acted":       {After: time.Minute},
@@ -240,6 +247,7 @@ func TestNoDeadValueIsHandedOutAsGoodNorStandsInRedisWhateverDiedWhen(t *testing
 
 // The only replica dies in the fetch. Its value leaves Redis before it can be dead.
 func TestAHolderThatDiesAloneLeavesAValueThatGoesInTime(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault { return fault{After: time.Duration(n-1) * time.Minute} }}
 	bubble(t, 1, u, func(t *testing.T, c *cluster) {
 		warm(t, c)
@@ -263,6 +271,7 @@ func TestAHolderThatDiesAloneLeavesAValueThatGoesInTime(t *testing.T) {
 // Unclear failures, on an endpoint where each of them may have superseded the value: cut, wait, try
 // again, heal.
 func TestUnclearFailuresLeaveTheValueInDoubtUntilOneFetchWorks(t *testing.T) {
+	t.Parallel()
 	for _, failures := range []int{1, 3, 8} {
 		t.Run(fmt.Sprint(failures), func(t *testing.T) {
 			u := &upstream{Fault: func(n int, _ string) fault { return fault{Lost: n > 1 && n <= 1+failures} }}
@@ -291,6 +300,7 @@ func TestUnclearFailuresLeaveTheValueInDoubtUntilOneFetchWorks(t *testing.T) {
 
 // A sure failure takes its cut back: to the life, and to the doubt, that stood before it.
 func TestASureFailureRestoresTheLifeAndTheDoubtThatStoodBefore(t *testing.T) {
+	t.Parallel()
 	busy := fault{Err: &tokencache.FetchError{Class: tokencache.Quota, Code: 45009, Message: "quota"}}
 	t.Run("life", func(t *testing.T) {
 		u := &upstream{Fault: func(n int, _ string) fault {
@@ -344,6 +354,7 @@ func TestASureFailureRestoresTheLifeAndTheDoubtThatStoodBefore(t *testing.T) {
 // An unclear failure that issued nothing, and then a long time of sure ones: when the overlap is over
 // and the value still works, a probe shows that the doubt was unfounded. No fetch is needed.
 func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch {
 		case n == 2:

@@ -174,6 +174,7 @@ func play(t *testing.T, mode tokencachetest.Mode, history []step) (wrong string)
 
 // Whatever happens, in whatever order: I3 after each step, and everything heals.
 func TestRandomHistoriesKeepTheInvariants(t *testing.T) {
+	t.Parallel()
 	steps := rapid.Custom(func(t *rapid.T) step {
 		return step{rapid.SampledFrom(happenings).Draw(t, "what"), rapid.IntRange(0, 2).Draw(t, "who"), rapid.IntRange(1, 40).Draw(t, "n")}
 	})

@@ -20,6 +20,7 @@ func heavy(t *testing.T) {
 // A week: exactly the fetches that the timings imply, each inside its window, all of them ahead of
 // time except the first; everybody is always served.
 func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 5, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
@@ -55,6 +56,7 @@ func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
 
 // Many replicas, and nobody re-reads within the unconfirmed time: events alone do it.
 func TestAHundredReplicasCostNoMoreThanOne(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	const hours = 48
 	bubble(t, 100, &upstream{}, func(t *testing.T, c *cluster) {
@@ -70,6 +72,7 @@ func TestAHundredReplicasCostNoMoreThanOne(t *testing.T) {
 // Short lives, down to one second: the TTL is positive, callers are served while the allowance
 // lasts, and there is no loop beyond it.
 func TestShortLivesMakeNoLoop(t *testing.T) {
+	t.Parallel()
 	for _, life := range []time.Duration{time.Minute, 10 * time.Second, time.Second} {
 		t.Run(fmt.Sprint(life), func(t *testing.T) {
 			bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
@@ -104,6 +107,7 @@ func TestShortLivesMakeNoLoop(t *testing.T) {
 
 // A value that is over when it arrives is no value, and no reason for a loop either.
 func TestAValueThatIsOverWhenItArrivesIsAFailure(t *testing.T) {
+	t.Parallel()
 	bubble(t, 2, &upstream{Life: time.Second, Latency: 2 * time.Second}, func(t *testing.T, c *cluster) {
 		c.Start()
 		stop := c.Watch(100 * time.Millisecond)

@@ -15,6 +15,7 @@ func failing(class tokencache.Class, code int) fault {
 
 // I5: hostile histories of a good day; every window of 24 hours stays inside the allowance.
 func TestUpstreamCallsStayUnderTheBudgetInEveryScenario(t *testing.T) {
+	t.Parallel()
 	heavy(t)
 	tight := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 		c.Fetches, c.Reports = tokencache.Limit{PerDay: 100}, tokencache.Limit{PerDay: 40}
@@ -68,6 +69,7 @@ func reportCurrent(c *cluster) {
 
 // 50 replicas with 100 callers a second each, for a minute, and a wrong secret.
 func TestAWrongSecretIsTriedAsOftenAsTheBackoffAllows(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.Permanent, 40125) }}
 	bubble(t, 50, u, func(t *testing.T, c *cluster) {
 		for range 6 {
@@ -86,6 +88,7 @@ func TestAWrongSecretIsTriedAsOftenAsTheBackoffAllows(t *testing.T) {
 
 // A human corrects the secret. The old one's backoff does not hold for the new one.
 func TestANewFingerprintHealsWithoutARestart(t *testing.T) {
+	t.Parallel()
 	var wrong atomic.Bool
 	wrong.Store(true)
 	u := &upstream{Fault: func(int, string) fault {
@@ -115,6 +118,7 @@ func TestANewFingerprintHealsWithoutARestart(t *testing.T) {
 
 // Upstream refuses one pod's address: it steps back, and another one has the value at once.
 func TestAPodThatUpstreamRefusesLetsAnotherOneTry(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(_ int, replica string) fault {
 		if replica == "replica-0" {
 			return failing(tokencache.Local, 40164)
@@ -150,6 +154,7 @@ func TestAPodThatUpstreamRefusesLetsAnotherOneTry(t *testing.T) {
 
 // Everybody is refused: each tries rarely, and nobody waits long for the error.
 func TestPodsThatUpstreamRefusesAskEverMoreRarely(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.Local, 40164) }}
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
 		for range 30 {
@@ -164,6 +169,7 @@ func TestPodsThatUpstreamRefusesAskEverMoreRarely(t *testing.T) {
 
 // An allowance of nothing allows nothing.
 func TestANegativeLimitAllowsNothing(t *testing.T) {
+	t.Parallel()
 	none := tokencachetest.Configure(func(_ string, c *tokencache.Credential) { c.Fetches.PerDay = -1 })
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		storm(c, 1, get).want(t, 0, 0, 1)
@@ -173,6 +179,7 @@ func TestANegativeLimitAllowsNothing(t *testing.T) {
 
 // Redis' clock is set back by an hour: no backoff, allowance or probe may hold for an hour because of it.
 func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	for _, step := range []time.Duration{-time.Hour, time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
 			bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {

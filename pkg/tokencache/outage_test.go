@@ -14,6 +14,7 @@ import (
 
 // I6: every way for Redis or upstream to be away, for an hour, on a replica that has a value.
 func TestAWarmReplicaFailsNoReadWhileRedisOrUpstreamIsAway(t *testing.T) {
+	t.Parallel()
 	var down atomic.Bool
 	away := map[string]func(c *cluster, away bool){
 		"refused":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Cut) },
@@ -70,6 +71,7 @@ func wantFetchesBelow(t *testing.T, c *cluster, limit int) {
 
 // I6 in the small: 100 calls, 100 answers, no fetch, no time.
 func TestAWarmReplicaAnswersAtOnceWithoutRedis(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]func(*tokencachetest.Link){
 		"refused": (*tokencachetest.Link).Cut, "hole": (*tokencachetest.Link).BlackHole,
 	} {
@@ -94,6 +96,7 @@ func TestAWarmReplicaAnswersAtOnceWithoutRedis(t *testing.T) {
 // Nothing in memory and no Redis: an endpoint where every fetch supersedes is not asked, and the
 // error says why.
 func TestWithoutRedisASupersedingEndpointIsNotAsked(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]func(*tokencachetest.Link){
 		"refused": (*tokencachetest.Link).Cut, "hole": (*tokencachetest.Link).BlackHole,
 	} {
@@ -126,6 +129,7 @@ func TestWithoutRedisASupersedingEndpointIsNotAsked(t *testing.T) {
 
 // An endpoint that repeats its value may be asked without Redis, rarely.
 func TestWithoutRedisARepeatingEndpointIsAskedRarely(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Mode: repeating, Life: 10 * time.Minute}
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
 		eachLink(c, true, (*tokencachetest.Link).Cut)
@@ -150,6 +154,7 @@ func TestWithoutRedisARepeatingEndpointIsAskedRarely(t *testing.T) {
 
 // I5 without Redis: a wrong secret is not tried twice a minute for ever.
 func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Mode: repeating, Fault: func(int, string) fault {
 		return fault{Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret"}}
 	}}
@@ -165,6 +170,7 @@ func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 
 // Whatever Redis loses, the replicas notice; nothing dead is served, and one fetch makes it good.
 func TestLostDataCostsOneFetchAndServesNothingDead(t *testing.T) {
+	t.Parallel()
 	losses := map[string]func(c *cluster){
 		"everything": func(c *cluster) { c.Redis.FlushAll() },
 		"the value":  func(c *cluster) { c.Redis.Del(c.ValueKey()) },
@@ -200,6 +206,7 @@ func TestLostDataCostsOneFetchAndServesNothingDead(t *testing.T) {
 
 // A failover to a replica of Redis that had not yet heard of the last commit.
 func TestFailoverToOlderDataIsNoticedAndHealed(t *testing.T) {
+	t.Parallel()
 	bubble(t, 3, &upstream{}, func(t *testing.T, c *cluster) {
 		first := warm(t, c)
 		meta := map[string]string{}
@@ -235,6 +242,7 @@ func TestFailoverToOlderDataIsNoticedAndHealed(t *testing.T) {
 // The commit cannot be written, because Redis went away during the fetch. The fetched value is used
 // here, and never replaced by the superseded one that stands in doubt when Redis is back.
 func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.T) {
+	t.Parallel()
 	var busy atomic.Bool
 	var cut func()
 	u := &upstream{Fault: func(n int, _ string) fault {
@@ -277,6 +285,7 @@ func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.
 
 // Redis goes away and comes back, at random, for a day.
 func TestAReplicaThatCannotReachRedisDoesNotHammerIt(t *testing.T) {
+	t.Parallel()
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		warm(t, c)
 		r := c.Replicas[0]

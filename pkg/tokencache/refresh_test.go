@@ -13,6 +13,7 @@ import (
 
 // I1, the cold start: 50 replicas with 20 callers each and nothing anywhere.
 func TestOneColdStartCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		u := &upstream{Mode: mode, Latency: 300 * time.Millisecond}
 		bubble(t, 50, u, func(t *testing.T, c *cluster) {
@@ -31,6 +32,7 @@ func TestOneColdStartCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testi
 
 // I1, an expiry without background work: everything is done when asked.
 func TestOneExpiryCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 16, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
 			storm(c, 1, get)
@@ -47,6 +49,7 @@ func TestOneExpiryCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testing.
 
 // The margin has begun and upstream is slow: whoever has the old value waits RefreshWait and gets it.
 func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
 		if n == 1 {
 			return fault{}
@@ -69,6 +72,7 @@ func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T)
 
 // With background work nobody ever waits, however slow upstream is.
 func TestRefreshAheadLetsNobodyWait(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 5, &upstream{Mode: mode, Latency: 5 * time.Second}, func(t *testing.T, c *cluster) {
 			warm(t, c)
@@ -92,6 +96,7 @@ func TestRefreshAheadLetsNobodyWait(t *testing.T) {
 
 // One caller gives up after 1 ms; 999 others share the refresh it began.
 func TestACallerWhoGivesUpCancelsNothing(t *testing.T) {
+	t.Parallel()
 	bubble(t, 1, &upstream{Latency: 300 * time.Millisecond}, func(t *testing.T, c *cluster) {
 		first := make(chan error)
 		go func() {
@@ -110,6 +115,7 @@ func TestACallerWhoGivesUpCancelsNothing(t *testing.T) {
 
 // A replica that hears no event learns of a new version by reading again.
 func TestLosingEveryEventCostsAtMost15Seconds(t *testing.T) {
+	t.Parallel()
 	bubble(t, 4, &upstream{}, func(t *testing.T, c *cluster) {
 		old := warm(t, c)
 		deaf := c.Replicas[1:]
@@ -132,6 +138,7 @@ func TestLosingEveryEventCostsAtMost15Seconds(t *testing.T) {
 
 // The subscription breaks while a new version comes; making it again reads everything first.
 func TestReconnectingReadsEverythingAgain(t *testing.T) {
+	t.Parallel()
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
 		old := warm(t, c)
 		other := c.Replicas[1]
@@ -151,6 +158,7 @@ func TestReconnectingReadsEverythingAgain(t *testing.T) {
 
 // I8: the lease of a replica that is stopped in the middle of a fetch is free within 200 ms.
 func TestAStoppedReplicaLeavesNoLeaseAndTheNextTakesOver(t *testing.T) {
+	t.Parallel()
 	u := &upstream{Latency: 3 * time.Second}
 	bubble(t, 2, u, func(t *testing.T, c *cluster) {
 		go func() { _, _ = get(context.Background(), c.Replicas[0]) }()
@@ -176,6 +184,7 @@ func TestAStoppedReplicaLeavesNoLeaseAndTheNextTakesOver(t *testing.T) {
 
 // I8: stopped while Redis is a black hole, at every phase.
 func TestStoppingTakesNoLongerWhenRedisDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	for _, after := range []time.Duration{0, 50 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
 		bubble(t, 1, &upstream{Latency: time.Second}, func(t *testing.T, c *cluster) {
 			r := c.Replicas[0]

@@ -15,6 +15,7 @@ import (
 
 // I4: everybody reports the same dead value at once, then once more, late.
 func TestAReportStormOnOneValueCostsOneRefreshAndOnAnOldValueNone(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 16, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
 			old := warm(t, c)
@@ -52,6 +53,7 @@ func TestAReportStormOnOneValueCostsOneRefreshAndOnAnOldValueNone(t *testing.T) 
 
 // A replica reports a value that it has never seen current, because it is new itself.
 func TestALateReportToAReplicaThatNeverHadTheValueCostsNothing(t *testing.T) {
+	t.Parallel()
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		old := warm(t, c)
 		c.Upstream.Kill()
@@ -66,6 +68,7 @@ func TestALateReportToAReplicaThatNeverHadTheValueCostsNothing(t *testing.T) {
 
 // The value works; an app reports it all the same, again and again.
 func TestFalseAlarmsCostNoFetchAndFewProbes(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 4, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
 			token := warm(t, c)
@@ -90,6 +93,7 @@ func TestFalseAlarmsCostNoFetchAndFewProbes(t *testing.T) {
 
 // The probe's own endpoint is broken: reports must not become a storm of probes.
 func TestProbesWithoutAClearAnswerAreRationedToo(t *testing.T) {
+	t.Parallel()
 	probes := 0
 	noAnswer := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 		c.Probe = func(context.Context, secret.String) error { probes++; return errors.New("busy") }
@@ -112,6 +116,7 @@ func TestProbesWithoutAClearAnswerAreRationedToo(t *testing.T) {
 // Without a Probe the report is believed. An upstream that repeats the value, and cannot be forced,
 // vouches for it.
 func TestWithoutAProbeUpstreamHasTheLastWord(t *testing.T) {
+	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		blind := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 			c.Probe, c.Forced = nil, tokencache.Limit{}
@@ -130,6 +135,7 @@ func TestWithoutAProbeUpstreamHasTheLastWord(t *testing.T) {
 // Nothing stands (it was deleted), an app reports a value that works, and upstream repeats it: that
 // is no reason for force, which would end it for everybody.
 func TestAnUnprovenReportForcesNothing(t *testing.T) {
+	t.Parallel()
 	bubble(t, 2, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
 		token := warm(t, c)
 		c.Redis.Del(c.ValueKey())
@@ -148,6 +154,7 @@ func TestAnUnprovenReportForcesNothing(t *testing.T) {
 // Force comes after a normal call, at least 30 s after the one before, and at most 20 times in any
 // 24 hours; whatever the app reports.
 func TestForceComesAfterANormalCallRarely(t *testing.T) {
+	t.Parallel()
 	bubble(t, 3, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
 		warm(t, c)
 		rounds := 100
@@ -195,6 +202,7 @@ func forced(c *cluster) []tokencachetest.Fetch {
 // The replica that found the value dead died; a new one, which never had the value, goes on. What
 // upstream repeats to it is still the dead one.
 func TestAReplicaThatNeverHadTheRejectedValueDoesNotTakeItForNew(t *testing.T) {
+	t.Parallel()
 	var busy atomic.Bool
 	busy.Store(true)
 	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {
@@ -218,6 +226,7 @@ func TestAReplicaThatNeverHadTheRejectedValueDoesNotTakeItForNew(t *testing.T) {
 
 // Somebody else refreshes the same app every 10 s.
 func TestAForeignRefresherIsFlaggedAndNotFought(t *testing.T) {
+	t.Parallel()
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
 		warm(t, c)
 		start := time.Now()
