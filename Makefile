@@ -19,7 +19,7 @@ build: ## the program, as bin/sidecar
 HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost)
 
 test: ## everything that runs on a bare machine: with the race detector, but for the long histories
-	$(GO) test -race -timeout 10m -parallel 6 ./...
+	$(GO) test -race -timeout 10m -p 3 -parallel 6 ./...
 	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/
 
 integration: ## only the tests with real processes and a real redis-server, verbosely

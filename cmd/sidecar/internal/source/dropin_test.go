@@ -46,6 +46,7 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				test.app.Tickets = nil
 				sim := wechattest.New(test.account)
