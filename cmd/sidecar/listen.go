@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,12 +22,7 @@ func listen(address string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	// A killed process leaves its socket behind; one that answers is somebody's.
-	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("listening: %s is in use by another process", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeDeadSocket(path); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	l, err := net.Listen("unix", path)
@@ -38,6 +34,29 @@ func listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	return l, nil
+}
+
+// removeDeadSocket removes what a killed process left behind, and nothing else: a socket that answers is
+// somebody's, and so is one that cannot be asked.
+func removeDeadSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode()&os.ModeSocket == 0:
+		return fmt.Errorf("%s exists and is no socket", path)
+	}
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return fmt.Errorf("%s is in use by another process", path)
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		return err
+	}
+	return os.Remove(path)
 }
 
 // stopGrace is how long answers in progress may take after the program was asked to stop.

@@ -54,8 +54,11 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		}
 		creds := source.Credentials(next.Apps, cache)
 		metrics.Track(keys(creds)...)
+		if err := cache.Set(creds...); err != nil {
+			return err
+		}
 		live.Store(set)
-		return cache.Set(creds...)
+		return nil
 	}
 	if err := apply(cfg); err != nil {
 		return err
@@ -68,6 +71,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	}
 	ops, err := listen(cfg.OpsListen)
 	if err != nil {
+		_ = values.Close()
 		return err
 	}
 	forward := proxy.New(cache, func() *proxy.Apps { return live.Load().proxied }, proxy.Options{
@@ -92,7 +96,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	g.Go(func() error { return cache.Run(ctx) })
 	g.Go(func() error { watch(ctx, cfg, load, apply, metrics, log); return nil })
 	g.Go(func() error {
-		// A stopping replica gives its lease back at once, and goes on answering from memory.
+		// A stopping replica gives its lease back at once, and finishes what it answers from memory.
 		<-ctx.Done()
 		log.Info("stopping")
 		cache.Close()

@@ -42,6 +42,7 @@ type Cache struct {
 
 	ctx    context.Context // of every refresh: a caller who gives up cancels nothing
 	cancel context.CancelFunc
+	last   context.Context // ends closeTime after ctx, for what a lease guards and its release
 
 	closing sync.RWMutex // held to add to refreshes, against Close waiting for them
 	flights sync.WaitGroup
@@ -70,6 +71,9 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica), opts: o, wake: make(chan struct{}, 1)}
 	c.creds.Store(&map[Key]*credential{})
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	last, cancelLast := context.WithCancel(context.Background())
+	context.AfterFunc(c.ctx, func() { time.AfterFunc(closeTime, cancelLast) })
+	c.last = last
 	return c
 }
 
@@ -273,7 +277,8 @@ func (cr *credential) heldBack() bool {
 	}
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	return cr.local.left() > 0 || cr.retry.left() > 0
+	// Nor is there in waiting for a try whose predecessor failed: the old value is what comes of it.
+	return cr.local.left() > 0 || cr.retry.left() > 0 || cr.retry.tries > 0 && cr.flight != nil
 }
 
 // Report says that upstream rejected value, and returns the one to use instead. A value that is not

@@ -48,7 +48,7 @@ type Event struct {
 	// ForeignRefresher is set when values are rejected while young, again and again: somebody else
 	// refreshes this app.
 	ForeignRefresher bool
-	// Err says why, for Failed, Orphaned, Refused and Unknown; and is a *[StoreError] when Redis could not be
+	// Err says why, for Failed, Orphaned, Refused, Throttled and Unknown; and is a *[StoreError] when Redis could not be
 	// reached.
 	Err error
 }

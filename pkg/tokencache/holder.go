@@ -19,6 +19,9 @@ type holder struct {
 	start instant
 }
 
+// closeTime is how long a stopping replica takes to end what a lease guards.
+const closeTime = 200 * time.Millisecond
+
 // longLimited bounds how long the cluster waits for an allowance before it looks at upstream again.
 const longLimited = 5 * time.Minute
 
@@ -49,24 +52,24 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 			h.observe(Waiting, nil)
 			return true, h.unavailable(b.state.backoff, b.state.note.err())
 		case decisionLimited:
-			return true, h.limited(ctx, b.wait, reason)
+			return true, h.limited(b.wait, reason)
 		case decisionProbe:
 			switch err := h.spec.Probe(ctx, b.state.value); {
 			case err == nil:
-				h.conclude(ctx, conclusion{result: Accepted})
+				h.conclude(conclusion{result: Accepted})
 				h.observe(Accepted, nil)
 				return true, nil
 			case errors.Is(err, ErrRejected):
 				reason = rejected
 			default:
-				h.conclude(ctx, conclusion{result: Unknown})
+				h.conclude(conclusion{result: Unknown})
 				h.observe(Unknown, err)
 				return true, h.unavailable(0, err)
 			}
 		case decisionSettle:
 			settle = false
 			if old := h.cr.view.Load(); h.spec.Probe(ctx, old.value) == nil {
-				return h.commit(ctx, Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
+				return h.commit(Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
 			}
 		case decisionGo:
 			return h.fetch(ctx, reason, b.state.bad)
@@ -104,7 +107,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		case b.decision == decisionLost:
 			return false, nil
 		case b.decision == decisionLimited:
-			return true, h.limited(ctx, b.wait, forced)
+			return true, h.limited(b.wait, forced)
 		}
 		asked = now()
 		v, err = h.spec.ask(ctx, Request{Force: true})
@@ -113,9 +116,9 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		}
 	}
 	if err != nil {
-		return true, h.failed(ctx, err)
+		return true, h.failed(err)
 	}
-	return h.commit(ctx, v, asked, before)
+	return h.commit(v, asked, before)
 }
 
 // ask asks upstream, and fills in what a Source left open, on the safe side.
@@ -135,16 +138,17 @@ func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
 }
 
 // commit stores a value asked for at asked, when before was known.
-func (h *holder) commit(ctx context.Context, v Value, asked instant, before *view) (bool, error) {
+func (h *holder) commit(v Value, asked instant, before *view) (bool, error) {
 	for {
 		sent := now()
 		stored := v.normal(sent.since(asked))
-		fin, cancel := h.finish(ctx)
+		fin, cancel := h.finish()
 		st, err := h.c.store.commit(fin, h.spec, h.lease.Value(), stored, h.cr.view.Load().version, h.want.reason, sent.since(h.start))
 		cancel()
 		switch {
 		case err == nil:
 			h.c.adopt(h.cr, st, sent)
+			h.cr.welcome()
 			result := Committed
 			if st.version == before.version {
 				result = Unchanged
@@ -154,12 +158,13 @@ func (h *holder) commit(ctx context.Context, v Value, asked instant, before *vie
 		case errors.Is(err, errRefused):
 			// Another holder may have asked before us and committed after: then what stands is what our
 			// own fetch superseded. Which of the two upstream issued last, nobody can tell.
-			h.cut(ctx, Refused)
+			h.cut(Refused)
 			h.observe(Refused, err)
 			return false, nil
 		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
 			h.c.keep(h.cr, v, asked, before)
 			h.observe(Orphaned, err)
+			h.cut(Orphaned) // the lease may have been over when upstream acted: as for a refused one
 			return true, nil
 		}
 		select { // Redis may be back before the lease is over
@@ -170,7 +175,7 @@ func (h *holder) commit(ctx context.Context, v Value, asked instant, before *vie
 }
 
 // failed ends the lease after upstream gave no value.
-func (h *holder) failed(ctx context.Context, f *FetchError) error {
+func (h *holder) failed(f *FetchError) error {
 	e := conclusion{result: Failed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
 	if h.c.ctx.Err() != nil {
 		e.failed = nil // we are stopping: that says nothing about upstream
@@ -178,8 +183,8 @@ func (h *holder) failed(ctx context.Context, f *FetchError) error {
 	if f.Class == Local {
 		h.cr.stepBack(f)
 	}
-	if err := h.conclude(ctx, e); err != nil && f.Unclear {
-		h.cut(ctx, Failed)
+	if err := h.conclude(e); err != nil && f.Unclear {
+		h.cut(Failed)
 	}
 	h.observe(Failed, f)
 	v := h.cr.view.Load()
@@ -195,8 +200,15 @@ func (cr *credential) stepBack(f *FetchError) {
 	cr.local = holdback{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
 }
 
+// welcome forgets that upstream refused this pod.
+func (cr *credential) welcome() {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	cr.local = holdback{}
+}
+
 // limited ends the lease because an allowance is spent. Everybody waits, except for a mere probe.
-func (h *holder) limited(ctx context.Context, wait time.Duration, reason Reason) error {
+func (h *holder) limited(wait time.Duration, reason Reason) error {
 	e := conclusion{result: Throttled}
 	if reason != Report {
 		wait = min(wait, longLimited)
@@ -204,15 +216,15 @@ func (h *holder) limited(ctx context.Context, wait time.Duration, reason Reason)
 		e.atLeast = wait
 		e.undo = reason == forced // the normal call before it issued nothing new
 	}
-	h.conclude(ctx, e)
+	h.conclude(e)
 	h.observe(Throttled, ErrLimited)
 	return h.unavailable(wait, ErrLimited)
 }
 
 // conclude ends the lease without a value, and reads the result back: it holds for this replica too.
-func (h *holder) conclude(ctx context.Context, e conclusion) error {
+func (h *holder) conclude(e conclusion) error {
 	e.reason, e.took = h.want.reason, now().since(h.start)
-	fin, cancel := h.finish(ctx)
+	fin, cancel := h.finish()
 	defer cancel()
 	if err := h.c.store.conclude(fin, h.spec, h.lease.Value(), e); err != nil {
 		return err
@@ -222,25 +234,32 @@ func (h *holder) conclude(ctx context.Context, e conclusion) error {
 }
 
 // cut is for what must not be dropped silently, whatever became of the lease.
-func (h *holder) cut(ctx context.Context, why Result) {
+func (h *holder) cut(why Result) {
 	if h.spec.Overlap == 0 {
 		return
 	}
-	fin, cancel := h.finish(ctx)
-	defer cancel()
-	if err := h.c.store.cut(fin, h.spec, h.want.reason, why); err != nil {
-		h.observe(why, err)
+	try := func() error {
+		fin, cancel := h.finish()
+		defer cancel()
+		return h.c.store.cut(fin, h.spec, h.want.reason, why)
 	}
+	err := try()
+	if err == nil {
+		return
+	}
+	h.c.observe(h.cr, Event{Result: Failed, Err: err})
+	// Beside the flight, whose callers need not wait for Redis; but Close does, for this too.
+	h.c.flights.Go(func() {
+		for err != nil && sleep(h.c.ctx, time.Second) {
+			err = try()
+		}
+	})
 }
 
-// finish returns a context for what must be done although ctx has ended: what the lease guards, and
-// its release. When the cache is closing, others wait for it.
-func (h *holder) finish(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := storeTimeout
-	if h.c.ctx.Err() != nil {
-		limit = 200 * time.Millisecond
-	}
-	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+// finish returns a context for what must be done although the work's time is over: what the lease guards,
+// and its release. It ends soon after the cache is closed, because then others wait for it.
+func (h *holder) finish() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(h.c.last, storeTimeout)
 }
 
 func (h *holder) observe(r Result, err error) {

@@ -16,8 +16,8 @@ const (
 	flightTime = 2 * leaseTTL
 	// Losers look for the token this often, plus up to as much again, besides listening for it.
 	lookEvery = 50 * time.Millisecond
-	// stepBack is how long a pod that upstream refuses waits for another one's result.
-	stepBack = 2 * time.Second
+	// localWait is how long a pod that upstream refuses waits for another one's result.
+	localWait = 2 * time.Second
 )
 
 // want is what a caller of the refresh needs.
@@ -66,7 +66,8 @@ func (c *Cache) ensure(ctx context.Context, cr *credential, w want) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if mine || f.serves(w) {
+		// What just failed for being due would fail again for being missing.
+		if mine || f.serves(w) || f.err != nil && f.want.reason != Report && w.reason != Report {
 			return f.err
 		}
 	}
@@ -136,7 +137,7 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
 			return err
 		}
 		if refused := cr.refusedHere(); refused != nil {
-			if now().since(start) > stepBack {
+			if now().since(start) > localWait {
 				return refused
 			}
 		} else if st.held == 0 || cr.lock.Unclear() {

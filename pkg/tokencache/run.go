@@ -139,6 +139,7 @@ func (c *Cache) rereadNowAndThen(ctx context.Context) {
 const batch = 128
 
 func (c *Cache) rereadAll(ctx context.Context) error {
+	var failed error
 	var crs []*credential
 	for _, cr := range *c.creds.Load() {
 		crs = append(crs, cr)
@@ -155,12 +156,19 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 		for i, cr := range part {
 			if errs[i] != nil {
 				c.observe(cr, Event{Result: Failed, Err: errs[i]})
-				return errs[i] // Redis is in trouble; the rest would only wait for the same
+				var answer redis.Error
+				if !errors.As(errs[i], &answer) && !errors.Is(errs[i], errReply) {
+					return errs[i] // Redis is away; the rest would only wait for the same
+				}
+				failed = errs[i] // of this credential alone
+				continue
 			}
 			c.adopt(cr, states[i], asked)
 		}
 	}
-	c.opts.Observe(Event{Result: Reread})
+	if failed == nil {
+		c.opts.Observe(Event{Result: Reread})
+	}
 	return nil
 }
 

@@ -246,7 +246,7 @@ var scriptCases = map[string]func(x scripted){
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
 		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
 		x.conclude("b", conclusion{result: Failed, undo: true})
-		x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "unclear_at", -301000)
+		x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "unclear_at", -311000)
 		x.begin(x.lease("c"), Due, st.version, decisionSettle)
 		if now := x.commit("c", "v1"); now.doubt || now.value.Reveal() != "v1" {
 			x.Errorf("%+v", now)

@@ -176,7 +176,7 @@ type begun struct {
 func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason, want int64, settle bool) (begun, error) {
 	reports, fetches, probes := c.Reports.or(defaultReports), c.Fetches.or(defaultFetches), Limit{probesPerDay}
 	reply, err := s.run(ctx, s.scripts.begin, "begin", c,
-		lease, string(r), want, ms(c.cut()), ms(c.Overlap), flag(settle),
+		lease, string(r), want, ms(c.cut()), ms(c.Overlap+leaseTTL), flag(settle),
 		ms(fetches.every()), fetches.burst(), ms(reports.every()), reports.burst(),
 		ms(c.Forced.every()), c.Forced.burst(), ms(forceGap),
 		ms(probes.every()), probes.burst(), ms(youngAge))

@@ -162,6 +162,9 @@ func (p *problem) inWeChatsShape(path string) (wechatError, bool) {
 	switch {
 	case p.kind == kindLimited:
 		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.detail+")"
+	case p.status != http.StatusOK && e.code != 0 && rejectsToken(e.code):
+		// WeChat says so of a wrong secret; here it would tell an SDK that its token is bad, and to ask again.
+		e.code = 40125
 	case e.code == 0:
 		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
 	}

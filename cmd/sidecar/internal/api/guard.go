@@ -16,7 +16,7 @@ func (h *handler) guard(r *http.Request) *problem {
 	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any name.
 	if h.opts.Bearer().Empty() && !h.ownHost(r) && !h.upstreamsHost(r) {
 		return &problem{kind: "forbidden-host", status: http.StatusForbidden, title: "The Host is not this listener's",
-			detail: "Call it by a loopback address, by localhost or by its own address; other names must be configured."}
+			detail: "Call it by a loopback address, by localhost or by its own address; with a bearer token, by any name."}
 	}
 	for _, name := range forwarding {
 		if r.Header[name] != nil {

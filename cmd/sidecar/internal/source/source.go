@@ -111,9 +111,12 @@ func (f fetch) Fetch(ctx context.Context, r tokencache.Request) (tokencache.Valu
 
 // fetchError says what WeChat's answer means for the next fetch.
 func fetchError(err error) error {
+	if f, ok := errors.AsType[*tokencache.FetchError](err); ok {
+		return f // a ticket's, about its token, whose own error it wraps
+	}
 	e, ok := errors.AsType[*wechat.Error](err)
 	if !ok {
-		return err // a ticket's, about its token
+		return err
 	}
 	f := &tokencache.FetchError{
 		Code: e.Code, Message: message(e), Unclear: e.MayHaveIssued(), RetryAfter: e.RetryAfter(), Err: e,

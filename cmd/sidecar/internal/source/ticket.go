@@ -98,7 +98,8 @@ func parentError(err error) error {
 		f.RetryAfter = u.RetryAfter
 	}
 	if cause, ok := errors.AsType[*tokencache.FetchError](err); ok {
-		f.Code, f.Message = cause.Code, "the access token is not available: "+cause.Message
+		// The class too: what holds only for this secret, or this pod, holds no further for the ticket.
+		f.Class, f.Code, f.Message = cause.Class, cause.Code, "the access token is not available: "+cause.Message
 	}
 	return f
 }
