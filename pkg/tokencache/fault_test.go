@@ -385,3 +385,32 @@ func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
 		}
 	}, rarely(time.Minute))
 }
+
+// Upstream acts on an unclear fetch as late as its holder can have sent it. A probe that believed the
+// doubt to be over 5 minutes after begin, and not after the request, would vouch for a value that dies
+// seconds later.
+func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
+	t.Parallel()
+	for range 8 { // the retry that meets the gap is drawn
+		u := &upstream{Fault: func(n int, _ string) fault {
+			switch {
+			case n == 2:
+				return fault{Before: 7500 * time.Millisecond, Lost: true}
+			case n > 2:
+				return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Code: -1, Message: "busy"}}
+			}
+			return fault{}
+		}}
+		bubble(t, 2, u, func(t *testing.T, c *cluster) {
+			warm(t, c)
+			for len(c.Upstream.Fetches()) < 2 {
+				time.Sleep(time.Second)
+			}
+			stop := c.Watch(time.Second)
+			time.Sleep(8 * time.Minute)
+			if seen := stop(); seen.Dead+seen.DeadGood > 0 {
+				t.Errorf("seen %+v", seen)
+			}
+		}, rarely(time.Minute))
+	}
+}

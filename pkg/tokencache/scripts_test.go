@@ -246,7 +246,11 @@ var scriptCases = map[string]func(x scripted){
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
 		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
 		x.conclude("b", conclusion{result: Failed, undo: true})
-		x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "unclear_at", -311000)
+		meta := x.s.valueKey(x.spec.Key) + ":meta"
+		x.s.rdb.HIncrBy(x.Context(), meta, "unclear_at", -301000)
+		x.begin(x.lease("b2"), Due, st.version, decisionGo) // the request may have left 8 s after its begin
+		x.conclude("b2", conclusion{result: Failed, undo: true})
+		x.s.rdb.HIncrBy(x.Context(), meta, "unclear_at", -10000)
 		x.begin(x.lease("c"), Due, st.version, decisionSettle)
 		if now := x.commit("c", "v1"); now.doubt || now.value.Reveal() != "v1" {
 			x.Errorf("%+v", now)

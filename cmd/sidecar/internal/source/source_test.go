@@ -208,3 +208,30 @@ func TestProbeTellsRejectionFromEverythingElse(t *testing.T) {
 		}
 	})
 }
+
+// A wrong secret is waited for under its own fingerprint, by the ticket too: the right one heals both.
+func TestTheRightSecretHealsTheTicketAsSoonAsTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wrong := app(config.EndpointStable)
+		wrong.Secret = secret.New("wrong")
+		s := newStack(t, wrong)
+		ticket, _ := TicketKey(wrong, config.TicketJSAPI)
+		for range 5 { // until the backoff is minutes long
+			if _, err := s.cache.Get(t.Context(), ticket); err == nil {
+				t.Fatal("a ticket with the wrong secret")
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		right := app(config.EndpointStable)
+		if err := s.cache.Set(credentials(right, s.client, s.cache)...); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for _, err := s.cache.Get(t.Context(), ticket); err != nil; _, err = s.cache.Get(t.Context(), ticket) {
+			if time.Since(start) > 5*time.Second {
+				t.Fatalf("after %v: %v", time.Since(start), err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
