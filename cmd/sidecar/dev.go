@@ -97,6 +97,9 @@ func (d *dev) greet(w io.Writer, cfg *config.Config, values, ops string) error {
 			"  curl -s -X POST "+d.env["WECHAT_API_BASE"]+"/sim/apps/"+app+"/kill",
 			`  curl -s -d "{\"access_token\":\"$TOKEN\",\"errcode\":40001}" http://`+values+"/v1/apps/"+app+"/token/report", "")
 	}
+	lines = append(lines, "  # a call of WeChat's API, without any token, and a token as an SDK asks for it",
+		"  curl -s http://"+values+"/proxy/"+app+"/cgi-bin/getcallbackip",
+		"  curl -s 'http://"+values+"/cgi-bin/token?grant_type=client_credential&appid="+app+"'", "")
 	lines = append(lines, "  # health and metrics",
 		"  curl -s http://"+ops+"/readyz", "  curl -s http://"+ops+"/metrics | grep ^wxtoken", "")
 	var errs []error

@@ -61,7 +61,7 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, strings.Join(script, "\n"), out)
 	}
-	for _, want := range []string{`"access_token":"`, `"ok":true`, "wxtoken_refreshes_total"} {
+	for _, want := range []string{`"access_token":"`, `"ok":true`, `"ip_list":[`, "wxtoken_refreshes_total"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the printed commands say nothing of %s:\n%s", want, out)
 		}
