@@ -3,14 +3,11 @@ package integration
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -60,98 +55,6 @@ func eventually(t *testing.T, within time.Duration, awaited string, ok func() bo
 			t.Fatalf("not within %v: %s", within, awaited)
 		}
 	}
-}
-
-// redisServer is a real redis-server process on a port of its own.
-type redisServer struct {
-	t    *testing.T
-	addr string
-	dir  string
-	args []string
-
-	cmd    *exec.Cmd
-	exited chan struct{}
-}
-
-// startRedis skips the test where redis-server is not installed, unless WXTOKEN_REQUIRE_REDIS is set.
-func startRedis(t *testing.T, args ...string) *redisServer {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("WXTOKEN_REQUIRE_REDIS") == "1" {
-			t.Fatal("WXTOKEN_REQUIRE_REDIS=1, and redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
-	}
-	s := &redisServer{t: t, dir: t.TempDir(), args: args}
-	t.Cleanup(s.stop)
-	for range 3 { // somebody may take the port between the question and the start
-		s.addr = freeAddr(t)
-		if s.try() {
-			return s
-		}
-	}
-	t.Fatal("redis-server does not start")
-	return nil
-}
-
-func (s *redisServer) start() {
-	s.t.Helper()
-	if !s.try() {
-		s.t.Fatal("redis-server does not start")
-	}
-}
-
-// try starts it, and reports whether it answers.
-func (s *redisServer) try() bool {
-	s.t.Helper()
-	_, port, _ := net.SplitHostPort(s.addr)
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
-	s.cmd = exec.Command("redis-server", args...)
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	s.exited = exited
-	go func() { _ = s.cmd.Wait(); close(exited) }()
-	up := false
-	eventually(s.t, 10*time.Second, "redis-server answers or ends", func() bool {
-		select {
-		case <-exited:
-			return true
-		default:
-		}
-		conn, err := net.Dial("tcp", s.addr)
-		if up = err == nil; up {
-			_ = conn.Close()
-		}
-		return up
-	})
-	return up
-}
-
-// stop kills it: nothing is saved.
-func (s *redisServer) stop() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-		<-s.exited
-	}
-}
-
-// client is somebody with full access, for looking on.
-func (s *redisServer) client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: s.addr})
-	s.t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // upstream is the simulator on a real socket. Each sidecar calls it under a path of its own, so that
@@ -394,110 +297,6 @@ func (c *cluster) metric(name string, labels ...string) float64 {
 		}
 	}
 	return sum
-}
-
-// leakCheck searches the secret and every value ever issued in all that was printed or shown.
-func (c *cluster) leakCheck() {
-	needles := []string{appSecret}
-	for _, i := range c.upstream.Issued(appID) {
-		needles = append(needles, i.Value)
-	}
-	for _, p := range c.all {
-		select {
-		case <-p.exited:
-		default:
-			for _, path := range []string{"/metrics", "/status", "/healthz", "/readyz", "/startupz"} {
-				_, _ = p.get("http://" + p.ops + path)
-			}
-		}
-		for what, text := range map[string]string{"the log": p.log.String(), "an answer": p.bodies.String()} {
-			for _, n := range needles {
-				for _, form := range []string{n, url.QueryEscape(n), base64.StdEncoding.EncodeToString([]byte(n)), base64.RawURLEncoding.EncodeToString([]byte(n))} {
-					if strings.Contains(text, form) {
-						c.t.Errorf("%s of %s holds a secret or a value", what, p.name)
-					}
-				}
-			}
-		}
-	}
-	if len(c.all) > 0 && strings.HasPrefix(c.redisURL, "redis://127.0.0.1") {
-		c.leakCheckRedis(needles)
-	}
-}
-
-// leakCheckRedis looks into every key but the public one of the value.
-func (c *cluster) leakCheckRedis(needles []string) {
-	o, err := redis.ParseURL(c.redisURL)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	o.Username, o.Password = "", ""
-	rdb := redis.NewClient(o)
-	defer rdb.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	keys, err := rdb.Keys(ctx, "*").Result()
-	if err != nil {
-		c.t.Logf("Redis was not searched: %v", err)
-		return
-	}
-	for _, key := range keys {
-		if kind := strings.TrimPrefix(key, namespace+":{"+appID+"}:"); kind != "journal" && !strings.Contains(kind, ":") {
-			continue // the public key of a value
-		}
-		dump := key
-		switch rdb.Type(ctx, key).Val() {
-		case "hash":
-			dump += fmt.Sprint(rdb.HGetAll(ctx, key).Val())
-		case "stream":
-			dump += fmt.Sprint(rdb.XRange(ctx, key, "-", "+").Val())
-		case "string":
-			dump += rdb.Get(ctx, key).Val()
-		default:
-			c.t.Errorf("unexpected key %s", key)
-		}
-		for _, n := range needles {
-			if strings.Contains(dump, n) {
-				c.t.Errorf("the Redis key %s holds a secret or a value", key)
-			}
-		}
-	}
-}
-
-// reader reads the public key as an app with direct access does, all the time, until stopped.
-type reader struct {
-	stop context.CancelFunc
-	done chan struct{}
-	// valid once stopped:
-	looks, missing, dead int
-}
-
-func (c *cluster) directReader(rdb *redis.Client) *reader {
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &reader{stop: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(r.done)
-		for ctx.Err() == nil {
-			switch v, err := rdb.Get(ctx, valueKey).Result(); {
-			case ctx.Err() != nil:
-			case err != nil:
-				r.missing++
-			case !c.upstream.works(v):
-				r.dead++
-			}
-			r.looks++
-			select {
-			case <-ctx.Done():
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}()
-	return r
-}
-
-func (r *reader) finish() {
-	r.stop()
-	<-r.done
 }
 
 // once runs the program with nothing but env, and returns what it printed and its exit status.
