@@ -14,16 +14,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
-
-// version is set by the linker.
-var version = ""
 
 func main() {
 	// A second signal changes nothing: stopping is already as fast as is safe.
@@ -106,14 +102,4 @@ func command(ctx context.Context, args []string, getenv func(string) string, std
 		return 1
 	}
 	return 0
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
 }
