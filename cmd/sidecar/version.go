@@ -2,14 +2,8 @@ package main
 
 import "runtime/debug"
 
-// version is set by the linker.
-var version = ""
-
-// buildVersion is what the linker or, without it, the go command says that this is.
+// buildVersion is what the go command says that this is: a tag, or a commit and its time.
 func buildVersion() string {
-	if version != "" {
-		return version
-	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.Main.Version
 	}

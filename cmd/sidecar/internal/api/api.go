@@ -26,9 +26,6 @@ type Options struct {
 	// MaxInFlight is how many calls may wait for an answer at once; the next is refused with 429.
 	// Default 1024.
 	MaxInFlight int
-	// Hosts are names, without a port, by which the listener may be called besides loopback
-	// addresses, localhost and its own address.
-	Hosts []string
 	// Apps returns the configured apps, for what needs to know more of one than the key of its token:
 	// the drop-in paths and the tickets. It is asked at each call, so that the set can change, and must
 	// be safe for concurrent use. Default: those paths are not there.
@@ -62,10 +59,7 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	h := &handler{cache: cache, lookup: lookup, opts: o, hosts: map[string]bool{}}
-	for _, name := range o.Hosts {
-		h.hosts[strings.ToLower(name)] = true
-	}
+	h := &handler{cache: cache, lookup: lookup, opts: o}
 	h.mux = newMux(h.fail, "The paths begin with /v1/apps/{app}/; {app} is a configured id or alias.")
 	h.v1(h.mux)
 	if o.Apps != nil {
@@ -83,7 +77,6 @@ type handler struct {
 	cache  *tokencache.Cache
 	lookup Lookup
 	opts   Options
-	hosts  map[string]bool
 	mux    *mux
 
 	inFlight   atomic.Int64

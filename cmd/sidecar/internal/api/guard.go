@@ -99,9 +99,9 @@ func (h *handler) ownHost(r *http.Request) bool {
 	name := hostName(r)
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if ip, err := netip.ParseAddr(name); err == nil {
-		return ip.Unmap().IsLoopback() || isAddr(local, ip) || h.hosts[name]
+		return ip.Unmap().IsLoopback() || isAddr(local, ip)
 	}
-	if strings.EqualFold(name, "localhost") || h.hosts[strings.ToLower(name)] {
+	if strings.EqualFold(name, "localhost") {
 		return true
 	}
 	// Clients of a unix socket make up a host: nothing, or one word. A name with a dot came from

@@ -53,7 +53,7 @@ func listen(t *testing.T, f *face, network, address string) (addr string, send f
 // Every trick by which somebody else than a program of this pod could get at a value, on a real
 // connection. None gets one byte of it.
 func TestOthersAreRefused(t *testing.T) {
-	f := newFace(t, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{Hosts: []string{"Sidecar.example.com"}})
+	f := newFace(t, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
 	value := f.cluster.Replicas[0].MustGet(t).Value.Reveal()
 	addr, send := listen(t, f, "tcp", "127.0.0.1:0")
 	_, port, _ := net.SplitHostPort(addr)
@@ -71,7 +71,6 @@ func TestOthersAreRefused(t *testing.T) {
 		"IPv6":                 get(tokenPath, "[::1]:"+port),
 		"IPv6 without a port":  get(tokenPath, "[::1]"),
 		"IPv4 in IPv6":         get(tokenPath, "[::ffff:127.0.0.1]"),
-		"configured":           get(tokenPath, "sidecar.example.com:7200"),
 		"typed address":        get(tokenPath, ok, "Sec-Fetch-Site: none"),
 		"an upgrade to HTTP/2": get(tokenPath, ok, "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
 	} {
