@@ -177,3 +177,42 @@ func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
 		}, rarely(time.Minute))
 	}
 }
+
+// A holder stalls past its lease, another one commits, and only then does the first one's request reach
+// upstream: what the other committed is superseded. The first cannot tell Redis, which it has lost at that
+// moment. It must as soon as it can.
+func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
+	t.Parallel()
+	var lose func(replica string)
+	u := &upstream{Fault: func(n int, replica string) fault {
+		if n != 2 {
+			return fault{}
+		}
+		go lose(replica)
+		return fault{Before: 15 * time.Second, Deaf: true}
+	}}
+	bubble(t, 2, u, func(t *testing.T, c *cluster) {
+		lose = func(replica string) {
+			for _, r := range c.Replicas {
+				if r.Name == replica {
+					time.Sleep(14 * time.Second)
+					r.Link.Cut()
+					time.Sleep(20 * time.Second)
+					r.Link.Heal()
+				}
+			}
+		}
+		warm(t, c)
+		for len(c.Upstream.Fetches()) < 3 {
+			time.Sleep(time.Second)
+		}
+		stop := c.Watch(time.Second)
+		time.Sleep(8 * time.Minute)
+		// This upstream lets only the last replaced value live on, so one that stands may die in the very
+		// moment in which the fetch after the cut is answered: one look of each kind may meet that.
+		if seen := stop(); seen.Dead > 1 || seen.DeadGood > 1 {
+			t.Errorf("seen %+v", seen)
+		}
+		wantFetches(t, c, 4) // cold, the late one, its successor's, and after the cut
+	}, rarely(time.Minute))
+}
