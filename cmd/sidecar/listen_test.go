@@ -42,6 +42,19 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 	}
 }
 
+func TestAFileThatIsNoSocketIsNotRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.yaml")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("got %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("the file: %q, %v", text, err)
+	}
+}
+
 func TestAnAddressInUseSaysWhatToDo(t *testing.T) {
 	l, err := listen("127.0.0.1:0")
 	if err != nil {

@@ -303,3 +303,30 @@ func TestAReplicaThatCannotReachRedisDoesNotHammerIt(t *testing.T) {
 		}
 	})
 }
+
+// One app's key cannot be read (somebody wrote another type there). The others hear of their events.
+func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
+		broken := tokencache.Key{App: "wx0000000000000002", Kind: "access_token"}
+		if err := c.Redis.Set("wxtoken:{"+broken.App+"}:"+broken.Kind+":meta", "no hash"); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range c.Replicas {
+			other := r.Credential
+			other.Key = broken
+			if err := r.Cache.Set(r.Credential, other); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := warm(t, c)
+		c.Upstream.Kill()
+		if _, err := c.Replicas[0].Cache.Report(t.Context(), tokencachetest.Key, old.Value); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // an event takes no time; to subscribe again, a second
+		if got := c.Replicas[1].MustGet(t); got.Stale || got.Value.Equal(old.Value) {
+			t.Errorf("the other replica has not heard of the new value: %+v", got)
+		}
+	}, rarely(3*time.Minute))
+}

@@ -109,8 +109,9 @@ func (c *Cache) fly(cr *credential, f *flight) {
 	c.poke()
 }
 
-// reschedule says when to try again by itself; a backoff that Redis tells of is in the view. It must be called with mu held. The schedule lies
-// outside the flight: a job that retried inside its own slot would keep every other caller out.
+// reschedule says when to try again by itself; a backoff that Redis tells of is in the view. It must be
+// called with mu held. The schedule lies outside the flight: a job that retried inside its own slot
+// would keep every other caller out.
 func (cr *credential) reschedule(err error) {
 	if err == nil && !cr.view.Load().isDue(now()) {
 		cr.retry = holdback{}

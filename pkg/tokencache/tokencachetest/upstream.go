@@ -146,7 +146,9 @@ func (u *Upstream) act(n int, r tokencache.Request) tokencache.Value {
 func (u *Upstream) issue(now time.Time, overlap time.Duration) {
 	u.serial++
 	u.previous = u.current
-	u.previous.ends = now.Add(overlap)
+	if ends := now.Add(overlap); u.previous.ends.IsZero() || ends.Before(u.previous.ends) {
+		u.previous.ends = ends // a killed value stays dead
+	}
 	life := or(u.Life, 2*time.Hour)
 	u.current = issued{value: fmt.Sprintf("TOKEN-%d-%d", u.serial, now.UnixNano()), expires: now.Add(life)}
 }

@@ -34,3 +34,14 @@ func TestNoAppsIsNoPanic(t *testing.T) {
 		}
 	}
 }
+
+// 40001 on a fetch is a wrong secret. On a drop-in path it would tell an SDK to ask for a token again.
+func TestAWrongSecretIsNoBadToken(t *testing.T) {
+	cause := &tokencache.FetchError{Class: tokencache.Permanent, Code: 40001, Message: "invalid credential"}
+	for path := range dropInPlatform {
+		e, ok := problemOf(&tokencache.UnavailableError{Err: cause}).inWeChatsShape(path)
+		if !ok || e.code != 40125 {
+			t.Errorf("%s: errcode %d, want 40125", path, e.code)
+		}
+	}
+}
