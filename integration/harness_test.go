@@ -157,6 +157,7 @@ func (c *cluster) add(n int) []*process {
 			"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "WECHAT_ENDPOINT=token",
 			"WECHAT_API_BASE=" + c.upstream.url + "/" + p.name,
 			"REDIS_URL=" + c.redisURL, "WXTOKEN_LISTEN=127.0.0.1:0", "WXTOKEN_OPS_LISTEN=127.0.0.1:0",
+			"WXTOKEN_DRAIN=0s", // the test, whose connections stay, is not an app that ends
 		}, c.env...)
 		p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
 		if err := p.cmd.Start(); err != nil {

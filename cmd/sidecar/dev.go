@@ -29,6 +29,9 @@ type dev struct {
 // startDev starts what o and getenv do not name.
 func startDev(o config.Overrides, getenv func(string) string) (*dev, error) {
 	d := &dev{env: map[string]string{}}
+	if getenv("WXTOKEN_DRAIN") == "" {
+		d.env["WXTOKEN_DRAIN"] = "0s" // Ctrl-C means now
+	}
 	if o.Config != "" || getenv("WXTOKEN_CONFIG") != "" {
 		return d, nil // a file names its own apps and its own Redis
 	}

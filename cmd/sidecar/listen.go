@@ -62,13 +62,15 @@ func removeDeadSocket(path string) error {
 // stopGrace is how long answers in progress may take after the program was asked to stop.
 const stopGrace = 5 * time.Second
 
-// serve answers on l until ctx ends, and then finishes what it has begun.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+// serve answers on l until ctx ends, and then finishes what it has begun. It tells track of the
+// connections.
+func serve(ctx context.Context, l net.Listener, h http.Handler, track func(net.Conn, http.ConnState)) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         track,
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {

@@ -80,7 +80,7 @@ func TestServeFinishesWhatItHasBegun(t *testing.T) {
 			close(begun)
 			<-finish
 			_, _ = io.WriteString(w, "all of it")
-		}))
+		}), nil)
 	}()
 	go func() {
 		<-begun

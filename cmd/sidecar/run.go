@@ -25,7 +25,8 @@ import (
 //	              ▼            │
 //	           WeChat ◄─ proxy ◄─ api ◄── the pod's apps; operations
 //
-// It returns nil when ctx has ended and everything is stopped. up is called when both listeners
+// When ctx ends, it releases its leases at once and goes on serving until the pod's apps are gone,
+// or the drain is over. It returns nil when everything is stopped. up is called when both listeners
 // answer, with their addresses.
 func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
 	// The shared copy, and what this process knows of it.
@@ -83,23 +84,38 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		Apps: func() *api.Apps { return live.Load().apps }, Bearer: func() secret.String { return live.Load().bearer },
 		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log,
 	})
+	// The end of ctx begins the stop; that of serving ends it.
+	g, serving := errgroup.WithContext(context.WithoutCancel(ctx))
+	serving, end := context.WithCancel(serving)
+	defer end()
+	asked, quit := context.WithCancel(serving)
+	defer quit()
 	opsFace := api.NewOps(api.OpsOptions{
 		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status,
 		Alias: func(app string) string { return live.Load().aliases[app] }, Gatherer: registry, Log: log,
+		Quit: quitIf(cfg.Quit, quit),
 	})
 
 	log.Info("started", zap.String("version", buildVersion()), zap.Stringer("listen", values.Addr()),
 		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, values, valueFace) })
-	g.Go(func() error { return serve(ctx, ops, opsFace) })
-	g.Go(func() error { return cache.Run(ctx) })
-	g.Go(func() error { watch(ctx, cfg, load, apply, metrics, log); return nil })
+	var apps callers
+	g.Go(func() error { return serve(serving, values, valueFace, apps.track) })
+	g.Go(func() error { return serve(serving, ops, opsFace, nil) })
+	g.Go(func() error { return cache.Run(serving) })
+	g.Go(func() error { watch(serving, cfg, load, apply, metrics, log); return nil })
 	g.Go(func() error {
-		// A stopping replica gives its lease back at once, and finishes what it answers from memory.
-		<-ctx.Done()
-		log.Info("stopping")
+		defer end()
+		select {
+		case <-ctx.Done():
+		case <-asked.Done(): // or a listener broke
+		}
+		log.Info("stopping", zap.Bool("asked_to_quit", asked.Err() != nil))
+		// A stopping replica gives its lease back at once and takes no other. It goes on following
+		// what the other replicas do, for the apps that are not gone yet.
 		cache.Close()
+		patience, cancel := context.WithTimeout(asked, cfg.Drain.Max)
+		defer cancel()
+		apps.leave(patience, cfg.Drain.Quiet)
 		return nil
 	})
 	up(hostPort(values), hostPort(ops))
@@ -130,6 +146,14 @@ func watch(ctx context.Context, running *config.Config, load func() (*config.Con
 		},
 		Recovered: func() { log.Info("the configuration is valid again") },
 	}.Run(ctx, running, load)
+}
+
+// quitIf returns quit if it is permitted.
+func quitIf(permitted bool, quit func()) func() {
+	if !permitted {
+		return nil
+	}
+	return quit
 }
 
 func warn(log *zap.Logger, cfg *config.Config) {

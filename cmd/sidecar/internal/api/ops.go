@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type OpsOptions struct {
 	Status func() []tokencache.Status
 	// Alias returns an app's other name, "" for none. Default: none has one.
 	Alias func(app string) string
+	// Quit is called by POST /quitquitquit, perhaps more than once. Default: there is no such path.
+	Quit func()
 	// Gatherer is what /metrics shows. Default: an empty one.
 	Gatherer prometheus.Gatherer
 	// Log is told of panics. Default: nobody.
@@ -38,6 +41,7 @@ type OpsOptions struct {
 //	/readyz    the same
 //	/metrics   for Prometheus
 //	/status    JSON: what this replica knows of each credential
+//	/quitquitquit  POST, from this pod only: stop now, if that is permitted
 //
 // No answer carries a value of a credential.
 //
@@ -72,7 +76,21 @@ func NewOps(o OpsOptions) http.Handler {
 	mux.handle(http.MethodGet, "/readyz", h.startup)
 	mux.handle(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
 	mux.handle(http.MethodGet, "/status", h.status)
+	if o.Quit != nil {
+		mux.handle(http.MethodPost, "/quitquitquit", h.quit)
+	}
 	return recovering(mux, o.Log, func() {}, failOps)
+}
+
+// quit stops the program, for a main container that is done. The operations listener is open to the
+// cluster, and this is for the pod alone.
+func (h *ops) quit(w http.ResponseWriter, r *http.Request) {
+	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !addr.Addr().IsLoopback() {
+		write(w, r, http.StatusForbidden, text("only from this pod: call localhost\n"))
+		return
+	}
+	write(w, r, http.StatusOK, text("stopping\n"))
+	h.opts.Quit()
 }
 
 func failOps(w http.ResponseWriter, r *http.Request, err error) {

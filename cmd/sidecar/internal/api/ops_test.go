@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -64,6 +65,26 @@ func TestOpsPathsAndMethods(t *testing.T) {
 	for _, path := range []string{"/", "/v1/apps/shop/token", "/debug/pprof/", "/debug/vars"} {
 		wantProblem(t, serve(h, "GET", path, ""), 404, "not-found")
 	}
+}
+
+// The operations listener is open to the cluster; the end of a pod's sidecar is the pod's business.
+func TestQuitIsForThePodAlone(t *testing.T) {
+	quits := 0
+	h := api.NewOps(api.OpsOptions{Quit: func() { quits++ }})
+	for _, test := range []struct {
+		from string
+		code int
+	}{{"10.0.0.1:4711", 403}, {"[2001:db8::1]:4711", 403}, {"127.0.0.1:4711", 200}, {"[::1]:4711", 200}, {"[::ffff:127.0.0.1]:4711", 200}, {"@", 200}} {
+		before := quits
+		r := httptest.NewRequest("POST", "/quitquitquit", nil)
+		r.RemoteAddr = test.from
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != test.code || (quits > before) != (test.code == 200) {
+			t.Errorf("from %s: got %d, quit %t, want %d", test.from, w.Code, quits > before, test.code)
+		}
+	}
+	wantProblem(t, serve(h, "GET", "/quitquitquit", ""), 405, "method-not-allowed")
 }
 
 // Whoever probes comes under the pod's address: the operations listener has no Host to check.

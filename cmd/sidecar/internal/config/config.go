@@ -34,6 +34,9 @@ const (
 	DefaultLogLevel  = "info"
 	DefaultLogFormat = LogAuto
 
+	DefaultDrain      = 20 * time.Second // of the 30 s that Kubernetes gives a pod
+	DefaultDrainQuiet = time.Second
+
 	DefaultWeChatBase = "https://api.weixin.qq.com"
 	DefaultWeComBase  = "https://qyapi.weixin.qq.com"
 
@@ -100,6 +103,11 @@ type Config struct {
 	Redis     Redis
 	Log       Log
 
+	Drain Drain
+	// Quit permits POST /quitquitquit, by which a Job's main container stops a sidecar that is an
+	// ordinary container and would outlive it.
+	Quit bool
+
 	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none. Default:
 	// the app, if there is only one; else empty, for none.
 	DefaultApp string
@@ -127,6 +135,15 @@ type Redis struct {
 type Log struct {
 	Level  string // debug, info, warn or error
 	Format string // LogAuto, LogJSON or LogConsole
+}
+
+// Drain says how long a program that was asked to stop goes on serving: its pod's apps may have been
+// asked at the same moment, and need their tokens to finish.
+type Drain struct {
+	// Max is how long at most. 0 ends it at once.
+	Max time.Duration
+	// Quiet is for how long no app must have been connected to be taken for gone.
+	Quiet time.Duration
 }
 
 // App is one configured account.

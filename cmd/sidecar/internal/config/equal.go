@@ -16,7 +16,7 @@ func (c *Config) Equal(o *Config) bool {
 }
 
 // NeedsRestart names the settings, as keys of the file, that differ and that a running program
-// cannot take over: where it listens, how it logs, and which keys of which Redis it shares with the others.
+// cannot take over: where it listens, how it logs and stops, and which keys of which Redis it shares with the others.
 func (c *Config) NeedsRestart(o *Config) []string {
 	var keys []string
 	for _, s := range []struct {
@@ -27,6 +27,8 @@ func (c *Config) NeedsRestart(o *Config) []string {
 		{"ops_listen", c.OpsListen == o.OpsListen},
 		{"namespace", c.Namespace == o.Namespace},
 		{"log", c.Log == o.Log},
+		{"drain", c.Drain == o.Drain},
+		{"quit", c.Quit == o.Quit},
 		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL)},
 	} {
 		if !s.same {
@@ -43,7 +45,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e := *next
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
-	e.Log = c.Log
+	e.Log, e.Drain, e.Quit = c.Log, c.Drain, c.Quit
 	restart = c.NeedsRestart(next)
 	if slices.Contains(restart, "listen") {
 		e.AllowRemote = c.AllowRemote

@@ -41,6 +41,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 		func(c *config.Config) any { return c },
 		func(c *config.Config) any { return &c.Redis },
 		func(c *config.Config) any { return &c.Log },
+		func(c *config.Config) any { return &c.Drain },
 		func(c *config.Config) any { return &c.Apps[0] },
 	} {
 		for i := range reflect.ValueOf(part(sample())).Elem().NumField() {
@@ -62,7 +63,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 				*p = append(*p, "x")
 			case *[]config.App:
 				*p = (*p)[1:]
-			case *config.Redis, *config.Log: // have parts of their own
+			case *config.Redis, *config.Log, *config.Drain: // have parts of their own
 				continue
 			default:
 				t.Fatalf("no idea how to change %s", name)
@@ -79,10 +80,11 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 	next.Listen, next.OpsListen, next.Namespace = "127.0.0.1:1", ":3", "m"
 	next.Redis = config.Redis{URL: secret.New("redis://other"), Form: "single"}
 	next.AllowRemote, next.Bearer, next.BearerTokenFile = false, secret.String{}, ""
+	next.Drain.Max, next.Quit = time.Minute, true
 	next.Log.Level, next.Apps, next.Warnings = "debug", next.Apps[:1], nil
 
 	got, restart := old.Reload(next)
-	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "log", "redis"}, restart); diff != "" {
+	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "log", "drain", "quit", "redis"}, restart); diff != "" {
 		t.Errorf("restart (-want +got):\n%s", diff)
 	}
 	// The listener that others reach is still open, so its bearer stays.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"time"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
@@ -81,7 +82,21 @@ func (l *loader) general(o Overrides, f file) *Config {
 			Level:  l.pick("log.level", "--log-level", o.LogLevel, "WXTOKEN_LOG_LEVEL", f.logLevel, DefaultLogLevel),
 			Format: l.pick("log.format", "--log-format", o.LogFormat, "WXTOKEN_LOG_FORMAT", f.logFormat, DefaultLogFormat),
 		},
+		Drain: Drain{
+			Max:   l.upTo(time.Hour, l.pick("drain.max", "", "", "WXTOKEN_DRAIN", f.drainMax, DefaultDrain.String()), "drain.max"),
+			Quiet: l.upTo(time.Hour, l.pick("drain.quiet", "", "", "WXTOKEN_DRAIN_QUIET", f.drainQuiet, DefaultDrainQuiet.String()), "drain.quiet"),
+		},
+		Quit:            f.quit,
 		BearerTokenFile: f.bearerTokenFile,
+	}
+	switch l.env("WXTOKEN_QUIT") {
+	case "":
+	case "true":
+		c.Quit = true
+	case "false":
+		c.Quit = false
+	default:
+		l.mistake("WXTOKEN_QUIT", "needs true or false")
 	}
 	if !isNamespace(c.Namespace) {
 		l.mistake(l.origin["namespace"], "must be 1 to 64 letters, digits and . _ - :")
@@ -95,6 +110,16 @@ func (l *loader) general(o Overrides, f file) *Config {
 		}
 	}
 	return c
+}
+
+// upTo returns the duration that text holds, which came from where pick found key.
+func (l *loader) upTo(most time.Duration, text, key string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || d > most {
+		l.mistake(l.origin[key], "needs a duration of 0s to %s, with its unit, such as 90s", most)
+		return 0
+	}
+	return d
 }
 
 // redis finds the URL. In the file it must be free of passwords.

@@ -62,6 +62,8 @@ namespace: prod:wxtoken
 allow_remote: true
 bearer_token_file: DIR/bearer
 log: {level: debug, format: json}
+drain: {max: 25s, quiet: 5s}
+quit: true
 redis: {url: redis://redis:6379/0}
 default_app: shop
 apps:
@@ -91,7 +93,8 @@ apps:
 	want := &config.Config{
 		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken",
 		AllowRemote: true, Bearer: secret.New("0123456789abcdef"), BearerTokenFile: f.path + "/bearer",
-		Log:        config.Log{Level: "debug", Format: "json"},
+		Log:   config.Log{Level: "debug", Format: "json"},
+		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true,
 		Redis:      config.Redis{URL: secret.New("redis://redis:6379/0"), Form: config.RedisSingle},
 		DefaultApp: "wx0123456789abcdef",
 		Apps: []config.App{{
@@ -124,6 +127,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 	want := &config.Config{
 		Listen: "127.0.0.1:7200", OpsListen: ":7201", Namespace: "wxtoken",
 		Log:        config.Log{Level: "info", Format: "auto"},
+		Drain:      config.Drain{Max: 20 * time.Second, Quiet: time.Second},
 		Redis:      config.Redis{URL: secret.New("redis://:pw@redis"), Form: config.RedisSingle},
 		DefaultApp: "wx01",
 		Apps: []config.App{{
@@ -147,7 +151,9 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 		"WECHAT_API_BASE": "http://127.0.0.1:9", "REDIS_URL": "redis://:pw@redis",
 		"WXTOKEN_LISTEN": "[::1]:1", "WXTOKEN_OPS_LISTEN": "0.0.0.0:2", "WXTOKEN_NAMESPACE": "ns",
 		"WXTOKEN_LOG_LEVEL": "warn", "WXTOKEN_LOG_FORMAT": "console",
+		"WXTOKEN_DRAIN": "0s", "WXTOKEN_DRAIN_QUIET": "10s", "WXTOKEN_QUIT": "true",
 	}
+	want.Drain, want.Quit = config.Drain{Quiet: 10 * time.Second}, true
 	want.Listen, want.OpsListen, want.Namespace = "[::1]:1", "0.0.0.0:2", "ns"
 	want.Log = config.Log{Level: "warn", Format: "console"}
 	want.Apps[0].SecretFile, want.Apps[0].Endpoint, want.Apps[0].APIBase = f.path+"/shop", "token", "http://127.0.0.1:9"

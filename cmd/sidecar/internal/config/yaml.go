@@ -24,6 +24,8 @@ type file struct {
 	redisURL, redisURLFile       string
 	logLevel, logFormat          string
 	defaultApp                   string
+	drainMax, drainQuiet         string
+	quit                         bool
 	apps                         []rawApp
 
 	// broken says that keys were refused, so that one that seems to be missing may be there.
@@ -102,6 +104,10 @@ func (w walker) file(name string, n *yaml.Node) file {
 		"redis": func(n *yaml.Node, path string) {
 			w.mapping(n, path, fields{"url": w.text(&f.redisURL), "url_file": w.text(&f.redisURLFile)})
 		},
+		"drain": func(n *yaml.Node, path string) {
+			w.mapping(n, path, fields{"max": w.text(&f.drainMax), "quiet": w.text(&f.drainQuiet)})
+		},
+		"quit":        w.yesno(&f.quit),
 		"default_app": w.text(&f.defaultApp),
 		"apps": func(n *yaml.Node, path string) {
 			w.sequence(n, path, func(n *yaml.Node, path string) {

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// callers knows whether anybody is connected to a listener. A process that ends takes its
+// connections with it, so that is how a sidecar sees that the app beside it is gone: Kubernetes
+// does not tell. The zero value is ready for use.
+type callers struct {
+	mu    sync.Mutex
+	open  int
+	since time.Time // when the last one left
+}
+
+// track is for [http.Server.ConnState].
+func (c *callers) track(_ net.Conn, s http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch s {
+	case http.StateNew:
+		c.open++
+	case http.StateClosed, http.StateHijacked:
+		c.open--
+		c.since = time.Now()
+	}
+}
+
+// leave returns when nobody has been connected for quiet, counted from now at the earliest, or when
+// ctx ends. An app without kept-alive connections is not seen between its calls: quiet must be
+// longer than these are apart.
+func (c *callers) leave(ctx context.Context, quiet time.Duration) {
+	begin := time.Now()
+	for {
+		c.mu.Lock()
+		left := quiet
+		if c.open == 0 {
+			left -= min(time.Since(begin), time.Since(c.since))
+		}
+		c.mu.Unlock()
+		if left <= 0 {
+			return
+		}
+		look := time.NewTimer(min(left, 100*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			look.Stop()
+			return
+		case <-look.C:
+		}
+	}
+}

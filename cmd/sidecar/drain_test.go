@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestCallersAreGoneWhenNobodyWasConnectedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c callers
+		begin := time.Now()
+		leave := func(patience, quiet time.Duration) time.Duration {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			start := time.Now()
+			c.leave(ctx, quiet)
+			return time.Since(start)
+		}
+		if took := leave(time.Minute, time.Second); took != time.Second {
+			t.Errorf("with nobody there it took %v", took)
+		}
+		c.track(nil, http.StateNew)
+		c.track(nil, http.StateActive)
+		if took := leave(20*time.Second, time.Second); took != 20*time.Second {
+			t.Errorf("with somebody there it took %v", took)
+		}
+		go func() {
+			time.Sleep(3 * time.Second)
+			c.track(nil, http.StateNew) // the second one, before the first has gone
+			c.track(nil, http.StateClosed)
+			time.Sleep(3 * time.Second)
+			c.track(nil, http.StateHijacked)
+		}()
+		if took := leave(20*time.Second, time.Second); took != 7*time.Second {
+			t.Errorf("after the last one left at 6 s it took %v (started %v)", took, begin)
+		}
+	})
+}
+
+// program is the sidecar in this process, on an embedded Redis and a simulated WeChat.
+type program struct {
+	t              *testing.T
+	stop           context.CancelFunc // as SIGTERM
+	exit           chan int
+	values, ops    string
+	stdout, stderr syncBuffer
+}
+
+func start(t *testing.T, env map[string]string) *program {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &program{t: t, stop: cancel, exit: make(chan int, 1)}
+	go func() {
+		p.exit <- command(ctx, []string{"--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"},
+			func(name string) string { return env[name] }, &p.stdout, &p.stderr)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		http.DefaultClient.CloseIdleConnections()
+		p.wantExit()
+	})
+	for deadline := time.Now().Add(20 * time.Second); p.values == ""; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not start:\n%s", &p.stderr)
+		}
+		for line := range strings.Lines(p.stderr.String()) {
+			var started struct{ Msg, Listen, OpsListen string }
+			if json.Unmarshal([]byte(strings.ReplaceAll(line, "ops_listen", "OpsListen")), &started) == nil && started.Msg == "started" {
+				p.values, p.ops = "http://"+started.Listen, "http://"+started.OpsListen
+			}
+		}
+	}
+	return p
+}
+
+// wantExit waits for the end.
+func (p *program) wantExit() {
+	p.t.Helper()
+	select {
+	case code := <-p.exit:
+		p.exit <- code
+		if code != 0 {
+			p.t.Errorf("exit status %d, want 0\n%s", code, &p.stderr)
+		}
+	case <-time.After(20 * time.Second):
+		p.t.Error("it does not stop")
+	}
+}
+
+func (p *program) running() bool {
+	select {
+	case code := <-p.exit:
+		p.exit <- code
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *program) call(client *http.Client, method, url string) (int, http.Header) {
+	p.t.Helper()
+	r, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		p.t.Errorf("%s %s: %v", method, url, err)
+		return 0, nil
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode, answer.Header
+}
+
+const tokenPath = "/v1/apps/wx00000000000000de/token"
+
+// Kubernetes asks the containers of a pod to stop at the same moment: the app still has requests to
+// finish, and needs its token for them.
+func TestAStoppingSidecarServesUntilItsAppIsGone(t *testing.T) {
+	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1m", "WXTOKEN_DRAIN_QUIET": "1ms"})
+	app := &http.Client{Transport: &http.Transport{}}
+	defer app.CloseIdleConnections()
+	if code, _ := p.call(app, "GET", p.values+tokenPath); code != 200 {
+		t.Fatalf("got %d", code)
+	}
+	p.stop()
+	waitFor(t, "it says that it stops", func() bool { return strings.Contains(p.stderr.String(), `"stopping"`) })
+	late := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 20 {
+		for _, client := range []*http.Client{app, late} {
+			if code, _ := p.call(client, "GET", p.values+tokenPath); code != 200 {
+				t.Fatalf("while it stops: got %d", code)
+			}
+		}
+		if code, _ := p.call(late, "GET", p.ops+"/readyz"); code != 200 {
+			t.Fatalf("readiness while it stops: got %d", code)
+		}
+	}
+	if !p.running() {
+		t.Fatal("it left before its app")
+	}
+	app.CloseIdleConnections() // as the end of its process does
+	p.wantExit()
+}
+
+func TestAStoppingSidecarDoesNotWaitForEver(t *testing.T) {
+	p := start(t, map[string]string{"WXTOKEN_DRAIN": "10ms", "WXTOKEN_DRAIN_QUIET": "1h"})
+	app := &http.Client{Transport: &http.Transport{}}
+	defer app.CloseIdleConnections()
+	p.call(app, "GET", p.values+tokenPath)
+	p.stop()
+	p.wantExit()
+}
+
+func TestAJobEndsItsSidecarByQuitquitquit(t *testing.T) {
+	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1m", "WXTOKEN_DRAIN_QUIET": "1h", "WXTOKEN_QUIT": "true"})
+	if code, _ := p.call(http.DefaultClient, "GET", p.ops+"/quitquitquit"); code != 405 {
+		t.Errorf("GET: got %d, want 405: a crawler or a probe ends nothing", code)
+	}
+	if !p.running() {
+		t.Fatal("a GET ended it")
+	}
+	if code, _ := p.call(http.DefaultClient, "POST", p.ops+"/quitquitquit"); code != 200 {
+		t.Errorf("POST: got %d", code)
+	}
+	// A second one finds the door still open, or shut; it breaks nothing.
+	if r, err := http.Post(p.ops+"/quitquitquit", "", nil); err == nil {
+		_ = r.Body.Close()
+	}
+	p.wantExit()
+}
+
+func TestQuitquitquitIsOffUnlessPermitted(t *testing.T) {
+	p := start(t, nil)
+	if code, _ := p.call(http.DefaultClient, "POST", p.ops+"/quitquitquit"); code != 404 {
+		t.Errorf("got %d, want 404", code)
+	}
+	if !p.running() {
+		t.Error("it stopped")
+	}
+}
+
+// The listeners answer before there is any token: the app gets a status to wait on, not a refused
+// connection; and the start-up probe holds the app back.
+func TestServingStartsBeforeThereIsAToken(t *testing.T) {
+	release := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))
+	defer slow.Close()
+	defer close(release)
+	p := start(t, map[string]string{"WECHAT_APPID": "wx00000000000000de", "WECHAT_SECRET": "s", "WECHAT_API_BASE": slow.URL})
+	if code, _ := p.call(http.DefaultClient, "GET", p.ops+"/startupz"); code != 503 {
+		t.Errorf("startupz: got %d, want 503", code)
+	}
+	if code, _ := p.call(http.DefaultClient, "GET", p.ops+"/healthz"); code != 200 {
+		t.Errorf("healthz: got %d, want 200: a restart brings no token", code)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", p.values+tokenPath, bytes.NewReader(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != 503 || answer.Header.Get("Retry-After") == "" {
+		t.Errorf("the token: got %s with Retry-After %q, want 503 and when to come back", answer.Status, answer.Header.Get("Retry-After"))
+	}
+}
+
+func waitFor(t *testing.T, awaited string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", awaited)
+		}
+	}
+}
