@@ -21,10 +21,11 @@ var imports = map[string][]string{
 	"pkg/wechat":                    {"pkg/secret"},
 	"pkg/wechat/wechattest":         {},
 	"cmd/sidecar/internal/config":   {"pkg/secret"},
+	"cmd/sidecar/internal/trace":    {"pkg/secret", "pkg/tokencache"},
 	"cmd/sidecar/internal/source":   {"cmd/sidecar/internal/config", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/api":      {"pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/proxy":    {"pkg/secret", "pkg/tokencache", "pkg/wechat"},
-	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/config", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "pkg/secret", "pkg/tokencache", "pkg/wechat", "pkg/wechat/wechattest"},
+	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/config", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "cmd/sidecar/internal/trace", "pkg/secret", "pkg/tokencache", "pkg/wechat", "pkg/wechat/wechattest"},
 	"integration":                   {},
 }
 

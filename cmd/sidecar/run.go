@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +15,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/trace"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -39,9 +41,18 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := api.NewMetrics(registry)
 	logEvent := api.LogEvents(log)
+	tracer, err := trace.New(buildVersion(), func(err error) { log.Debug("traces", zap.Error(err)) })
+	if err != nil {
+		log.Warn("no traces are sent", zap.Error(err)) // and the pod starts all the same
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = tracer.Close(last) // it has told failed
+	}()
 	cache := tokencache.New(rdb, tokencache.Options{
 		Namespace: cfg.Namespace,
-		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e) },
+		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
 	})
 
 	registry.MustRegister(api.NewCollector(cache.Status))
@@ -99,7 +110,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	log.Info("started", zap.String("version", buildVersion()), zap.Stringer("listen", values.Addr()),
 		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
 	var apps callers
-	g.Go(func() error { return serve(serving, values, valueFace, apps.track) })
+	g.Go(func() error { return serve(serving, values, tracer.Handler(valueFace), apps.track) })
 	g.Go(func() error { return serve(serving, ops, opsFace, nil) })
 	g.Go(func() error { return cache.Run(serving) })
 	g.Go(func() error { watch(serving, cfg, load, apply, metrics, log); return nil })

@@ -1,0 +1,123 @@
+// Package trace sends OpenTelemetry traces, if the standard OTEL_* variables ask for them: a span for
+// each call of the value listener, in the caller's trace, and one for each refresh, in a trace of its
+// own, because a refresh belongs to all callers who wait for it and to none.
+//
+// A span says which app and credential, why, and how it ended. It holds no secret, no value and no
+// query. The package reads no configuration file, and decides nothing.
+package trace
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// Tracer makes the spans. A nil one makes none, and costs nothing. Safe for concurrent use.
+type Tracer struct {
+	provider *sdk.TracerProvider
+	tracer   trace.Tracer
+}
+
+// New returns the Tracer that the environment asks for: nil, unless OTEL_TRACES_EXPORTER is otlp, or an
+// OTLP endpoint is named and OTEL_TRACES_EXPORTER is not none; or if OTEL_SDK_DISABLED is true. failed is
+// told of spans that could not be sent. The error says which variable asks for what cannot be done.
+//
+// OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT, each also with TRACES_ after OTLP_, say where the
+// spans go; OTEL_SERVICE_NAME (default wxtoken) and OTEL_RESOURCE_ATTRIBUTES whose they are;
+// OTEL_TRACES_SAMPLER and OTEL_BSP_* are as the SDK has them. The protocol is http/json, because the
+// others would bring gRPC into every pod.
+func New(version string, failed func(error)) (*Tracer, error) {
+	to, err := exporterOf(os.Getenv) // as the SDK, which takes no other environment
+	if to == nil || err != nil {
+		return nil, err
+	}
+	name := os.Getenv("OTEL_SERVICE_NAME")
+	if name == "" {
+		name = "wxtoken"
+	}
+	// What the environment says of the service goes over what is known here.
+	res, err := resource.New(context.Background(),
+		resource.WithAttributes(attribute.String("service.version", version)), resource.WithFromEnv(),
+		resource.WithAttributes(attribute.String("service.name", name)))
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(failed)) // the SDK has no other way to say it
+	p := sdk.NewTracerProvider(sdk.WithBatcher(to), sdk.WithResource(res))
+	return &Tracer{provider: p, tracer: p.Tracer("github.com/wxtoken/sidecar")}, nil
+}
+
+// Close sends what is left, until ctx ends.
+func (t *Tracer) Close(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
+	return t.provider.Shutdown(ctx)
+}
+
+// Observe makes the span of a refresh, or of a report, that has ended. It is for [tokencache.Options].
+func (t *Tracer) Observe(e tokencache.Event) {
+	if t == nil || e.Reason == "" {
+		return
+	}
+	end := time.Now()
+	_, span := t.tracer.Start(context.Background(), "refresh", trace.WithTimestamp(end.Add(-e.Took)), trace.WithAttributes(
+		attribute.String("wxtoken.app", e.Key.App), attribute.String("wxtoken.kind", e.Key.Kind),
+		attribute.String("wxtoken.reason", string(e.Reason)), attribute.String("wxtoken.result", string(e.Result)),
+		attribute.Int64("wxtoken.version", e.Version)))
+	if e.Err != nil {
+		span.SetStatus(codes.Error, e.Err.Error())
+	}
+	span.End(trace.WithTimestamp(end))
+}
+
+// Handler returns h with a span around each call, whose parent is the caller's, by W3C's traceparent.
+func (t *Tracer) Handler(h http.Handler) http.Handler {
+	if t == nil {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		route := routeOf(r.URL.Path)
+		method := methodOf(r.Method)
+		ctx, span := t.tracer.Start(ctx, method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+			attribute.String("http.request.method", method), attribute.String("http.route", route)))
+		answer := &answer{ResponseWriter: w, status: http.StatusOK}
+		defer func() {
+			span.SetAttributes(attribute.Int("http.response.status_code", answer.status))
+			if answer.status >= http.StatusInternalServerError {
+				span.SetStatus(codes.Error, "")
+			}
+			span.End()
+		}()
+		h.ServeHTTP(answer, r.WithContext(ctx))
+	})
+}
+
+// answer remembers the status.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) WriteHeader(status int) {
+	if status >= http.StatusOK { // the others are on the way to one
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController], by which answers are streamed.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
