@@ -3,20 +3,20 @@
 //
 //	sidecar [serve] [flags]
 //
-// Exit status: 0 after a signal, 1 if it cannot run, 2 for wrong flags or a wrong configuration.
+// Other commands ask a running one, or look for what is wrong: see sidecar help.
+//
+// Exit status: 0 if it did what it was asked to (serve: after a signal), 1 if it could not, 2 for wrong
+// flags or, of serve, a wrong configuration.
 package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
@@ -28,78 +28,75 @@ func main() {
 	os.Exit(command(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-const usage = `sidecar keeps WeChat access tokens for the apps of a pod.
+// The exit status of every command.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
 
-usage: sidecar [serve] [flags]
+// subcommand is what sidecar can be told to do.
+type subcommand struct {
+	name    string
+	summary string // one line, for the list
+	usage   string // what follows "sidecar"
+	about   string // what it does, with examples and its exit status
+	run     func(ctx context.Context, c *invocation) int
+}
 
-One app needs no file, only the environment:
-  WECHAT_APPID, WECHAT_SECRET (or WECHAT_SECRET_FILE), REDIS_URL
-Without a WeChat account and without a Redis, try: sidecar --dev
+func subcommands() []subcommand {
+	return []subcommand{
+		{"serve", "keep the tokens and hand them out; the command if none is named", serveUsage, serveAbout, runServe},
+		{"wait", "wait until a running sidecar hands out tokens, then perhaps start a program", waitUsage, waitAbout, runWait},
+		{"get", "print a token or a ticket of a running sidecar", getUsage, getAbout, runGet},
+		{"status", "show what a running sidecar keeps, without values", statusUsage, statusAbout, runStatus},
+		{"healthcheck", "ask whether a running sidecar serves, for probes", healthUsage, healthAbout, runHealthcheck},
+		{"doctor", "look for what is wrong with the configuration, Redis and WeChat", doctorUsage, doctorAbout, runDoctor},
+		{"version", "print the version", versionUsage, versionAbout, runVersion},
+		{"help", "print this, or the help of a command", helpUsage, helpAbout, runHelp},
+	}
+}
 
-flags, over the environment, over the file:
-`
+func findSubcommand(name string) (subcommand, bool) {
+	for _, s := range subcommands() {
+		if s.name == name {
+			return s, true
+		}
+	}
+	return subcommand{}, false
+}
 
 // command runs the program and returns its exit status.
 func command(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	var o config.Overrides
-	flags := flag.NewFlagSet("sidecar", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
-	flags.StringVar(&o.Config, "config", "", "YAML `file` with many apps (WXTOKEN_CONFIG)")
-	flags.StringVar(&o.Listen, "listen", "", "`address` that hands out values: a loopback host:port or unix:/path (WXTOKEN_LISTEN, default "+config.DefaultListen+")")
-	flags.StringVar(&o.OpsListen, "ops-listen", "", "`address` of health and metrics (WXTOKEN_OPS_LISTEN, default "+config.DefaultOpsListen+")")
-	flags.StringVar(&o.Namespace, "namespace", "", "first `part` of every Redis key (WXTOKEN_NAMESPACE, default "+config.DefaultNamespace+")")
-	flags.StringVar(&o.RedisURL, "redis-url", "", "`URL` of Redis, without a password: the environment hides that better (REDIS_URL)")
-	flags.StringVar(&o.LogLevel, "log-level", "", "debug, info, warn or error (WXTOKEN_LOG_LEVEL, default "+config.DefaultLogLevel+")")
-	flags.StringVar(&o.LogFormat, "log-format", "", "json, console or auto (WXTOKEN_LOG_FORMAT, default "+config.DefaultLogFormat+")")
-	devMode := flags.Bool("dev", false, "embed a Redis, and simulate WeChat, where none is configured")
-	showVersion := flags.Bool("version", false, "print the version and exit")
-
-	if len(args) > 0 && args[0] == "serve" {
-		args = args[1:]
-	}
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return 2 // flag has said what is wrong
-	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "sidecar: unknown command %q; see sidecar --help\n", flags.Arg(0))
-		return 2
-	case *showVersion:
-		fmt.Fprintln(stdout, "sidecar", buildVersion())
-		return 0
-	}
-
-	d := &dev{}
-	if *devMode {
-		var err error
-		if d, err = startDev(o, getenv); err != nil {
-			fmt.Fprintf(stderr, "sidecar: %v\n", err)
-			return 1
-		}
-		defer d.stop()
-	}
-	load := func() (*config.Config, error) { return config.Load(o, d.getenv(getenv)) }
-	cfg, err := load()
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 2
-	}
-	log := newLogger(cfg.Log, stderr)
-	redis.SetLogger(redisLog{log.Named("redis").Sugar()})
-
-	up := func(values, ops string) {
-		if *devMode {
-			_ = d.greet(stdout, cfg, values, ops) // nobody reads it: nothing is lost
+	c := &invocation{getenv: getenv, stdout: stdout, stderr: stderr}
+	name := "serve"
+	if len(args) > 0 {
+		switch first := args[0]; {
+		case isHelp(first):
+			printHelp(stdout)
+			return exitDone
+		case !strings.HasPrefix(first, "-"):
+			name, args = first, args[1:]
 		}
 	}
-	if err := run(ctx, cfg, load, log, up); err != nil {
-		fmt.Fprintf(stderr, "sidecar: %v\n", err)
-		return 1
+	s, ok := findSubcommand(name)
+	if !ok {
+		return c.unknown(name)
 	}
-	return 0
+	c.name, c.usage, c.about, c.args = s.name, s.usage, s.about, args
+	return s.run(ctx, c)
+}
+
+// unknown refuses a command that does not exist.
+func (c *invocation) unknown(name string) int {
+	var names []string
+	for _, s := range subcommands() {
+		names = append(names, s.name)
+	}
+	hint := ""
+	if near := config.Nearest(name, names); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	fmt.Fprintf(c.stderr, "sidecar: unknown command %q%s\nsee: sidecar help\n", name, hint)
+	return exitUsage
 }

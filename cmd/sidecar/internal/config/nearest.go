@@ -2,8 +2,8 @@ package config
 
 import "strings"
 
-// nearest returns the known key that word was probably meant to be, or "".
-func nearest(word string, known []string) string {
+// Nearest returns the known word that word was probably meant to be, or "" if none is near.
+func Nearest(word string, known []string) string {
 	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
 	best, least := "", max(1, len(word)/3)+1
 	for _, k := range known {

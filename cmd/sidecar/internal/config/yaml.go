@@ -193,7 +193,7 @@ func (w walker) unknown(key *yaml.Node, path string, known fields) {
 		return
 	}
 	hint := ""
-	if near := nearest(key.Value, slices.Sorted(maps.Keys(known))); near != "" {
+	if near := Nearest(key.Value, slices.Sorted(maps.Keys(known))); near != "" {
 		hint = fmt.Sprintf("; did you mean %q?", near)
 	}
 	w.mistake(join(path, key.Value), "unknown key (line %d)%s", key.Line, hint)

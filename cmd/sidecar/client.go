@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+// maxReply bounds an answer of a sidecar, in bytes.
+const maxReply = 4 << 20
+
+// client calls a sidecar that runs on this host.
+type client struct{ at config.Listeners }
+
+// reply is an answer of a sidecar, whatever it says.
+type reply struct {
+	status int
+	body   []byte
+}
+
+// values calls the listener that hands out values.
+func (c client) values(ctx context.Context, path string) (reply, error) {
+	header := http.Header{"Accept": {"application/json"}}
+	if !c.at.Bearer.Empty() {
+		header.Set("Authorization", "Bearer "+c.at.Bearer.Reveal())
+	}
+	return c.call(ctx, c.at.Listen, path, header, "--listen, WXTOKEN_LISTEN")
+}
+
+// ops calls the operations listener.
+func (c client) ops(ctx context.Context, path string) (reply, error) {
+	return c.call(ctx, c.at.OpsListen, path, http.Header{"Accept": {"application/json"}}, "--ops-listen, WXTOKEN_OPS_LISTEN")
+}
+
+// call asks once. named says how the address is configured. Its errors say what to do.
+func (c client) call(ctx context.Context, address, path string, header http.Header, named string) (reply, error) {
+	network, dialled := dialAddress(address)
+	// No proxy of the environment, which the default transport has, and no connection to keep.
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, dialled)
+	}}
+	host := dialled
+	if network == "unix" {
+		host = "localhost"
+	}
+	target := url.URL{Scheme: "http", Host: host, Path: path}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return reply{}, c.unreached(address, named, errors.New("it is no address"))
+	}
+	request.Header = header
+	answer, err := transport.RoundTrip(request) // a redirect is followed by nobody
+	if err != nil {
+		return reply{}, c.unreached(address, named, err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxReply))
+	if err != nil {
+		return reply{}, c.unreached(address, named, err)
+	}
+	return reply{answer.StatusCode, body}, nil
+}
+
+// dialAddress returns how to reach a listen address from this host.
+func dialAddress(address string) (network, dialled string) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return "unix", path
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "tcp", address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "tcp", net.JoinHostPort(host, port)
+}
+
+// unreached says why nobody answered at an address, and what in the configuration may be the cause.
+func (c client) unreached(address, named string, err error) error {
+	why := "no answer: " + plain(err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		why = "no sidecar listens there"
+	case errors.Is(err, fs.ErrPermission):
+		why = "this user may not use the socket"
+	case errors.Is(err, context.DeadlineExceeded):
+		why = "no answer in time"
+	}
+	text := fmt.Sprintf("%s: %s (another address? %s)", address, why, named)
+	for _, d := range c.at.Doubts {
+		text += "\n  also wrong: " + d
+	}
+	return errors.New(text)
+}
+
+// plain returns the innermost text of an error of package net, without the addresses.
+func plain(err error) string {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+// refusal says in words why an answer is not what was asked for.
+func (r reply) refusal() error {
+	var p struct {
+		Title, Detail string
+		Errcode       int
+		RetryAfter    int64 `json:"retry_after"`
+	}
+	if json.Unmarshal(r.body, &p) != nil || p.Title == "" {
+		if text := strings.TrimSpace(string(r.body)); r.status == http.StatusServiceUnavailable && len(text) < 300 {
+			return errors.New(text) // of a probe
+		}
+		return fmt.Errorf("HTTP status %d: is this a sidecar?", r.status)
+	}
+	text := p.Title + ": " + p.Detail
+	if p.Errcode != 0 {
+		text = fmt.Sprintf("%s (errcode %d)", text, p.Errcode)
+	}
+	if p.RetryAfter > 0 {
+		text = fmt.Sprintf("%s; come back in %v", text, time.Duration(p.RetryAfter)*time.Second)
+	}
+	return errors.New(text)
+}
+
+// sidecarStatus is the part of /status that is read here. Whatever else it says is left alone.
+type sidecarStatus struct {
+	Started bool   `json:"started"`
+	Missing string `json:"missing"`
+	Version string `json:"version"`
+	Uptime  int64  `json:"uptime"` // all durations in seconds
+	Apps    []struct {
+		ID          string `json:"id"`
+		Alias       string `json:"alias"`
+		Credentials []struct {
+			Kind             string `json:"kind"`
+			State            string `json:"state"`
+			Version          int64  `json:"version"`
+			ExpiresIn        int64  `json:"expires_in"`
+			RenewIn          int64  `json:"renew_in"`
+			InDoubt          bool   `json:"in_doubt"`
+			Rejected         bool   `json:"rejected"`
+			ForeignRefresher bool   `json:"foreign_refresher"`
+			Backoff          int64  `json:"backoff"`
+			Error            string `json:"error"`
+		} `json:"credentials"`
+	} `json:"apps"`
+}
+
+// status asks what a sidecar keeps. It returns the answer as it came, too.
+func (c client) status(ctx context.Context) (sidecarStatus, []byte, error) {
+	var s sidecarStatus
+	r, err := c.ops(ctx, "/status")
+	if err != nil {
+		return s, nil, err
+	}
+	if r.status != http.StatusOK {
+		return s, nil, r.refusal()
+	}
+	if err := json.Unmarshal(r.body, &s); err != nil {
+		return s, nil, fmt.Errorf("%s: the answer is no status: is this a sidecar?", c.at.OpsListen)
+	}
+	return s, r.body, nil
+}
+
+// names returns what its apps can be asked for by.
+func (s sidecarStatus) names() []string {
+	var names []string
+	for _, app := range s.Apps {
+		if app.Alias != "" {
+			names = append(names, app.Alias)
+		} else {
+			names = append(names, app.ID)
+		}
+	}
+	return names
+}

@@ -1,0 +1,51 @@
+-- Which commands may this user not run? Looked up where Redis can say so without running them (7.0),
+-- with the keys of a credential; else ('do') by running them, with keys that are nobody's.
+local value, meta, lock, backoff, journal = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local channel, mode = ARGV[1], ARGV[2]
+
+if mode == 'look' and not redis.acl_check_cmd then return 'do' end
+
+local missing, seen = {}, {}
+
+local function may(...)
+  if mode == 'look' then return redis.acl_check_cmd(...) end
+  local reply = redis.pcall(...)
+  return not (type(reply) == 'table' and reply.err and string.find(reply.err, 'NOPERM'))
+end
+
+local function need(name, ...)
+  if not may(name, ...) and not seen[name] then
+    seen[name] = true
+    table.insert(missing, name)
+  end
+end
+
+need('set', value, 'x', 'PX', '10000')
+need('get', value)
+need('getrange', value, '0', '-1')
+need('pttl', value)
+need('pexpire', value, '10000')
+need('time')
+need('pexpireat', value, '1')
+need('del', value)
+need('set', lock, 'x', 'PX', '10000', 'NX')
+need('del', lock)
+need('hset', meta, 'f', '1')
+need('hget', meta, 'f')
+need('hincrby', meta, 'f', '1')
+need('hdel', meta, 'f')
+need('hset', backoff, 'f', '1')
+need('pexpire', backoff, '10000')
+need('del', backoff)
+need('xadd', journal, 'MAXLEN', '~', '1', '*', 'f', 'v')
+need('pexpire', journal, '10000')
+need('publish', channel, '{}') -- no event: who hears it ignores it
+if mode == 'look' then
+  need('subscribe', channel)
+  need('unsubscribe', channel)
+  need('ping')
+  need('evalsha', '0', '1', value)
+else
+  redis.pcall('del', journal)
+end
+return missing

@@ -1,0 +1,124 @@
+// Package doctor looks for what keeps a sidecar from working, and says in words what to mend: the
+// configuration, its secret files, the way to Redis and what it permits, the way to WeChat and what it
+// says to the credentials.
+//
+// It disturbs nothing that runs. It reads no key of the sidecar but that of a token, writes only keys
+// of its own, for seconds, and asks WeChat only what cannot end anybody's token; see [Options.Fetch]
+// for the one exception. It prints no secret and no value of a credential.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// State is how a check ended.
+type State string
+
+// The states. Warn leaves a sidecar working, perhaps not always; Fail does not.
+const (
+	OK      State = "ok"
+	Warn    State = "warn"
+	Fail    State = "fail"
+	Skipped State = "skipped" // it could not be looked at, or not without harm
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	Check string `json:"check"`
+	State State  `json:"state"`
+	Text  string `json:"text"`           // what was found, on one line
+	Mend  string `json:"mend,omitempty"` // what to do about it
+}
+
+// Options are what [Examine] needs.
+type Options struct {
+	// Load returns the configuration, or every mistake in it.
+	Load func() (*config.Config, error)
+	// Connect returns a client as the sidecar would use it. It does no I/O.
+	Connect func(config.Redis) (redis.UniversalClient, error)
+	// Fetch permits to try the secret of an app where that ends the app's present token, if there is
+	// one: on the endpoint token, and on WeCom. It is not done while a token stands in Redis.
+	Fetch bool
+}
+
+// patience bounds each question to Redis, to a name service or to a peer that is dialled; WeChat gets
+// what its client gives it.
+const patience = 3 * time.Second
+
+// Examine makes every check that makes sense, in order, and hands each finding to report at once.
+func Examine(ctx context.Context, o Options, report func(Finding)) {
+	e := &examination{opts: o, report: report}
+	cfg, ok := e.config()
+	if !ok {
+		e.skipped("redis, wechat", "not looked at: that needs a valid configuration")
+		return
+	}
+	e.cfg = cfg
+	e.secrets = append(e.secrets, cfg.Bearer, cfg.Redis.URL)
+	for _, app := range cfg.Apps {
+		e.secrets = append(e.secrets, app.Secret)
+	}
+	e.secretFiles()
+	e.redis(ctx)
+	e.wechat(ctx)
+	if e.rdb != nil {
+		_ = e.rdb.Close() // nothing is waiting for it
+	}
+}
+
+// examination is one run of all checks.
+type examination struct {
+	opts    Options
+	report  func(Finding)
+	cfg     *config.Config
+	secrets []secret.String // that no finding may hold
+
+	rdb      redis.UniversalClient // nil unless Redis answers
+	username string                // of Redis
+}
+
+func (e *examination) ok(check, text string) { e.found(Finding{check, OK, text, ""}) }
+
+func (e *examination) skipped(check, text string) { e.found(Finding{check, Skipped, text, ""}) }
+
+func (e *examination) warn(check, text, mend string) { e.found(Finding{check, Warn, text, mend}) }
+
+func (e *examination) fail(check, text, mend string) { e.found(Finding{check, Fail, text, mend}) }
+
+// found passes a finding on. What peers say may hold what was sent to them.
+func (e *examination) found(f Finding) {
+	f.Text, f.Mend = secret.Scrub(f.Text, e.secrets...), secret.Scrub(f.Mend, e.secrets...)
+	e.report(f)
+}
+
+// config reports every mistake, or the warnings.
+func (e *examination) config() (*config.Config, bool) {
+	const check = "config"
+	cfg, err := e.opts.Load()
+	if mistakes, ok := errors.AsType[*config.Errors](err); ok {
+		for _, m := range mistakes.Mistakes {
+			e.fail(check, m.Path, m.Text)
+		}
+		return nil, false
+	}
+	if err != nil {
+		e.fail(check, err.Error(), "")
+		return nil, false
+	}
+	for _, w := range cfg.Warnings {
+		e.warn(check, w, "")
+	}
+	text := "valid: 1 app"
+	if n := len(cfg.Apps); n != 1 {
+		text = "valid: " + count(n, "app")
+	}
+	e.ok(check, text+", namespace "+cfg.Namespace+", values at "+cfg.Listen+", operations at "+cfg.OpsListen)
+	return cfg, true
+}

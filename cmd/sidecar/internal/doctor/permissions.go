@@ -1,0 +1,113 @@
+package doctor
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+)
+
+//go:embed acl.lua
+var aclLua string
+
+// permissions finds out what the user may not do, with the keys of every app: a key that a script
+// declares is checked, whatever the script does with it, and this one looks permissions up.
+func (e *examination) permissions(ctx context.Context) {
+	const check = "redis permissions"
+	channel := e.cfg.Namespace + ":events"
+	var missing []string
+	for _, app := range e.cfg.Apps {
+		found, err := e.missing(ctx, app, channel)
+		text := oneLine(fmt.Sprint(err))
+		switch {
+		case err == nil:
+			missing = append(missing, found...)
+		case redis.IsPermissionError(err) && strings.Contains(text, "key"):
+			e.fail(check, fmt.Sprintf("user %s may not read and write the keys of app %s, such as %s", e.username, app.CredentialID(), e.valueKey(app)),
+				"ACL SETUSER "+e.username+" ~"+e.cfg.Namespace+":*")
+			return
+		case redis.IsPermissionError(err):
+			missing = append(missing, "eval", "evalsha")
+		default:
+			e.fail(check, "a script cannot be run: "+text, "look at Redis' log")
+			return
+		}
+	}
+	mayHear, noChannel := e.mayHear(ctx, channel)
+	if !mayHear && !noChannel {
+		missing = append(missing, "subscribe")
+	}
+	slices.Sort(missing)
+	missing = slices.Compact(missing)
+	if noChannel {
+		// A channel that is not permitted takes the commands with it.
+		missing = slices.DeleteFunc(missing, func(name string) bool { return strings.Contains(name, "subscribe") || name == "publish" })
+		e.fail(check, "user "+e.username+" may not use the channel "+channel+", on which replicas tell each other of new tokens",
+			"ACL SETUSER "+e.username+" &"+channel)
+	}
+	if len(missing) > 0 {
+		e.fail(check, "user "+e.username+" may not use "+strings.Join(missing, ", "),
+			"ACL SETUSER "+e.username+" +"+strings.Join(missing, " +"))
+	}
+	if !noChannel && len(missing) == 0 {
+		e.ok(check, "user "+e.username+" may do all that the sidecar does")
+	}
+}
+
+// missing returns the commands that are not permitted.
+func (e *examination) missing(ctx context.Context, app config.App, channel string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	reply, err := e.rdb.Eval(ctx, aclLua, e.keys(app, e.valueKey(app)), channel, "look").Result()
+	if err == nil && reply == "do" {
+		reply, err = e.rdb.Eval(ctx, aclLua, e.keys(app, e.scratch(app)), channel, "do").Result()
+	}
+	if err != nil {
+		return nil, err
+	}
+	names, _ := reply.([]any)
+	missing := make([]string, len(names))
+	for i, n := range names {
+		missing[i] = fmt.Sprint(n)
+	}
+	return missing, nil
+}
+
+// mayHear reports whether the channel can be subscribed to, and if not, whether that is for the channel.
+func (e *examination) mayHear(ctx context.Context, channel string) (ok, noChannel bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	sub := e.rdb.Subscribe(ctx, channel)
+	defer sub.Close()
+	_, err := sub.ReceiveTimeout(ctx, patience)
+	if err == nil {
+		return true, false
+	}
+	return false, strings.Contains(err.Error(), "access") && strings.Contains(err.Error(), "channel")
+}
+
+// valueKey is the public key of an app's access token.
+func (e *examination) valueKey(app config.App) string {
+	return e.cfg.Namespace + ":{" + app.CredentialID() + "}:" + source.AccessToken
+}
+
+// keys are those that the sidecar uses with a value under key.
+func (e *examination) keys(app config.App, key string) []string {
+	journal := e.cfg.Namespace + ":{" + app.CredentialID() + "}:journal"
+	if key != e.valueKey(app) {
+		journal = key + ":journal"
+	}
+	return []string{key, key + ":meta", key + ":lock", key + ":backoff", journal}
+}
+
+// scratch is a key that is nobody's, in the slot of an app.
+func (e *examination) scratch(app config.App) string {
+	return e.cfg.Namespace + ":{" + app.CredentialID() + "}:doctor-" + rand.Text()[:8]
+}

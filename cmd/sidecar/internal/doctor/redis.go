@@ -1,0 +1,203 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+const redisNamed = "REDIS_URL (or redis.url, redis.url_file)"
+
+// redis looks at the way to Redis, and then at Redis.
+func (e *examination) redis(ctx context.Context) {
+	rdb, err := e.opts.Connect(e.cfg.Redis)
+	if err != nil {
+		e.fail("redis", err.Error(), "correct "+redisNamed)
+		return
+	}
+	targets := e.redisTargets(rdb)
+	if !e.reachAny(ctx, targets) || !e.login(ctx, rdb) {
+		_ = rdb.Close()
+		e.skipped("redis", "the rest was not looked at: Redis cannot be asked")
+		return
+	}
+	e.rdb = rdb
+	nodes := e.nodes(ctx)
+	e.servers(ctx, nodes)
+	e.permissions(ctx)
+	e.writes(ctx)
+	e.clock(ctx)
+	e.memory(ctx, nodes)
+}
+
+// redisTargets returns whom the client dials first, and notes the credentials that it sends.
+func (e *examination) redisTargets(rdb redis.UniversalClient) []target {
+	var network string
+	var addresses []string
+	var tlsConfig *tls.Config
+	switch c := rdb.(type) {
+	case *redis.ClusterClient:
+		o := c.Options()
+		network, addresses, tlsConfig = "tcp", o.Addrs, o.TLSConfig
+		e.credentials(o.Username, o.Password)
+	case *redis.Client:
+		o := c.Options()
+		network, addresses, tlsConfig = o.Network, []string{o.Addr}, o.TLSConfig
+		e.credentials(o.Username, o.Password)
+	}
+	if e.cfg.Redis.Form == config.RedisSentinel {
+		if o, err := redis.ParseFailoverURL(e.cfg.Redis.URL.Reveal()); err == nil {
+			network, addresses = "tcp", o.SentinelAddrs
+			e.secrets = append(e.secrets, secret.New(o.SentinelPassword))
+		}
+	}
+	targets := make([]target, len(addresses))
+	for i, a := range addresses {
+		targets[i] = target{who: "Redis", network: network, address: a, tls: tlsConfig, named: redisNamed,
+			plain: "write redis:// for rediss:// in " + redisNamed + ", or make Redis speak TLS"}
+	}
+	return targets
+}
+
+func (e *examination) credentials(username, password string) {
+	e.secrets = append(e.secrets, secret.New(password))
+	if e.username = username; username == "" {
+		e.username = "default"
+	}
+}
+
+// reachAny reports whether one of several can be reached; then what is wrong with the others is no more
+// than a warning.
+func (e *examination) reachAny(ctx context.Context, targets []target) bool {
+	var findings []Finding
+	report := e.report
+	e.report = func(f Finding) { findings = append(findings, f) }
+	reached := false
+	for _, t := range targets {
+		if conn := e.reach(ctx, "redis", t); conn != nil {
+			reached = e.speaksRedis(conn, t) || reached
+			_ = conn.Close()
+		}
+	}
+	e.report = report
+	for _, f := range findings {
+		if f.State == Fail && reached {
+			f.State = Warn
+		}
+		report(f)
+	}
+	return reached
+}
+
+// speaksRedis says PING as a person would, and looks who answers.
+func (e *examination) speaksRedis(conn net.Conn, t target) bool {
+	const check = "redis connection"
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, err := conn.Write([]byte("PING\r\n"))
+	line := make([]byte, 256)
+	n := 0
+	if err == nil {
+		n, err = conn.Read(line)
+	}
+	answer := oneLine(strings.ToValidUTF8(string(line[:n]), "?"))
+	switch {
+	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err):
+		e.fail("redis TLS", t.address+" does not answer without TLS", "write rediss:// for redis:// in "+redisNamed)
+	case n == 0 && t.tls != nil && strings.Contains(fmt.Sprint(err), "certificate"):
+		e.fail("redis TLS", t.address+" demands a certificate of its clients", "set tls-auth-clients no (or optional) in Redis: the sidecar has none, but user and password")
+	case n == 0:
+		e.fail(check, t.address+" accepts connections but does not answer", "is this Redis? Look at its log, and correct "+redisNamed)
+	case strings.HasPrefix(answer, "-DENIED"):
+		e.fail(check, t.address+" is in protected mode, which lets only its own host in", "give Redis a password (requirepass, or ACL users) and the URL the same, or set protected-mode no")
+	case strings.HasPrefix(answer, "-ERR max number of clients"):
+		e.fail(check, t.address+" has as many clients as it takes", "raise maxclients in Redis")
+	case line[0] != '+' && line[0] != '-':
+		e.fail(check, t.address+" answers, but is no Redis", "correct "+redisNamed)
+	default:
+		return true
+	}
+	return false
+}
+
+func isTimeout(err error) bool {
+	n, ok := errors.AsType[net.Error](err)
+	return ok && n.Timeout()
+}
+
+// login asks the first question that needs user and password.
+func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool {
+	const check = "redis login"
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	asked := time.Now()
+	err := rdb.Ping(ctx).Err()
+	took := time.Since(asked)
+	text := oneLine(fmt.Sprint(err))
+	switch {
+	case err == nil, redis.IsPermissionError(err) && strings.Contains(text, "ping"):
+		e.ok(check, fmt.Sprintf("user %s is let in, the answer took %v", e.username, took.Round(100*time.Microsecond)))
+		return true
+	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
+		e.fail(check, "Redis refuses user "+e.username+" with this password (WRONGPASS)",
+			"correct both in "+redisNamed+": redis://user:password@host, each percent-encoded; a user that is left out is default")
+	case strings.Contains(text, "NOAUTH"):
+		e.fail(check, "Redis demands a password, and the URL has none (NOAUTH)", "put user and password into "+redisNamed+": redis://user:password@host")
+	case strings.Contains(text, "without any password configured"):
+		e.fail(check, "the URL has a password, and Redis wants none", "take it out of "+redisNamed+", or set one in Redis")
+	case strings.Contains(text, "DB index is out of range"):
+		e.fail(check, "Redis has no database of this number", "correct the number at the end of "+redisNamed+", for example to /0")
+	case redis.IsPermissionError(err) && strings.Contains(text, "select"):
+		e.fail(check, "user "+e.username+" may not choose a database: "+text, "use database 0, or ACL SETUSER "+e.username+" +select")
+	case strings.Contains(text, "cluster support disabled"):
+		e.fail(check, "this Redis is no cluster", "take the option addr out of "+redisNamed)
+	case strings.Contains(text, "LOADING"):
+		e.fail(check, "Redis is still loading its data", "wait, and try again")
+	case e.cfg.Redis.Form == config.RedisSentinel:
+		e.fail(check, "the Sentinels know no reachable master: "+text, "correct master_name in "+redisNamed+" (SENTINEL MASTERS lists the names), and let this pod reach the master, too")
+	default:
+		e.fail(check, text, "look at Redis' log")
+	}
+	return false
+}
+
+// node is one server of Redis that takes writes.
+type node struct {
+	*redis.Client
+	address string
+}
+
+// nodes returns the masters.
+func (e *examination) nodes(ctx context.Context) []node {
+	switch c := e.rdb.(type) {
+	case *redis.ClusterClient:
+		var mu sync.Mutex
+		var all []node
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		err := c.ForEachMaster(ctx, func(_ context.Context, m *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, node{m, m.Options().Addr})
+			return nil
+		})
+		if err != nil {
+			e.fail("redis cluster", "the nodes cannot be listed: "+oneLine(err.Error()), "ACL SETUSER "+e.username+" +cluster")
+		}
+		slices.SortFunc(all, func(a, b node) int { return strings.Compare(a.address, b.address) })
+		return all
+	case *redis.Client:
+		return []node{{c, c.Options().Addr}}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+// servers looks at what each server says of itself to whoever may log in: HELLO needs no permission.
+func (e *examination) servers(ctx context.Context, nodes []node) {
+	const check = "redis server"
+	var versions []string
+	for _, n := range nodes {
+		hello := e.hello(ctx, n)
+		version, role, mode := hello["version"], hello["role"], hello["mode"]
+		switch {
+		case version == "":
+			e.skipped(check, n.address+" does not say which version it is")
+			continue
+		case older(version, 6, 2):
+			e.fail(check, n.address+" is Redis "+version, "use Redis 6.2 or later")
+			continue
+		case role == "replica" || role == "slave":
+			e.fail(check, n.address+" is a read-only replica", "name the master in "+redisNamed+", or the Sentinels with ?master_name=")
+			continue
+		case mode == "sentinel" && e.cfg.Redis.Form == config.RedisSingle:
+			e.fail(check, n.address+" is a Sentinel, not Redis", "add ?master_name= with the name of the master to "+redisNamed)
+			continue
+		case mode == "cluster" && e.cfg.Redis.Form == config.RedisSingle:
+			e.fail(check, n.address+" is one node of a Redis Cluster", "name the nodes in "+redisNamed+": redis://node-1:6379?addr=node-2:6379")
+			continue
+		}
+		versions = append(versions, n.address+" is Redis "+version+", "+mode+" "+role)
+	}
+	if len(versions) > 0 {
+		e.ok(check, strings.Join(versions, "; "))
+	}
+}
+
+// hello returns what HELLO says, by name.
+func (e *examination) hello(ctx context.Context, n node) map[string]string {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	facts := map[string]string{}
+	reply, err := n.Do(ctx, "HELLO").Result()
+	if err != nil {
+		return facts // older than 6.2, or not quite Redis
+	}
+	switch r := reply.(type) {
+	case map[any]any:
+		for k, v := range r {
+			facts[fmt.Sprint(k)] = fmt.Sprint(v)
+		}
+	case []any:
+		for i := 0; i+1 < len(r); i += 2 {
+			facts[fmt.Sprint(r[i])] = fmt.Sprint(r[i+1])
+		}
+	}
+	return facts
+}
+
+// older reports whether a version is surely before major.minor.
+func older(version string, major, minor int) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	a, err1 := strconv.Atoi(parts[0])
+	b, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
+}
+
+// writes tries a key of its own.
+func (e *examination) writes(ctx context.Context) {
+	const check = "redis writes"
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	key := e.scratch(e.cfg.Apps[0])
+	err := e.rdb.Set(ctx, key, "doctor", 10*time.Second).Err()
+	text := oneLine(fmt.Sprint(err))
+	switch {
+	case err == nil:
+		_ = e.rdb.Del(ctx, key).Err() // else it ends by itself
+		e.ok(check, "a key can be written")
+	case redis.IsPermissionError(err):
+		e.skipped(check, "the ACL permits no key but the sidecar's own, so none was written")
+	case redis.IsReadOnlyError(err):
+		e.fail(check, "Redis takes no writes (READONLY): it is a replica", "name the master in "+redisNamed+", or the Sentinels with ?master_name=")
+	case redis.IsOOMError(err):
+		e.fail(check, "Redis has no memory left (OOM)", "raise maxmemory, or remove what else is stored there")
+	case strings.HasPrefix(text, "MISCONF"):
+		e.fail(check, "Redis takes no writes, because it cannot save to its disk (MISCONF)", "look at Redis' log and its disk")
+	default:
+		e.fail(check, text, "look at Redis' log")
+	}
+}
+
+// clock compares the clocks, for people: the sidecar never does.
+func (e *examination) clock(ctx context.Context) {
+	const check = "clock"
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	asked := time.Now()
+	at, err := e.rdb.Time(ctx).Result()
+	if err != nil {
+		return // the permissions tell of it
+	}
+	ahead := at.Sub(asked.Add(time.Since(asked) / 2)).Round(100 * time.Millisecond)
+	text := fmt.Sprintf("Redis' clock and this host's differ by %v; the sidecar does not compare them", ahead.Abs())
+	if ahead.Abs() > 2*time.Minute {
+		e.warn(check, text, "set both by NTP: whether a certificate is valid is judged by this host's")
+		return
+	}
+	e.ok(check, text)
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+// invocation is one call of a command.
+type invocation struct {
+	name, usage, about string
+	args               []string // of the command: its own name is not among them
+
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// flags returns an empty set of flags that says nothing by itself: parse does.
+func (c *invocation) flags() *flag.FlagSet {
+	set := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	return set
+}
+
+// parse reads the flags, wherever they stand among the other arguments, which it returns, at most so
+// many. If done, the command is over with that exit status.
+func (c *invocation) parse(set *flag.FlagSet, atMost int) (rest []string, status int, done bool) {
+	for args := c.args; ; {
+		switch err := set.Parse(args); {
+		case errors.Is(err, flag.ErrHelp):
+			c.printHelp(set)
+			return nil, exitDone, true
+		case err != nil:
+			return nil, c.misused(err), true
+		}
+		if set.NArg() == 0 {
+			break
+		}
+		rest, args = append(rest, set.Arg(0)), set.Args()[1:]
+	}
+	if len(rest) > atMost {
+		// Not repeated further: it may be what a flag forgot to take, such as a URL with a password.
+		return nil, c.misused(fmt.Errorf("%d arguments, and it takes at most %d", len(rest), atMost)), true
+	}
+	return rest, 0, false
+}
+
+// misused says what is wrong with the arguments.
+func (c *invocation) misused(err error) int {
+	fmt.Fprintf(c.stderr, "sidecar %s: %v\nsee: sidecar %s --help\n", c.name, err, c.name)
+	return exitUsage
+}
+
+// failed says why the command could not do what it was asked to.
+func (c *invocation) failed(format string, args ...any) int {
+	fmt.Fprintf(c.stderr, "sidecar %s: %s\n", c.name, fmt.Sprintf(format, args...))
+	return exitFailed
+}
+
+func configFlag(set *flag.FlagSet, o *config.Overrides) {
+	set.StringVar(&o.Config, "config", "", "YAML `file` with many apps (WXTOKEN_CONFIG)")
+}
+
+func listenFlag(set *flag.FlagSet, o *config.Overrides) {
+	set.StringVar(&o.Listen, "listen", "", "`address` that hands out values: a loopback host:port or unix:/path (WXTOKEN_LISTEN, default "+config.DefaultListen+")")
+}
+
+func opsListenFlag(set *flag.FlagSet, o *config.Overrides) {
+	set.StringVar(&o.OpsListen, "ops-listen", "", "`address` of health and metrics (WXTOKEN_OPS_LISTEN, default "+config.DefaultOpsListen+")")
+}
+
+// allFlags are the flags of whoever reads the whole configuration.
+func allFlags(set *flag.FlagSet, o *config.Overrides) {
+	configFlag(set, o)
+	listenFlag(set, o)
+	opsListenFlag(set, o)
+	set.StringVar(&o.Namespace, "namespace", "", "first `part` of every Redis key (WXTOKEN_NAMESPACE, default "+config.DefaultNamespace+")")
+	set.StringVar(&o.RedisURL, "redis-url", "", "`URL` of Redis, without a password: the environment hides that better (REDIS_URL)")
+	set.StringVar(&o.LogLevel, "log-level", "", "debug, info, warn or error (WXTOKEN_LOG_LEVEL, default "+config.DefaultLogLevel+")")
+	set.StringVar(&o.LogFormat, "log-format", "", "json, console or auto (WXTOKEN_LOG_FORMAT, default "+config.DefaultLogFormat+")")
+}
+
+func isHelp(arg string) bool {
+	switch strings.TrimLeft(arg, "-") {
+	case "h", "help":
+		return strings.HasPrefix(arg, "-")
+	}
+	return false
+}
