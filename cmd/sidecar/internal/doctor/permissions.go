@@ -63,21 +63,23 @@ func (e *examination) permissions(ctx context.Context) {
 
 // missing returns the commands that are not permitted.
 func (e *examination) missing(ctx context.Context, app config.App, channel string) ([]string, error) {
+	names, ok, err := e.ask(ctx, "look", e.keys(app, e.valueKey(app)), channel)
+	if err == nil && !ok {
+		names, _, err = e.ask(ctx, "do", e.keys(app, e.scratch(app)), channel)
+	}
+	return names, err
+}
+
+// ask runs the script; ok is false if this Redis cannot do it that way.
+func (e *examination) ask(ctx context.Context, mode string, keys []string, channel string) (names []string, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	reply, err := e.rdb.Eval(ctx, aclLua, e.keys(app, e.valueKey(app)), channel, "look").Result()
-	if err == nil && reply == "do" {
-		reply, err = e.rdb.Eval(ctx, aclLua, e.keys(app, e.scratch(app)), channel, "do").Result()
+	reply, err := e.rdb.Eval(ctx, aclLua, keys, channel, mode).Result()
+	list, ok := reply.([]any)
+	for _, name := range list {
+		names = append(names, fmt.Sprint(name))
 	}
-	if err != nil {
-		return nil, err
-	}
-	names, _ := reply.([]any)
-	missing := make([]string, len(names))
-	for i, n := range names {
-		missing[i] = fmt.Sprint(n)
-	}
-	return missing, nil
+	return names, ok, err
 }
 
 // mayHear reports whether the channel can be subscribed to, and if not, whether that is for the channel.

@@ -98,7 +98,7 @@ func undialled(t target, err error) (text, mend string) {
 	switch timeout, isNet := errors.AsType[net.Error](err); {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return t.address + " refuses connections: nothing listens there",
-			"start " + t.who + ", or correct host and port in " + t.named
+			"start it, or correct host and port in " + t.named
 	case errors.Is(err, fs.ErrNotExist):
 		return t.address + " does not exist", "mount the directory of the socket, or correct the path in " + t.named
 	case errors.Is(err, fs.ErrPermission):

@@ -100,11 +100,11 @@ func (e *examination) reachAny(ctx context.Context, targets []target) bool {
 	return reached
 }
 
-// speaksRedis says PING as a person would, and looks who answers.
+// speaksRedis says PING, and looks who answers.
 func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	const check = "redis connection"
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	_, err := conn.Write([]byte("PING\r\n"))
+	_, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n"))
 	line := make([]byte, 256)
 	n := 0
 	if err == nil {

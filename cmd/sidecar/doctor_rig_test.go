@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+const canaryPassword = "CANARY+redis/password" // must be percent-encoded
+
+// patient is what a sidecar would start with. It begins in good health.
+type patient struct {
+	env   map[string]string
+	sim   *wechattest.Server
+	redis string // address of the server
+	dir   string
+}
+
+func newPatient(t *testing.T, redisArgs ...string) *patient {
+	t.Helper()
+	args := append([]string{"--requirepass", canaryPassword, "--appendonly", "yes"}, redisArgs...)
+	p := &patient{dir: t.TempDir(), redis: tokencachetest.RedisServer(t, args...)}
+	p.sim = wechattest.New(wechattest.App{ID: "wx1", Secret: canarySecret}, wechattest.App{ID: "ww1", Agent: "2", Kind: wechattest.Corp, Secret: canarySecret})
+	upstream := httptest.NewServer(p.sim)
+	t.Cleanup(upstream.Close)
+	p.env = map[string]string{
+		"WECHAT_APPID": "wx1", "WECHAT_API_BASE": upstream.URL, "WECHAT_SECRET_FILE": p.file(t, "secret", canarySecret+"\n", 0o400),
+		"REDIS_URL": "redis://:CANARY%2Bredis%2Fpassword@" + p.redis,
+	}
+	return p
+}
+
+// file writes a file and returns its path.
+func (p *patient) file(t *testing.T, name, content string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(p.dir, name)
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// admin is who may do everything in the Redis of the patient.
+func (p *patient) admin(t *testing.T) *redis.Client {
+	c := redis.NewClient(&redis.Options{Addr: p.redis, Password: canaryPassword})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (p *patient) do(t *testing.T, command ...any) {
+	t.Helper()
+	if err := p.admin(t).Do(t.Context(), command...).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// classic puts the patient on the endpoint where a fetch ends the token.
+func (p *patient) classic() { p.env["WECHAT_ENDPOINT"] = "token" }
+
+// stand stores a token as a sidecar does.
+func (p *patient) stand(t *testing.T, app, value string) {
+	p.do(t, "SET", "wxtoken:{"+app+"}:access_token", value, "PX", "600000")
+}
+
+// doctor runs the command, for people and for programs, and returns what both said. That holds no secret.
+func (p *patient) doctor(t *testing.T, args ...string) (findings []doctor.Finding, text string, code int) {
+	t.Helper()
+	getenv := func(name string) string { return p.env[name] }
+	var stdout, stderr, asJSON bytes.Buffer
+	code = command(t.Context(), append([]string{"doctor"}, args...), getenv, &stdout, &stderr)
+	again := command(t.Context(), append([]string{"doctor", "--json"}, args...), getenv, &asJSON, &stderr)
+	if stderr.Len() > 0 || again != code {
+		t.Errorf("exit status %d and then %d; stderr: %s", code, again, &stderr)
+	}
+	for line := range strings.Lines(asJSON.String()) {
+		var f doctor.Finding
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Errorf("%v: %s", err, line)
+		}
+		findings = append(findings, f)
+	}
+	if lines := strings.Count(stdout.String(), "\n"); lines != len(findings) {
+		t.Errorf("%d lines and %d findings", lines, len(findings))
+	}
+	hidden := []secret.String{secret.New(canarySecret), secret.New(canaryPassword)}
+	for _, app := range []string{"wx1", "ww1:2"} {
+		for _, i := range p.sim.Issued(app) {
+			hidden = append(hidden, secret.New(i.Value))
+		}
+	}
+	if said := stdout.String() + asJSON.String(); secret.Scrub(said, hidden...) != said || strings.Contains(said, "CANARY") {
+		t.Errorf("the report holds a secret or a token:\n%s", said)
+	}
+	return findings, stdout.String(), code
+}
+
+// want is the finding that a staged fault must lead to.
+type want struct {
+	check string
+	state doctor.State
+	text  string // part of what was found
+	mend  string // part of what to do
+}
+
+// check runs the doctor: it must find this, and no other fault but what follows from it.
+func (p *patient) check(t *testing.T, w want, args ...string) {
+	t.Helper()
+	findings, text, code := p.doctor(t, args...)
+	found := false
+	for _, f := range findings {
+		if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Mend, w.mend) {
+			found = true
+		} else if f.State == doctor.Fail || f.State == doctor.Warn {
+			t.Errorf("found besides: %+v", f)
+		}
+	}
+	if !found {
+		t.Errorf("nobody found %+v:\n%s", w, text)
+	}
+	wantCode := 0
+	if w.state == doctor.Fail {
+		wantCode = 1
+	}
+	if code != wantCode {
+		t.Errorf("exit status %d, want %d", code, wantCode)
+	}
+}
+
+// certificate writes a certificate for a name or an address, signed by nobody else, and its key.
+func (p *patient) certificate(t *testing.T, name string) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, DNSNames: []string{name},
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		template.DNSNames, template.IPAddresses = nil, []net.IP{ip}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.file(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), 0o644),
+		p.file(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})), 0o600)
+}
+
+// secure starts a Redis with TLS whose certificate is for name, and returns its address.
+func (p *patient) secure(t *testing.T, name string) string {
+	t.Helper()
+	cert, key := p.certificate(t, name)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	_ = l.Close()
+	tokencachetest.RedisServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
+	return address
+}
