@@ -175,13 +175,7 @@ func (p *patient) certificate(t *testing.T, name string) (certFile, keyFile stri
 func (p *patient) secure(t *testing.T, name string) string {
 	t.Helper()
 	cert, key := p.certificate(t, name)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_, port, _ := net.SplitHostPort(address)
-	_ = l.Close()
+	port := freePort(t)
 	tokencachetest.RedisServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
-	return address
+	return "127.0.0.1:" + port
 }

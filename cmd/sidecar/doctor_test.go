@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
@@ -320,4 +323,84 @@ func TestDoctorEndsNoToken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a peer says may repeat what it was sent.
+func TestDoctorRepeatsNoSecretThatAPeerRepeats(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	fake := miniredis.RunT(t)
+	fake.RequireAuth(canaryPassword)
+	fake.Server().SetPreHook(func(c *server.Peer, cmd string, _ ...string) bool {
+		if strings.ToUpper(cmd) == "PING" {
+			c.WriteError("ERR what is " + canaryPassword)
+		}
+		return strings.ToUpper(cmd) == "PING"
+	})
+	p.env["REDIS_URL"] = "redis://:CANARY%2Bredis%2Fpassword@" + fake.Addr()
+	p.check(t, want{"redis login", doctor.Fail, "ERR what is [redacted]", ""})
+}
+
+func TestDoctorExaminesACluster(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, "--cluster-enabled", "yes", "--cluster-port", freePort(t))
+	p.checkAmong(t, want{"redis server", doctor.Fail, "is one node of a Redis Cluster", "?addr="})
+	p.do(t, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if info := p.admin(t).ClusterInfo(t.Context()).Val(); strings.Contains(info, "cluster_state:ok") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the cluster does not get well")
+		}
+	}
+	p.env["REDIS_URL"] += "?addr=" + p.redis
+	p.check(t, want{"redis server", doctor.OK, "cluster master", ""})
+	p.env["REDIS_URL"] += "&addr=127.0.0.1:1"
+	p.check(t, want{"redis connection", doctor.Warn, "127.0.0.1:1 refuses connections", ""})
+	p.do(t, "ACL", "SETUSER", "default", "-hset")
+	p.checkAmong(t, want{"redis permissions", doctor.Fail, "may not use hset", "+hset"})
+}
+
+func TestDoctorExaminesASentinel(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	host, port, _ := strings.Cut(p.redis, ":")
+	own := freePort(t)
+	conf := p.file(t, "sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor mine %s %s 1\nsentinel auth-pass mine %s\n",
+		own, p.dir, host, port, canaryPassword), 0o600)
+	cmd := exec.Command("redis-server", conf, "--sentinel")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", "127.0.0.1:"+own); err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the Sentinel does not start")
+		}
+	}
+	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own + "?master_name=mine&password=CANARY%2Bredis%2Fpassword"
+	p.check(t, want{"redis server", doctor.OK, "standalone master", ""})
+	p.env["REDIS_URL"] = strings.Replace(p.env["REDIS_URL"], "mine", "yours", 1)
+	p.check(t, want{"redis login", doctor.Fail, "know no reachable master", "correct master_name"})
+	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own
+	p.checkAmong(t, want{"redis server", doctor.Fail, "is a Sentinel", "master_name"})
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
 }
