@@ -2,9 +2,14 @@ package integration
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
+	"net/http/httptest"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,23 +21,23 @@ import (
 // tell runs a command beside the sidecar p, with its configuration.
 func (p *process) tell(args ...string) (output string, code int) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	env := append(p.cmd.Env[:len(p.cmd.Env):len(p.cmd.Env)], "WXTOKEN_LISTEN="+p.values, "WXTOKEN_OPS_LISTEN="+p.ops) // the last one counts
+	output, code = tell(p.t, env, args...)
+	_, _ = p.bodies.Write([]byte(output))
+	return output, code
+}
+
+func tell(t *testing.T, env []string, args ...string) (output string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
-	for _, e := range p.cmd.Env {
-		if !strings.HasPrefix(e, "WXTOKEN_") {
-			cmd.Env = append(cmd.Env, e)
-		}
-	}
-	cmd.Env = append(cmd.Env, "WXTOKEN_LISTEN="+p.values, "WXTOKEN_OPS_LISTEN="+p.ops)
+	cmd.Env = env
 	out, err := cmd.CombinedOutput()
-	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
-		p.t.Fatalf("%q: %v", args, err)
-	} else if ok {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		code = exit.ExitCode()
-	}
-	if args[0] != "get" {
-		_, _ = p.bodies.Write(out)
+	} else if err != nil {
+		t.Fatalf("%q: %v", args, err)
 	}
 	return string(out), code
 }
@@ -88,4 +93,33 @@ func dump(t *testing.T, rdb *redis.Client) string {
 		fmt.Fprintf(&b, "%s %q\n", k, value)
 	}
 	return b.String()
+}
+
+// The mend for a certificate of an unknown authority works, and one for a certificate of one's own is asked for.
+func TestDoctorKnowsTheAuthorityInSSLCertFile(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	issued := web.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate[0]})))
+	write(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	u := startUpstream(t)
+	for clients, want := range map[string]string{
+		"no":  "ok       redis TLS: the certificate is good",
+		"yes": "demands a certificate of its clients -- set tls-auth-clients no",
+	} {
+		secure := freeAddr(t)
+		_, port, _ := net.SplitHostPort(secure)
+		startRedis(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", keyFile, "--tls-ca-cert-file", cert, "--tls-auth-clients", clients)
+		env := []string{"SSL_CERT_FILE=" + cert, "WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "WECHAT_API_BASE=" + u.url + "/doctor", "REDIS_URL=rediss://" + secure}
+		if out, code := tell(t, env, "doctor"); !strings.Contains(out, want) || (code == 0) != (clients == "no") || strings.Contains(out, appSecret) {
+			t.Errorf("tls-auth-clients %s: exit status %d and\n%s", clients, code, out)
+		}
+	}
 }
