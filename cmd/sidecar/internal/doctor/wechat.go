@@ -130,7 +130,7 @@ func (e *examination) app(ctx context.Context, app config.App) {
 // standing returns the token in Redis; redis.Nil if there is none.
 func (e *examination) standing(ctx context.Context, app config.App) (secret.String, error) {
 	if e.rdb == nil {
-		return secret.String{}, errors.New("Redis cannot be asked")
+		return secret.String{}, errors.New("no Redis to ask")
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
