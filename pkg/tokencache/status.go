@@ -18,6 +18,11 @@ type Status struct {
 	Err error
 	// ForeignRefresher is as of [Event].
 	ForeignRefresher bool
+	// KeyIn is how long the value stands in Redis: until the margin begins. 0 if it does not.
+	KeyIn time.Duration
+	// Confirmed is how long ago Redis was asked for what is known; or the value fetched without it, or
+	// the credential added, if that came later.
+	Confirmed time.Duration
 }
 
 // Status returns the status of every credential, in no order, from memory.
@@ -30,6 +35,10 @@ func (c *Cache) Status() []Status {
 			Key: k, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
 			InDoubt: v.doubt, Rejected: v.rejected, Backoff: v.backoffLeft(n), ForeignRefresher: v.young >= 2,
 		}
+		if s.Known && !s.Rejected {
+			s.KeyIn = max(0, v.key-n.since(v.asOf))
+		}
+		s.Confirmed = n.since(v.asOf)
 		s.RenewIn, _ = cr.untilDue()
 		if s.Err = cr.lastErr(); s.Err == nil && s.Backoff > 0 {
 			s.Err = v.note.err()

@@ -62,7 +62,7 @@ func (s *store) lockKey(k Key) string { return s.valueKey(k) + ":lock" }
 
 func (s *store) keys(k Key) []string {
 	value := s.valueKey(k)
-	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.namespace + ":{" + k.App + "}:journal"}
+	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.journalKey(k.App)}
 }
 
 // args are the arguments that every script takes, then its own.

@@ -1,0 +1,243 @@
+package tokencache
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/journal.lua
+var journalLua string
+
+var journalScript = redis.NewScript(journalLua)
+
+// ErrJournalDenied says that Redis answers, but that the user of this process may not read the journal.
+var ErrJournalDenied = errors.New("no permission to read the journal: add +xrevrange to the ACL of the sidecar's Redis user")
+
+// Entry is one line of the journal: what a replica did. It holds no value.
+type Entry struct {
+	Key     Key
+	By      string // the replica's name
+	Reason  Reason
+	Result  Result
+	Version int64         // of the value that was committed; 0: none was
+	Took    time.Duration // from the start of the refresh; 0 if unknown
+	Code    int           // upstream's error code; 0: none
+	Backoff time.Duration // that the cluster was told to wait
+	// Age is the time from the entry to the answer, both by the clock of the same Redis node.
+	Age time.Duration
+}
+
+// Cluster is what one replica can see of all of them.
+type Cluster struct {
+	Replica   string // this one's name in the journal
+	Listening bool   // what the others do arrives as an event
+	Reachable bool   // Redis answered, if only with an error
+	Took      time.Duration
+	// Listeners is how many connections listen for events: the running replicas. -1 if that cannot be
+	// told, as without the permission +pubsub|numsub.
+	Listeners int
+	Entries   []Entry // of all apps, newest first
+}
+
+// Cluster asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
+// app's journal. ctx bounds it; give it little time, because whoever asks wants to know whether Redis
+// is there.
+//
+// The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be read.
+// What was found out stands in Cluster all the same.
+func (c *Cache) Cluster(ctx context.Context, perApp int) (Cluster, error) {
+	seen := Cluster{Replica: c.opts.Replica, Listening: c.listening.Load(), Listeners: -1}
+	start := time.Now()
+	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
+	seen.Entries, seen.Took = entries, time.Since(start)
+	seen.Reachable = err == nil || answered(err) || errors.Is(err, ErrJournalDenied)
+	if seen.Reachable {
+		if n, err := c.store.listeners(ctx); err == nil {
+			seen.Listeners = n
+		}
+	}
+	return seen, err
+}
+
+// apps returns the ids of all apps, in order.
+func (c *Cache) apps() []string {
+	var ids []string
+	for k := range *c.creds.Load() {
+		ids = append(ids, k.App)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// answered reports whether err is Redis' own, so that Redis is there.
+func answered(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) || errors.Is(err, errReply)
+}
+
+// journals reads the journals of apps in one round trip per Redis node.
+func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entry, error) {
+	pipe := s.rdb.Pipeline()
+	replies := make([]*redis.Cmd, len(apps))
+	for i, app := range apps {
+		replies[i] = journalScript.EvalSha(ctx, pipe, []string{s.journalKey(app)}, perApp)
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	var entries []Entry
+	var failed error
+	for i, r := range replies {
+		reply, err := r.Result()
+		if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			reply, err = journalScript.Run(ctx, s.rdb, []string{s.journalKey(apps[i])}, perApp).Result()
+		}
+		var part []Entry
+		if err == nil {
+			part, err = decodeJournal(apps[i], reply)
+		}
+		if err != nil && failed == nil {
+			failed = s.journalError(ctx, apps[i], err)
+			if !answered(err) || errors.Is(failed, ErrJournalDenied) {
+				break // the others have nothing else to say
+			}
+		}
+		entries = append(entries, part...)
+	}
+	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) })
+	return entries, failed
+}
+
+// journalError finds out why a journal could not be read. What a script may not do has no error of its
+// own in Redis, only a text; the bare command has.
+func (s *store) journalError(ctx context.Context, app string, err error) error {
+	if answered(err) {
+		bare := s.rdb.XRevRangeN(ctx, s.journalKey(app), "+", "-", 1).Err()
+		if redis.HasErrorPrefix(bare, "NOPERM") {
+			return ErrJournalDenied
+		}
+	}
+	return &StoreError{Op: "journal", Err: err}
+}
+
+func (s *store) journalKey(app string) string { return s.namespace + ":{" + app + "}:journal" }
+
+// listeners counts the subscriptions to the channel. In a Redis Cluster each node knows its own.
+func (s *store) listeners(ctx context.Context) (int, error) {
+	channel := s.channel()
+	cluster, ok := s.rdb.(*redis.ClusterClient)
+	if !ok {
+		n, err := s.rdb.PubSubNumSub(ctx, channel).Result()
+		return int(n[channel]), err
+	}
+	var sum atomic.Int64
+	err := cluster.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
+		n, err := node.PubSubNumSub(ctx, channel).Result()
+		sum.Add(n[channel])
+		return err
+	})
+	return int(sum.Load()), err
+}
+
+// decodeJournal reads lua/journal.lua's answer. Whoever may write to Redis can write to the journal, so
+// it takes anything: what is no entry of ours is left out.
+func decodeJournal(app string, reply any) ([]Entry, error) {
+	parts, ok := reply.([]any)
+	if !ok || len(parts) != 2 {
+		return nil, errReply
+	}
+	now, ok1 := parts[0].(int64)
+	list, ok2 := parts[1].([]any)
+	if !ok1 || !ok2 {
+		return nil, errReply
+	}
+	entries := make([]Entry, 0, len(list))
+	for _, item := range list {
+		if e, ok := decodeEntry(app, now, item); ok {
+			entries = append(entries, e)
+		}
+	}
+	return entries, nil
+}
+
+func decodeEntry(app string, now int64, item any) (Entry, bool) {
+	parts, ok := item.([]any)
+	if !ok || len(parts) != 2 {
+		return Entry{}, false
+	}
+	id, ok1 := parts[0].(string)
+	fields, ok2 := parts[1].([]any)
+	stamp, _, _ := strings.Cut(id, "-")
+	at, err := strconv.ParseInt(stamp, 10, 64)
+	if !ok1 || !ok2 || err != nil || at < 0 {
+		return Entry{}, false
+	}
+	e := Entry{Key: Key{App: app}, Age: bounded(now - at)} // not below 0: Redis' clock may have been stepped back
+	for i := 0; i+1 < len(fields); i += 2 {
+		name, ok1 := fields[i].(string)
+		text, ok2 := fields[i+1].(string)
+		if ok1 && ok2 {
+			e.set(name, text)
+		}
+	}
+	return e, e.Key.validate() == nil && e.Result != ""
+}
+
+// set takes one field as the scripts write it. An unknown one is of a later version.
+func (e *Entry) set(name, text string) {
+	number := func() int64 {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	switch name {
+	case "kind":
+		e.Key.Kind = text
+	case "by":
+		e.By = short(text)
+	case "reason":
+		e.Reason = Reason(short(text))
+	case "result":
+		e.Result = Result(short(text))
+	case "version":
+		e.Version = max(0, number())
+	case "took_ms":
+		e.Took = bounded(number())
+	case "code":
+		e.Code = int(number())
+	case "backoff_ms":
+		e.Backoff = bounded(number())
+	}
+}
+
+// bounded is a duration of ms, between 0 and what time.Duration holds.
+func bounded(ms int64) time.Duration {
+	return duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond)))
+}
+
+// maxWord bounds a text of the journal, in bytes. Ours are names and single words.
+const maxWord = 128
+
+// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most maxWord bytes.
+func short(text string) string {
+	if len(text) > maxWord {
+		text = text[:maxWord]
+	}
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "")))
+}

@@ -1,0 +1,79 @@
+package tokencache
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// JournalIsRead is run on miniredis and on a real server: see servers_test.go.
+func JournalIsRead(t *testing.T, rdb *redis.Client) {
+	x := scripted{t, newStore(rdb, "ns", "pod-1"), &Credential{Key: Key{App: "wx1", Kind: "access_token"}, Overlap: 5 * time.Minute}}
+	st := x.fetched()
+	x.begin(x.lease("second"), Missing, st.version+1, decisionGo)
+	x.conclude("second", conclusion{reason: Missing, result: Failed, took: 40 * time.Millisecond,
+		failed: &FetchError{Class: Quota, Code: 45009, Message: "m"}})
+	if err := x.s.cut(t.Context(), x.spec, Due, Refused); err != nil {
+		t.Fatal(err)
+	}
+	got, err := x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)
+	if err != nil || len(got) != 3 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	cut, failed, first := got[0], got[1], got[2]
+	if cut.Result != Refused || cut.Reason != Due || cut.By != "pod-1" {
+		t.Errorf("the cut: %+v", cut)
+	}
+	if failed.Result != Failed || failed.Code != 45009 || failed.Took != 40*time.Millisecond || failed.Backoff < 2*time.Minute || failed.Version != 0 {
+		t.Errorf("the failure: %+v", failed)
+	}
+	if first.Result != Committed || first.Reason != Missing || first.Version != st.version || first.Key != x.spec.Key {
+		t.Errorf("the commit: %+v", first)
+	}
+	for _, e := range got {
+		if e.Age < 0 || e.Age > 10*time.Second {
+			t.Errorf("%s is %v old", e.Result, e.Age)
+		}
+	}
+	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != Refused {
+		t.Errorf("of the last two: %+v, %v", got, err)
+	}
+	// One app's journal that cannot be read hides nobody else's.
+	rdb.Set(t.Context(), x.s.journalKey("wx0"), "a string", 0)
+	got, err = x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)
+	var storeError *StoreError
+	if len(got) != 3 || !errors.As(err, &storeError) || storeError.Op != "journal" || !answered(err) {
+		t.Errorf("beside a key of another type: %d entries, %v", len(got), err)
+	}
+}
+
+func FuzzDecodeJournal(f *testing.F) {
+	f.Add("wx1", int64(1_700_000_000_500), "1700000000000-0", "kind", "access_token", "result", "committed")
+	f.Add("wx1", int64(1), "99999999999999-1", "took_ms", "9223372036854775807", "code", "-1")
+	f.Add("wx1", int64(-1), "-", "by", "\x00\xff<script>\u202e", "backoff_ms", "-5")
+	f.Add("", int64(0), "0-0", "version", "1e9", "kind", "")
+	f.Fuzz(func(t *testing.T, app string, now int64, id, name1, text1, name2, text2 string) {
+		item := []any{id, []any{name1, text1, name2, text2, "kind", "access_token", "result", "x", "odd"}}
+		for _, reply := range []any{item, []any{now, []any{item, id, nil, []any{now, item}, []any{id, now}}}, []any{id, item}, nil, now} {
+			entries, err := decodeJournal(app, reply)
+			if err != nil && len(entries) > 0 {
+				t.Error("entries beside an error")
+			}
+			for _, e := range entries {
+				if e.Age < 0 || e.Took < 0 || e.Backoff < 0 || e.Version < 0 || e.Key.validate() != nil {
+					t.Errorf("%+v", e)
+				}
+				for _, s := range []string{e.By, string(e.Reason), string(e.Result)} {
+					if len(s) > maxWord || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+						t.Errorf("%q is not for one line", s)
+					}
+				}
+			}
+		}
+	})
+}
