@@ -76,6 +76,8 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		return err
 	}
 
+	reloads := newReloads(cfg)
+
 	// The faces.
 	values, err := listen(cfg.Listen)
 	if err != nil {
@@ -102,9 +104,10 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	asked, quit := context.WithCancel(serving)
 	defer quit()
 	opsFace := api.NewOps(api.OpsOptions{
-		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status,
-		Alias: func(app string) string { return live.Load().aliases[app] }, Gatherer: registry, Log: log,
-		Quit: quitIf(cfg.Quit, quit),
+		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status, Cluster: cache.Cluster,
+		Apps: func() *api.Apps { return live.Load().apps }, Configuration: reloads.status,
+		Stopping: func() bool { return ctx.Err() != nil || asked.Err() != nil }, Quit: quitIf(cfg.Quit, quit),
+		Gatherer: registry, Log: log,
 	})
 
 	log.Info("started", zap.String("version", buildVersion()), zap.Stringer("listen", values.Addr()),
@@ -113,7 +116,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	g.Go(func() error { return serve(serving, values, tracer.Handler(valueFace), apps.track) })
 	g.Go(func() error { return serve(serving, ops, opsFace, nil) })
 	g.Go(func() error { return cache.Run(serving) })
-	g.Go(func() error { watch(serving, cfg, load, apply, metrics, log); return nil })
+	g.Go(func() error { watch(serving, cfg, load, apply, metrics, reloads, log); return nil })
 	g.Go(func() error {
 		defer end()
 		select {
@@ -136,26 +139,32 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 }
 
 // watch applies new configurations until ctx ends.
-func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *api.Metrics, log *zap.Logger) {
+func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *api.Metrics, reloads *reloads, log *zap.Logger) {
 	warn(log, running)
 	config.Watcher{
 		Changed: func(next *config.Config) {
 			effective, restart := running.Reload(next)
 			if err := apply(effective); err != nil {
 				metrics.Reloaded(err)
+				reloads.failed(err)
 				log.Error("configuration not applied", zap.Error(err))
 				return
 			}
 			running = effective
 			metrics.Reloaded(nil)
+			reloads.applied(effective, restart)
 			log.Info("configuration applied", zap.Int("apps", len(effective.Apps)), zap.Strings("needs_restart", restart))
 			warn(log, effective)
 		},
 		Failed: func(err error) {
 			metrics.Reloaded(err)
+			reloads.failed(err)
 			log.Error("the new configuration is not valid, the old one stays", zap.Error(err))
 		},
-		Recovered: func() { log.Info("the configuration is valid again") },
+		Recovered: func() {
+			reloads.recovered()
+			log.Info("the configuration is valid again")
+		},
 	}.Run(ctx, running, load)
 }
 

@@ -17,12 +17,11 @@ import (
 type settings struct {
 	apps    *api.Apps
 	proxied *proxy.Apps
-	aliases map[string]string // by id
 	bearer  secret.String
 }
 
 func newSettings(cfg *config.Config) (*settings, error) {
-	s := &settings{aliases: map[string]string{}, bearer: cfg.Bearer}
+	s := &settings{bearer: cfg.Bearer}
 	var faces []api.App
 	var proxied []proxy.App
 	for _, app := range cfg.Apps {
@@ -32,9 +31,6 @@ func newSettings(cfg *config.Config) (*settings, error) {
 		}
 		proxied = append(proxied, p)
 		faces = append(faces, faceApp(app, p.Upstream.Hostname()))
-		if app.Alias != "" {
-			s.aliases[app.CredentialID()] = app.Alias
-		}
 	}
 	s.apps = api.NewApps(faces...)
 	var err error

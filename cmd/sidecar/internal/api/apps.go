@@ -76,6 +76,14 @@ func (s *Apps) Lookup(name string) (tokencache.Key, bool) {
 	return s.byName[name].Key, true
 }
 
+// named returns the app of a name, or one of which nothing else is known.
+func (s *Apps) named(name string) App {
+	if s == nil || s.byName[name] == nil {
+		return App{}
+	}
+	return *s.byName[name]
+}
+
 // find returns the app of a name on a platform, or nil.
 func (s *Apps) find(p Platform, name string) *App {
 	if a := s.byName[name]; a != nil && a.Platform == p {

@@ -1,17 +1,16 @@
 package api
 
 import (
-	"cmp"
-	"encoding/json"
+	"context"
 	"net/http"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -24,10 +23,17 @@ type OpsOptions struct {
 	Started func() (bool, string)
 	// Status is what /status shows: [tokencache.Cache.Status]. Default: no credentials.
 	Status func() []tokencache.Status
-	// Alias returns an app's other name, "" for none. Default: none has one.
-	Alias func(app string) string
 	// Quit is called by POST /quitquitquit, perhaps more than once. Default: there is no such path.
 	Quit func()
+	// Apps returns the configured apps, for their aliases and whose API they belong to. Default: none.
+	Apps func() *Apps
+	// Cluster asks Redis what the replicas did lately: [tokencache.Cache.Cluster]. Default: nobody is
+	// asked, and /status says nothing of Redis.
+	Cluster func(ctx context.Context, perApp int) (tokencache.Cluster, error)
+	// Configuration is what /status says of it. Default: nothing.
+	Configuration func() Configuration
+	// Stopping reports whether the process was asked to stop. Default: never.
+	Stopping func() bool
 	// Gatherer is what /metrics shows. Default: an empty one.
 	Gatherer prometheus.Gatherer
 	// Log is told of panics. Default: nobody.
@@ -40,8 +46,9 @@ type OpsOptions struct {
 //	/startupz  200 once it has started, before that 503 and what is missing
 //	/readyz    the same
 //	/metrics   for Prometheus
-//	/status    JSON: what this replica knows of each credential
 //	/quitquitquit  POST, from this pod only: stop now, if that is permitted
+//	/status    what this replica knows of each credential, of Redis and of the other replicas: a page for
+//	           a browser, JSON for everybody else; ?format=html or json says which
 //
 // No answer carries a value of a credential.
 //
@@ -60,8 +67,14 @@ func NewOps(o OpsOptions) http.Handler {
 	if o.Status == nil {
 		o.Status = func() []tokencache.Status { return nil }
 	}
-	if o.Alias == nil {
-		o.Alias = func(string) string { return "" }
+	if o.Apps == nil {
+		o.Apps = func() *Apps { return nil }
+	}
+	if o.Configuration == nil {
+		o.Configuration = func() Configuration { return Configuration{} }
+	}
+	if o.Stopping == nil {
+		o.Stopping = func() bool { return false }
 	}
 	if o.Gatherer == nil {
 		o.Gatherer = prometheus.NewRegistry()
@@ -103,6 +116,7 @@ type ops struct {
 	opts    OpsOptions
 	since   time.Time
 	started atomic.Bool
+	looks   singleflight.Group // at Redis, shared by all who ask for /status at once
 }
 
 func (h *ops) health(w http.ResponseWriter, r *http.Request) {
@@ -134,78 +148,3 @@ func (h *ops) isStarted() (bool, string) {
 type text string
 
 func (t text) appendBody(buf []byte, _ format) ([]byte, []string) { return append(buf, t...), typeText }
-
-// status is the answer of /status.
-type status struct {
-	Started  bool        `json:"started"`
-	Missing  string      `json:"missing,omitempty"` // for the start
-	Uptime   int64       `json:"uptime"`            // all durations in whole seconds
-	Version  string      `json:"version"`           // of this program
-	Revision string      `json:"revision"`
-	Apps     []appStatus `json:"apps"`
-}
-
-type appStatus struct {
-	ID          string             `json:"id"`
-	Alias       string             `json:"alias,omitempty"`
-	Credentials []credentialStatus `json:"credentials"`
-}
-
-type credentialStatus struct {
-	Kind             string `json:"kind"`
-	State            string `json:"state"` // fresh; stale: not good for sure; missing
-	Version          int64  `json:"version"`
-	ExpiresIn        int64  `json:"expires_in"`
-	RenewIn          int64  `json:"renew_in"`
-	InDoubt          bool   `json:"in_doubt"`
-	Rejected         bool   `json:"rejected"`
-	ForeignRefresher bool   `json:"foreign_refresher"`
-	Backoff          int64  `json:"backoff,omitempty"`
-	Error            string `json:"error,omitempty"`
-}
-
-func (s status) appendBody(buf []byte, _ format) ([]byte, []string) {
-	body, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return buf, typeJSON // cannot be: strings and numbers
-	}
-	return append(append(buf, body...), '\n'), typeJSON
-}
-
-func (h *ops) status(w http.ResponseWriter, r *http.Request) {
-	b := build()
-	s := status{Uptime: seconds(time.Since(h.since)), Version: b.version, Revision: b.revision, Apps: []appStatus{}}
-	s.Started, s.Missing = h.isStarted()
-	all := slices.Clone(h.opts.Status())
-	slices.SortFunc(all, func(a, b tokencache.Status) int {
-		return cmp.Or(cmp.Compare(a.Key.App, b.Key.App), cmp.Compare(a.Key.Kind, b.Key.Kind))
-	})
-	for _, c := range all {
-		if n := len(s.Apps); n == 0 || s.Apps[n-1].ID != c.Key.App {
-			s.Apps = append(s.Apps, appStatus{ID: c.Key.App, Alias: h.opts.Alias(c.Key.App)})
-		}
-		app := &s.Apps[len(s.Apps)-1]
-		app.Credentials = append(app.Credentials, credentialStatusOf(c))
-	}
-	write(w, r, http.StatusOK, s)
-}
-
-func credentialStatusOf(c tokencache.Status) credentialStatus {
-	s := credentialStatus{
-		Kind: c.Key.Kind, State: "missing", Version: c.Version, ExpiresIn: seconds(c.ExpiresIn),
-		RenewIn: seconds(max(0, c.RenewIn)), InDoubt: c.InDoubt, Rejected: c.Rejected,
-		ForeignRefresher: c.ForeignRefresher, Backoff: seconds(c.Backoff),
-	}
-	switch {
-	case c.Fresh:
-		s.State = "fresh"
-	case c.Known:
-		s.State = "stale"
-	}
-	if c.Err != nil {
-		s.Error = c.Err.Error()
-	}
-	return s
-}
-
-func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -1,11 +1,9 @@
 package api_test
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -92,56 +90,6 @@ func TestOpsAnswersUnderEveryHost(t *testing.T) {
 	h := api.NewOps(api.OpsOptions{})
 	if w := serve(h, "GET", "/healthz", "", "X-Forwarded-For", "10.0.0.1"); w.Code != 200 {
 		t.Errorf("got %d", w.Code)
-	}
-}
-
-func TestStatus(t *testing.T) {
-	wx1, wx2 := "wx1", "wx2"
-	h := api.NewOps(api.OpsOptions{
-		Alias: func(app string) string { return map[string]string{wx1: "shop"}[app] },
-		Status: func() []tokencache.Status {
-			return []tokencache.Status{
-				{Key: tokencache.Key{App: wx2, Kind: "access_token"}, Backoff: 90 * time.Second, RenewIn: -time.Second,
-					Err: &tokencache.FetchError{Code: 40125, Message: "the secret is wrong"}},
-				{Key: tokencache.Key{App: wx1, Kind: "jsapi_ticket"}, Known: true, InDoubt: true, Rejected: true, ForeignRefresher: true,
-					Version: 6, ExpiresIn: 1500 * time.Millisecond},
-				{Key: tokencache.Key{App: wx1, Kind: "access_token"}, Known: true, Fresh: true, Version: 7,
-					ExpiresIn: 2 * time.Hour, RenewIn: 90 * time.Minute},
-			}
-		},
-	})
-	w := serve(h, "GET", "/status", "")
-	if w.Code != 200 || w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Cache-Control") != "no-store" {
-		t.Fatalf("got %d %v", w.Code, w.Header())
-	}
-	var got, want map[string]any
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	delete(got, "version") // of the build
-	delete(got, "revision")
-	const golden = `{"started": true, "uptime": 0, "apps": [
-	  {"id": "wx1", "alias": "shop", "credentials": [
-	    {"kind": "access_token", "state": "fresh", "version": 7, "expires_in": 7200, "renew_in": 5400,
-	     "in_doubt": false, "rejected": false, "foreign_refresher": false},
-	    {"kind": "jsapi_ticket", "state": "stale", "version": 6, "expires_in": 1, "renew_in": 0,
-	     "in_doubt": true, "rejected": true, "foreign_refresher": true}]},
-	  {"id": "wx2", "credentials": [
-	    {"kind": "access_token", "state": "missing", "version": 0, "expires_in": 0, "renew_in": 0,
-	     "in_doubt": false, "rejected": false, "foreign_refresher": false,
-	     "backoff": 90, "error": "upstream error 40125: the secret is wrong"}]}]}`
-	if err := json.Unmarshal([]byte(golden), &want); err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v\nwant %v", got, want)
-	}
-}
-
-func TestStatusOfNothingIsAnEmptyList(t *testing.T) {
-	w := serve(api.NewOps(api.OpsOptions{Started: func() (bool, string) { return false, "the listener" }}), "GET", "/status", "")
-	if got := w.Body.String(); !strings.Contains(got, `"apps": []`) || !strings.Contains(got, `"missing": "the listener"`) {
-		t.Errorf("got %s", got)
 	}
 }
 

@@ -59,7 +59,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		bearer := secret.String{}
 		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
 		f.registry.MustRegister(api.NewCollector(f.cache.Status))
-		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status})
+		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status, Cluster: f.cache.Cluster})
 		var console strings.Builder
 		events := api.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
 
@@ -93,7 +93,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 				check(f.call("GET", tokenPath, "", "X-Forwarded-For", value))
 				check(f.call("GET", tokenPath, "", "Authorization", "Bearer "+value))
 			}
-			if c := findCanary(serve(ops, "GET", "/status", "").Body.String() + serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
+			if c := findCanary(serve(ops, "GET", "/status", "").Body.String() + serve(ops, "GET", "/status?format=html", "").Body.String() + serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
 				t.Errorf("the operations listener shows %s", c)
 			}
 			time.Sleep(time.Minute)

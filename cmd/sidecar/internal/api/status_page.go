@@ -1,0 +1,275 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed status.html
+var statusHTML string
+
+//go:embed status.css
+var statusCSS string
+
+// statusPage is the template of the page; what it is given is a page.
+var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{
+	"span": span, "ago": ago, "took": took, "reason": reasonWords, "result": resultWords, "resultLevel": resultLevel,
+	"sign": func(l level) string {
+		return map[level]string{levelWell: "✓", levelAttention: "!", levelTrouble: "✕"}[l]
+	},
+	// Ours and constant, and to the byte what the policy's hash is of.
+	"style": func() template.HTML { return template.HTML("<style>" + statusCSS + "</style>") },
+}).Parse(statusHTML))
+
+// statusPolicy lets the page be nothing but itself: no script, no request, no frame around it.
+var statusPolicy = func() string {
+	sum := sha256.Sum256([]byte(statusCSS))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}()
+
+func (h *ops) status(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	html := wantsHTML(r.Header["Accept"])
+	switch f := query.Get("format"); f {
+	case "":
+	case "html", "json":
+		html = f == "html"
+	default:
+		failOps(w, r, badRequest("format is html or json."))
+		return
+	}
+	header := w.Header()
+	header["Vary"] = []string{"Accept"}
+	if !html {
+		write(w, r, http.StatusOK, h.look())
+		return
+	}
+	header["Content-Security-Policy"] = []string{statusPolicy}
+	header["Referrer-Policy"] = []string{"no-referrer"}
+	write(w, r, http.StatusOK, newPage(h.look(), refresh(query)))
+}
+
+// wantsHTML reports whether an Accept header names HTML, and likes it better than JSON. That is what
+// browsers send; curl and monitoring send anything but.
+func wantsHTML(accept []string) bool {
+	var html, json quality
+	for _, line := range accept {
+		for part := range strings.SplitSeq(line, ",") {
+			name, q := mediaRange(part)
+			switch strings.ToLower(name) {
+			case "text/html":
+				html.set(q, 3)
+			case "application/json":
+				json.set(q, 3)
+			case "application/*":
+				json.set(q, 2)
+			case "*/*":
+				json.set(q, 1)
+			}
+		}
+	}
+	return html.q > json.q
+}
+
+// refreshEvery is how often the page loads itself again if it was asked to, in seconds.
+const refreshEvery = 10
+
+// refresh returns the seconds after which the page is to load itself again, 0 for never.
+func refresh(query url.Values) int {
+	if !query.Has("refresh") {
+		return 0
+	}
+	n, err := strconv.Atoi(query.Get("refresh"))
+	if err != nil {
+		return refreshEvery
+	}
+	return min(max(n, 2), 3600)
+}
+
+// page is the status as the template shows it.
+type page struct {
+	status
+	Title   string
+	Summary string
+	Now     string // by this host's clock
+	Refresh int    // in seconds; 0: never
+	Every   int    // what the link to switch it on says
+	Scale   int64  // of the bars, in seconds
+	Rows    []row
+	Reason  map[int]string // of the journal's errcodes
+}
+
+// row is one app.
+type row struct {
+	ID, Alias   string
+	Level       level
+	Credentials []cell
+}
+
+// cell is one credential.
+type cell struct {
+	credentialStatus
+	Level level
+	Bar   *bar
+}
+
+// bar is the life of a value, as percentages of the scale.
+type bar struct {
+	Left, Renew, Margin string
+	Seconds             int64
+}
+
+// commonLife is the scale of the bars: what WeChat gives, so that all bars are alike.
+const commonLife = 2 * 3600
+
+func newPage(s status, refresh int) *page {
+	p := &page{status: s, Refresh: refresh, Every: refreshEvery, Now: time.Now().UTC().Format("15:04:05 UTC"),
+		Scale: commonLife, Reason: map[int]string{}}
+	worst := map[string]level{}
+	for _, one := range s.Problems {
+		for _, c := range one.Credentials {
+			if l, ok := worst[c]; !ok || one.Level.rank() < l.rank() {
+				worst[c] = one.Level
+			}
+		}
+	}
+	for _, a := range s.Apps {
+		for _, c := range a.Credentials {
+			p.Scale = max(p.Scale, c.ExpiresIn)
+		}
+	}
+	for _, a := range s.Apps {
+		r := row{ID: a.ID, Alias: a.Alias, Level: levelWell}
+		for _, c := range a.Credentials {
+			l := cmp.Or(worst[a.ID+"/"+c.Kind], levelWell)
+			if l.rank() < r.Level.rank() {
+				r.Level = l
+			}
+			r.Credentials = append(r.Credentials, cell{c, conditionLevel(c.Condition, l), p.bar(c)})
+		}
+		p.Rows = append(p.Rows, r)
+	}
+	slices.SortStableFunc(p.Rows, func(a, b row) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
+	if s.Journal != nil {
+		platforms := map[string]Platform{}
+		for _, a := range s.Apps {
+			platforms[a.ID] = a.platform
+		}
+		for _, e := range s.Journal.Entries {
+			if e.Errcode != 0 {
+				p.Reason[e.Errcode] = advice(platforms[e.App], e.Kind, e.Errcode)
+			}
+		}
+	}
+	p.summarize()
+	return p
+}
+
+// conditionLevel is how a condition looks. What is wrong beside it is told with the problems.
+func conditionLevel(c condition, worst level) level {
+	switch c {
+	case conditionFresh, conditionDue:
+		return levelWell
+	case conditionStale, conditionDoubt:
+		return levelAttention
+	}
+	return worst
+}
+
+// Called returns an app, or an app's credential as app/kind, under the name that people gave the app.
+func (p *page) Called(name string) string {
+	app, kind, _ := strings.Cut(name, "/")
+	for _, a := range p.Apps {
+		if a.ID == app && a.Alias != "" {
+			return strings.TrimSuffix(a.Alias+"/"+kind, "/")
+		}
+	}
+	return name
+}
+
+// summarize says everything in one sentence.
+func (p *page) summarize() {
+	credentials, without, lacking := 0, 0, 0
+	for _, a := range p.Apps {
+		before := without
+		for _, c := range a.Credentials {
+			credentials++
+			if c.State == "missing" || c.Rejected {
+				without++
+			}
+		}
+		if without > before {
+			lacking++
+		}
+	}
+	lack := count(without, "credential") + " cannot be served."
+	if len(p.Apps) > 1 {
+		lack = fmt.Sprintf("%d of %s cannot be served.", lacking, count(len(p.Apps), "app"))
+	}
+	switch {
+	case p.Level == levelTrouble:
+		p.Title, p.Summary = "Trouble", lack
+	case p.Level == levelAttention && without > 0:
+		p.Title, p.Summary = "Starting", "The credentials are being looked for."
+	case p.Level == levelAttention:
+		p.Title, p.Summary = "Attention", fmt.Sprintf("Everything is served, but %s to look at.", things(len(p.Problems)))
+	case credentials == 1:
+		p.Title, p.Summary = "All well", "One credential, and it is good."
+	default:
+		p.Title, p.Summary = "All well", fmt.Sprintf("%s of %s, all good.", count(credentials, "credential"), count(len(p.Apps), "app"))
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func things(n int) string {
+	if n == 1 {
+		return "there is one thing"
+	}
+	return fmt.Sprintf("there are %d things", n)
+}
+
+// bar returns nil for what has no life.
+func (p *page) bar(c credentialStatus) *bar {
+	if c.State == "missing" {
+		return nil
+	}
+	percent := func(s int64) string {
+		return strconv.FormatFloat(100*float64(min(max(0, s), p.Scale))/float64(p.Scale), 'f', 2, 64) + "%"
+	}
+	b := &bar{Left: percent(c.ExpiresIn), Seconds: c.ExpiresIn}
+	if c.Condition == conditionFresh && c.Backoff == 0 {
+		b.Renew = percent(c.ExpiresIn - c.RenewIn)
+	}
+	if c.LeavesRedisIn > 0 {
+		b.Margin = percent(c.ExpiresIn - c.LeavesRedisIn)
+	}
+	return b
+}
+
+func (p *page) appendBody(buf []byte, _ format) ([]byte, []string) {
+	b := bytes.NewBuffer(buf)
+	if err := statusPage.Execute(b, p); err != nil {
+		panic(err) // cannot be: the template was parsed, and its data is of one type
+	}
+	return b.Bytes(), typeHTML
+}
+
+var typeHTML = []string{"text/html; charset=utf-8"}
