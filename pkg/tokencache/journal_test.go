@@ -59,7 +59,7 @@ func FuzzDecodeJournal(f *testing.F) {
 	f.Add("", int64(0), "0-0", "version", "1e9", "kind", "")
 	f.Fuzz(func(t *testing.T, app string, now int64, id, name1, text1, name2, text2 string) {
 		item := []any{id, []any{name1, text1, name2, text2, "kind", "access_token", "result", "x", "odd"}}
-		for _, reply := range []any{item, []any{now, []any{item, id, nil, []any{now, item}, []any{id, now}}}, []any{id, item}, nil, now} {
+		for _, reply := range []any{item, []any{now, []any{item, id, nil, []any{now, item}, []any{id, now}}}, []any{id, item}, []any{now}, nil, now} {
 			entries, err := decodeJournal(app, reply)
 			if err != nil && len(entries) > 0 {
 				t.Error("entries beside an error")
