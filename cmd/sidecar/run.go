@@ -55,7 +55,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
 	})
 
-	registry.MustRegister(api.NewCollector(cache.Status))
+	registry.MustRegister(api.NewCollector(cache.Status), api.NewRedisCollector(cache.Health))
 
 	// What a new configuration can change while the program runs.
 	var live atomic.Pointer[settings]
@@ -163,6 +163,7 @@ func watch(ctx context.Context, running *config.Config, load func() (*config.Con
 		},
 		Recovered: func() {
 			reloads.recovered()
+			metrics.ConfigValid()
 			log.Info("the configuration is valid again")
 		},
 	}.Run(ctx, running, load)

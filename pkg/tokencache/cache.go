@@ -76,6 +76,7 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	last, cancelLast := context.WithCancel(context.Background())
 	context.AfterFunc(c.ctx, func() { time.AfterFunc(closeTime, cancelLast) })
 	c.last = last
+	c.store.health.observe = o.Observe
 	return c
 }
 
@@ -92,7 +93,8 @@ type credential struct {
 	nPast   int              // how many there ever were
 	local   holdback         // upstream refuses this pod
 	retry   holdback         // the last refresh failed; its schedule
-	direct  [2]time.Time     // the last fetches without Redis
+	news    news
+	direct  [2]time.Time // the last fetches without Redis
 }
 
 // holdback is a reason not to try before a moment.
@@ -165,8 +167,12 @@ func (c *Cache) adopt(cr *credential, st state, asked instant) {
 	old := cr.view.Load()
 	next := old.merge(st, asked)
 	cr.replace(old, next)
+	emptied := next != old && cr.news.emptied(st.version < old.version)
 	cr.mu.Unlock()
 	c.poke()
+	if emptied {
+		c.observe(cr, Event{Result: Emptied})
+	}
 }
 
 // replace must be called with mu held.
@@ -227,10 +233,22 @@ type Token struct {
 	ExpiresIn time.Duration
 	// Stale says that the value may no longer work, and that nothing better can be had now.
 	Stale bool
+	// From says what the caller waited for.
+	From From
 }
 
+// From says where a [Token] came from.
+type From string
+
+// What an answer waited for.
+const (
+	FromMemory   From = "memory"   // nothing
+	FromRedis    From = "redis"    // a refresh that found in Redis what another replica had fetched
+	FromUpstream From = "upstream" // a fetch by this replica
+)
+
 func (v *view) token(n instant, stale bool) Token {
-	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: stale}
+	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: stale, From: FromMemory}
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
@@ -256,20 +274,19 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
 		defer cancel()
 	}
-	err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now()})
-	return cr.best(k, err)
+	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now()})
+	return cr.best(k, from, err)
 }
 
 // best returns what there is after err.
-func (cr *credential) best(k Key, err error) (Token, error) {
+func (cr *credential) best(k Key, from From, err error) (Token, error) {
 	v, n := cr.view.Load(), now()
-	switch {
-	case v.fresh(n):
-		return v.token(n, false), nil
-	case v.alive(n):
-		return v.token(n, true), nil
+	if !v.alive(n) {
+		return Token{}, cr.unavailable(k, err)
 	}
-	return Token{}, cr.unavailable(k, err)
+	t := v.token(n, !v.fresh(n))
+	t.From = from
+	return t, nil
 }
 
 // heldBack reports whether there is no point in trying now.
@@ -301,8 +318,8 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 		return c.Get(ctx, k)
 	}
 	w := want{reason: Report, version: cr.view.Load().version, value: value, since: start}
-	err := c.ensure(ctx, cr, w)
-	token, unavailable := cr.best(k, err)
+	from, err := c.ensure(ctx, cr, w)
+	token, unavailable := cr.best(k, from, err)
 	if err != nil && token.Value.Equal(value) {
 		token.Stale = true // nobody could find out
 	}

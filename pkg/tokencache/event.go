@@ -13,16 +13,17 @@ const (
 
 	// What a report becomes once it is believed, and when only force helps; internal to the refresh.
 	rejected Reason = "rejected"
-	forced   Reason = "force"
+	forced   Reason = "force" // also of a Fetched event
 )
 
 // Result says how a refresh, or a report, ended.
 type Result string
 
-// The results. Refreshes end in the first group; reports in any.
+// The results. Refreshes end in the first group; reports in the first two; the rest happens beside them.
 const (
 	Committed Result = "committed" // a new value stands
 	Unchanged Result = "unchanged" // upstream repeated the value: not yet
+	Settled   Result = "settled"   // a probe showed that a doubt was unfounded
 	Failed    Result = "failed"    // upstream gave no value
 	Direct    Result = "direct"    // fetched without Redis, for this replica only
 	Orphaned  Result = "orphaned"  // fetched, but Redis was lost before the commit; for this replica only
@@ -30,12 +31,23 @@ const (
 	Shared    Result = "shared"    // another replica did the work
 	Waiting   Result = "backoff"   // upstream must not be asked now
 	Throttled Result = "throttled" // an allowance is spent
+	NoRedis   Result = "no_redis"  // Redis could not be reached, and nothing could be done without it
 
 	Stale    Result = "stale"    // the reported value was not the current one
 	Accepted Result = "accepted" // a probe says that upstream accepts the reported value
 	Unknown  Result = "unknown"  // the probe gave no clear answer
 
-	Reread Result = "reread" // everything was read again from Redis, so it answers; without a Key
+	Reread     Result = "reread"     // everything was read again from Redis, so it answers; without a Key
+	Subscribed Result = "subscribed" // a subscription to the others' events stands; without a Key
+	Stepped    Result = "stepped"    // the wall clock went Took further than the monotonic one (< 0: less); without a Key
+
+	Fetched Result = "fetched" // upstream was asked for a value, and Took is its time; Reason may be "force"
+	Probed  Result = "probed"  // upstream was asked whether it accepts a value, and Took is its time
+	Waited  Result = "waited"  // a refresh waited for as long as Took for another replica's lease
+	Lost    Result = "lost"    // a lease was over before its holder was, with no value fetched; else it is Refused
+	Heard   Result = "heard"   // what another replica did was adopted, Took after it was done
+	Missed  Result = "missed"  // a version was found by reading again, and no event told of it
+	Emptied Result = "emptied" // Redis knows less than this replica: it lost data
 )
 
 // Event tells an observer what the cache did. It holds no secret and no value.
@@ -44,11 +56,11 @@ type Event struct {
 	Reason  Reason
 	Result  Result
 	Version int64         // of the value that stands afterwards, 0 if none
-	Took    time.Duration // from the start of the refresh
+	Took    time.Duration // from the start of the refresh, unless its Result says otherwise
 	// ForeignRefresher is set when values are rejected while young, again and again: somebody else
 	// refreshes this app.
 	ForeignRefresher bool
-	// Err says why, for Failed, Orphaned, Refused, Throttled and Unknown; and is a *[StoreError] when Redis could not be
-	// reached.
+	// Err says why, for Failed, Orphaned, Refused, Throttled, Unknown, Fetched and Probed (nil: it went well). Each
+	// operation on Redis that fails is an event of its own: without a Reason, Failed, and Err is a *[StoreError].
 	Err error
 }

@@ -17,6 +17,8 @@ type holder struct {
 	lease *lock.Lease
 	want  want
 	start instant
+
+	settled bool // a probe, and no fetch, says what is committed
 }
 
 // closeTime is how long a stopping replica takes to end what a lease guards.
@@ -54,7 +56,7 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 		case decisionLimited:
 			return true, h.limited(b.wait, reason)
 		case decisionProbe:
-			switch err := h.spec.Probe(ctx, b.state.value); {
+			switch err := h.probe(ctx, b.state.value); {
 			case err == nil:
 				h.conclude(conclusion{result: Accepted})
 				h.observe(Accepted, nil)
@@ -68,15 +70,24 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 			}
 		case decisionSettle:
 			settle = false
-			if old := h.cr.view.Load(); h.spec.Probe(ctx, old.value) == nil {
+			if old := h.cr.view.Load(); h.probe(ctx, old.value) == nil {
+				h.settled = true
 				return h.commit(Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
 			}
 		case decisionGo:
 			return h.fetch(ctx, reason, b.state.bad)
-		default: // lost
+		default:
+			h.observe(Lost, nil)
 			return false, nil
 		}
 	}
+}
+
+func (h *holder) probe(ctx context.Context, value secret.String) error {
+	asked := now()
+	err := h.spec.Probe(ctx, value)
+	h.c.observe(h.cr, Event{Reason: h.want.reason, Result: Probed, Took: now().since(asked), Err: err})
+	return err
 }
 
 // canSettle reports whether a probe by this replica could show that a doubt was unfounded: it has
@@ -96,7 +107,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		return reason == rejected && v.Equal(h.want.value) || v.Fingerprint() == bad
 	}
 	before, asked := h.cr.view.Load(), now()
-	v, err := h.spec.ask(ctx, Request{})
+	v, err := h.c.ask(ctx, h.cr, h.want.reason, Request{})
 	if err == nil && repeated(v.Value) {
 		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
 		b, berr := h.c.store.begin(ctx, h.spec, h.lease.Value(), forced, h.want.version, false)
@@ -105,12 +116,13 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 			_ = h.lease.Release(ctx)
 			return true, h.c.withoutRedis(ctx, h.cr, h.want, berr)
 		case b.decision == decisionLost:
+			h.observe(Lost, nil)
 			return false, nil
 		case b.decision == decisionLimited:
 			return true, h.limited(b.wait, forced)
 		}
 		asked = now()
-		v, err = h.spec.ask(ctx, Request{Force: true})
+		v, err = h.c.ask(ctx, h.cr, forced, Request{Force: true})
 		if err == nil && repeated(v.Value) {
 			err = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
 		}
@@ -119,6 +131,18 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		return true, h.failed(err)
 	}
 	return h.commit(v, asked, before)
+}
+
+// ask asks upstream, for a reason that may be forced.
+func (c *Cache) ask(ctx context.Context, cr *credential, reason Reason, r Request) (Value, *FetchError) {
+	asked := now()
+	v, failed := cr.spec.Load().ask(ctx, r)
+	e := Event{Reason: reason, Result: Fetched, Took: now().since(asked)}
+	if failed != nil {
+		e.Err = failed
+	}
+	c.observe(cr, e)
+	return v, failed
 }
 
 // ask asks upstream, and fills in what a Source left open, on the safe side.
@@ -149,8 +173,12 @@ func (h *holder) commit(v Value, asked instant, before *view) (bool, error) {
 		case err == nil:
 			h.c.adopt(h.cr, st, sent)
 			h.cr.welcome()
+			h.cr.fetched()
 			result := Committed
-			if st.version == before.version {
+			switch {
+			case h.settled:
+				result = Settled
+			case st.version == before.version:
 				result = Unchanged
 			}
 			h.observe(result, nil)
@@ -163,6 +191,7 @@ func (h *holder) commit(v Value, asked instant, before *view) (bool, error) {
 			return false, nil
 		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
 			h.c.keep(h.cr, v, asked, before)
+			h.cr.fetched()
 			h.observe(Orphaned, err)
 			h.cut(Orphaned) // the lease may have been over when upstream acted: as for a refused one
 			return true, nil
@@ -222,11 +251,15 @@ func (h *holder) limited(wait time.Duration, reason Reason) error {
 }
 
 // conclude ends the lease without a value, and reads the result back: it holds for this replica too.
+// A failure is observed here, whether or not it matters to the caller.
 func (h *holder) conclude(e conclusion) error {
 	e.reason, e.took = h.want.reason, now().since(h.start)
 	fin, cancel := h.finish()
 	defer cancel()
 	if err := h.c.store.conclude(fin, h.spec, h.lease.Value(), e); err != nil {
+		if errors.Is(err, errRefused) {
+			h.observe(Lost, nil)
+		}
 		return err
 	}
 	_, _ = h.c.load(fin, h.cr) // an event says the same
@@ -247,7 +280,6 @@ func (h *holder) cut(why Result) {
 	if err == nil {
 		return
 	}
-	h.c.observe(h.cr, Event{Result: Failed, Err: err})
 	// Beside the flight, whose callers need not wait for Redis; but Close does, for this too.
 	h.c.flights.Go(func() {
 		for err != nil && sleep(h.c.ctx, time.Second) {

@@ -28,6 +28,6 @@ func (c *Cache) GetLasting(ctx context.Context, k Key, least time.Duration) (Tok
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
 	defer cancel()
-	err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now(), least: least})
-	return cr.best(k, err)
+	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now(), least: least})
+	return cr.best(k, from, err)
 }

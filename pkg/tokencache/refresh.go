@@ -45,7 +45,8 @@ func (w want) met(v *view, n instant) bool {
 type flight struct {
 	want want
 	done chan struct{}
-	err  error // valid once done is closed
+	from From // valid once done is closed, as is err
+	err  error
 }
 
 // serves reports whether f's result answers w too, which came to share it.
@@ -54,24 +55,26 @@ func (f *flight) serves(w want) bool {
 }
 
 // ensure returns nil when w is met or a refresh for it has ended well; it starts one or joins the
-// one in flight. ctx bounds the waiting, not the refresh.
-func (c *Cache) ensure(ctx context.Context, cr *credential, w want) error {
+// one in flight, and says where that found a value. ctx bounds the waiting, not the refresh.
+func (c *Cache) ensure(ctx context.Context, cr *credential, w want) (From, error) {
+	from := FromMemory
 	for !w.met(cr.view.Load(), now()) {
 		f, mine, err := c.board(cr, w)
 		if err != nil {
-			return err
+			return from, err
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return ctx.Err()
+			return from, ctx.Err()
 		}
+		from = f.from
 		// What just failed for being due would fail again for being missing.
 		if mine || f.serves(w) || f.err != nil && f.want.reason != Report && w.reason != Report {
-			return f.err
+			return from, f.err
 		}
 	}
-	return nil
+	return from, nil
 }
 
 // board returns the flight in progress, or starts one.
@@ -86,7 +89,7 @@ func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) 
 	if cr.flight != nil {
 		return cr.flight, false, nil
 	}
-	f = &flight{want: w, done: make(chan struct{})}
+	f = &flight{want: w, done: make(chan struct{}), from: FromRedis}
 	cr.flight = f
 	c.flights.Go(func() { c.fly(cr, f) })
 	return f, true, nil
@@ -128,6 +131,8 @@ func (cr *credential) reschedule(err error) {
 // lease, because those who queue for a lease are served one after the other.
 func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
 	start := now()
+	queue := queue{c: c, cr: cr, reason: w.reason}
+	defer queue.leave()
 	for {
 		st, err := c.load(ctx, cr)
 		if err != nil {
@@ -137,12 +142,15 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
 		if done, err := c.othersDid(cr, w, st, start); done {
 			return err
 		}
+		if st.held > 0 {
+			queue.enter()
+		}
 		if refused := cr.refusedHere(); refused != nil {
 			if now().since(start) > localWait {
 				return refused
 			}
 		} else if st.held == 0 || cr.lock.Unclear() {
-			done, err := c.underLease(ctx, cr, w, start)
+			done, err := c.underLease(ctx, cr, w, start, &queue)
 			if done {
 				return err
 			}
@@ -156,6 +164,15 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
 			return ctx.Err()
 		}
 		look.Stop()
+	}
+}
+
+// fetched notes that the flight brought a value from upstream.
+func (cr *credential) fetched() {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if cr.flight != nil {
+		cr.flight.from = FromUpstream
 	}
 }
 
@@ -196,16 +213,18 @@ func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool
 }
 
 // underLease does the work if the lease is free. It reports false if the caller should look again.
-func (c *Cache) underLease(ctx context.Context, cr *credential, w want, start instant) (bool, error) {
+func (c *Cache) underLease(ctx context.Context, cr *credential, w want, start instant, q *queue) (bool, error) {
 	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	lease, err := cr.lock.Obtain(obtain)
 	switch {
 	case errors.Is(err, lock.ErrHeld):
+		q.enter()
 		return false, nil
 	case err != nil:
-		return true, c.withoutRedis(ctx, cr, w, &StoreError{Op: "lease", Err: err})
+		return true, c.withoutRedis(ctx, cr, w, c.store.health.failed(cr.spec.Load().Key, "lease", err))
 	}
+	q.leave()
 	h := &holder{c: c, cr: cr, spec: cr.spec.Load(), lease: lease, want: w, start: start}
 	// Not under ctx, which bounds the waiting: the lease bounds the work.
 	return h.work(c.ctx)
@@ -220,25 +239,22 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause 
 		return ErrClosed
 	}
 	gone := &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
-	c.observe(cr, Event{Reason: w.reason, Result: Failed, Err: cause})
 	if spec.Overlap > 0 {
 		gone.Err = fmt.Errorf("%w; without Redis this endpoint is not asked, because every fetch there ends the value that others use", cause)
-		return gone
 	}
 	v, n := cr.view.Load(), now()
-	if w.reason == Report || n.since(v.asOf) < v.key {
-		return gone
-	}
-	if refused := cr.refusedHere(); refused != nil {
+	mayAsk := spec.Overlap == 0 && w.reason != Report && n.since(v.asOf) >= v.key
+	if refused := cr.refusedHere(); mayAsk && refused != nil {
 		return refused
 	}
-	if !cr.mayFetchDirectly() {
+	if !mayAsk || !cr.mayFetchDirectly() {
+		c.observe(cr, Event{Reason: w.reason, Result: NoRedis})
 		return gone
 	}
 	ctx, cancel := context.WithTimeout(ctx, workTime)
 	defer cancel()
 	asked := now()
-	value, failed := spec.ask(ctx, Request{})
+	value, failed := c.ask(ctx, cr, w.reason, Request{})
 	if failed != nil {
 		if failed.Class != Transient {
 			cr.stepBack(failed) // alone as this replica is, nobody else holds it back
@@ -247,6 +263,7 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause 
 		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
 	}
 	c.keep(cr, value, asked, v)
+	cr.fetched()
 	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
 	return nil
 }

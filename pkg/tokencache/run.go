@@ -72,8 +72,10 @@ func (cr *credential) untilDue() (wait time.Duration, busy bool) {
 // listen adopts what events announce, until ctx ends.
 func (c *Cache) listen(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := c.subscription(ctx); err != nil && ctx.Err() == nil {
-			c.opts.Observe(Event{Result: Failed, Err: &StoreError{Op: "watch", Err: err}})
+		err := c.subscription(ctx)
+		c.store.health.listening.Store(false)
+		if err != nil && ctx.Err() == nil {
+			_ = c.store.health.failed(Key{}, "watch", err)
 			sleep(ctx, time.Second+rand.N(time.Second))
 		}
 	}
@@ -102,6 +104,8 @@ func (c *Cache) subscription(ctx context.Context) error {
 	if err := c.rereadAll(ctx); err != nil {
 		return err
 	}
+	c.store.health.listening.Store(true)
+	c.opts.Observe(Event{Result: Subscribed})
 	for tested := false; ; {
 		message, err := sub.ReceiveTimeout(ctx, quiet)
 		var timeout net.Error
@@ -124,18 +128,35 @@ func (c *Cache) subscription(ctx context.Context) error {
 
 // heard reads again what an event says has changed.
 func (c *Cache) heard(ctx context.Context, payload string) {
-	k, ok := decodeEvent(payload)
-	if cr := c.lookup(k); ok && cr != nil {
-		_, _ = c.load(ctx, cr) // the slow re-read tries again
+	e, ok := decodeEvent(payload)
+	cr := c.lookup(e.key())
+	if !ok || cr == nil {
+		return
 	}
+	cr.hear(e.Version)
+	st, err := c.load(ctx, cr)
+	if err != nil || e.At == 0 {
+		return // the slow re-read tries again
+	}
+	// Both times are of the clock of the one Redis that has the key.
+	c.observe(cr, Event{Result: Heard, Took: max(0, st.now-duration(e.At))})
 }
 
 // rereadNowAndThen is for lost events.
 func (c *Cache) rereadNowAndThen(ctx context.Context) {
-	for sleep(ctx, c.opts.Reread+rand.N(c.opts.Reread/2)) {
+	for before := now(); sleep(ctx, c.opts.Reread+rand.N(c.opts.Reread/2)); {
+		n := now()
+		if d := n.drift(before); d.Abs() >= stepNoticed {
+			c.opts.Observe(Event{Result: Stepped, Took: d})
+		}
+		before = n
 		_ = c.rereadAll(ctx) // the next one tries again
 	}
 }
+
+// stepNoticed is how far the clocks must part between two re-reads to be worth telling: more than what
+// adjusts a clock gently.
+const stepNoticed = time.Second
 
 // batch is how many credentials one round trip reads.
 const batch = 128
@@ -157,7 +178,6 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 		states, errs := c.store.loadAll(ctx, specs)
 		for i, cr := range part {
 			if errs[i] != nil {
-				c.observe(cr, Event{Result: Failed, Err: errs[i]})
 				var answer redis.Error
 				if !errors.As(errs[i], &answer) && !errors.Is(errs[i], errReply) {
 					return errs[i] // Redis is away; the rest would only wait for the same
@@ -165,7 +185,11 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 				failed = errs[i] // of this credential alone
 				continue
 			}
+			missed := cr.reread(states[i].version)
 			c.adopt(cr, states[i], asked)
+			if missed {
+				c.observe(cr, Event{Result: Missed})
+			}
 		}
 	}
 	if failed == nil {

@@ -1,6 +1,9 @@
 package tokencache
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Status is what this replica knows of one credential, without its value.
 type Status struct {
@@ -12,8 +15,15 @@ type Status struct {
 	InDoubt   bool          // upstream may have superseded it without anybody knowing the new one
 	Rejected  bool          // upstream was found to reject it
 	RenewIn   time.Duration // until this replica would refresh it
-	// Backoff is how long upstream must not be asked.
+	// Backoff is how long upstream must not be asked, by the cluster or by this replica alone; then Class
+	// and Code are as of the [FetchError] that made it so. The class is "limited" if it was an allowance.
 	Backoff time.Duration
+	Class   Class
+	Code    int
+	// CommittedAt is when some replica committed the value, by this host's clock; zero if that is not known.
+	CommittedAt time.Time
+	// What is left of the cluster's allowances.
+	Fetches, Reports, Forced, Probes Allowance
 	// Err says why the last refresh that this replica knows of failed; nil after one that did not.
 	Err error
 	// ForeignRefresher is as of [Event].
@@ -43,6 +53,18 @@ func (c *Cache) Status() []Status {
 		if s.Err = cr.lastErr(); s.Err == nil && s.Backoff > 0 {
 			s.Err = v.note.err()
 		}
+		s.CommittedAt = v.committed
+		if s.Backoff > 0 {
+			s.Class, s.Code = v.note.Class, v.note.Code
+		}
+		if left, f := cr.localBackoff(); left > s.Backoff {
+			s.Backoff, s.Class, s.Code = left, f.Class, f.Code
+		}
+		spec, age := cr.spec.Load(), n.since(v.asOf)
+		s.Fetches = spec.Fetches.or(defaultFetches).allowance(v.spent.fetches, age)
+		s.Reports = spec.Reports.or(defaultReports).allowance(v.spent.reports, age)
+		s.Forced = spec.Forced.allowance(v.spent.forced, age)
+		s.Probes = Limit{probesPerDay}.allowance(v.spent.probes, age)
 		list = append(list, s)
 	}
 	return list
@@ -52,4 +74,14 @@ func (cr *credential) lastErr() error {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
 	return cr.retry.err
+}
+
+// localBackoff returns how long only this replica must not ask upstream, and why.
+func (cr *credential) localBackoff() (time.Duration, *FetchError) {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if f, ok := errors.AsType[*FetchError](cr.local.err); ok {
+		return cr.local.left(), f
+	}
+	return 0, nil
 }

@@ -39,6 +39,7 @@ type store struct {
 	rdb       redis.UniversalClient
 	namespace string
 	replica   string
+	health    health
 
 	scripts struct{ load, begin, commit, conclude, cut *redis.Script }
 }
@@ -79,9 +80,19 @@ func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Cre
 	defer cancel()
 	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.args(c, own...)...).Result()
 	if err != nil {
-		return nil, &StoreError{Op: op, Err: err}
+		return nil, s.health.failed(c.Key, op, err)
 	}
+	s.health.answered(op)
 	return reply, nil
+}
+
+// decode reads a state that op answered.
+func (s *store) decode(c *Credential, op string, reply any) (state, error) {
+	st, err := decodeState(reply)
+	if err != nil {
+		return state{}, s.health.failed(c.Key, op, err)
+	}
+	return st, nil
 }
 
 // state is what Redis knows of a credential, with all times relative to the moment of the answer.
@@ -99,6 +110,10 @@ type state struct {
 	acceptAge time.Duration // since the start of the last probe that succeeded; < 0: none
 	young     int64         // young values rejected in a row
 	bad       string        // fingerprint of the value that upstream was found to reject, if nothing replaced it
+
+	issuedAge time.Duration // since the commit of the version; < 0: none
+	now       time.Duration // Redis' clock, to compare with nothing but Redis' clock
+	spent     spent
 }
 
 // note is a failed fetch as the others remember it.
@@ -121,7 +136,7 @@ func (s *store) load(ctx context.Context, c *Credential) (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return decodeState("load", reply)
+	return s.decode(c, "load", reply)
 }
 
 // loadAll reads many credentials in one round trip per Redis node; the two results correspond to
@@ -143,9 +158,10 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 			// Redis has been restarted or is another node: Run sends the script itself.
 			states[i], errs[i] = s.load(ctx, creds[i])
 		case err != nil:
-			errs[i] = &StoreError{Op: "load", Err: err}
+			errs[i] = s.health.failed(creds[i].Key, "load", err)
 		default:
-			states[i], errs[i] = decodeState("load", reply)
+			s.health.answered("load")
+			states[i], errs[i] = s.decode(creds[i], "load", reply)
 		}
 	}
 	return states, errs
@@ -185,13 +201,16 @@ func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason
 	}
 	parts, ok := reply.([]any)
 	if !ok || len(parts) != 3 {
-		return begun{}, &StoreError{Op: "begin", Err: errReply}
+		return begun{}, s.health.failed(c.Key, "begin", errReply)
 	}
 	verdict, ok1 := parts[0].(string)
 	wait, ok2 := parts[1].(int64)
-	st, err := decodeState("begin", parts[2])
-	if !ok1 || !ok2 || err != nil {
-		return begun{}, &StoreError{Op: "begin", Err: errReply}
+	st, err := s.decode(c, "begin", parts[2])
+	if err != nil {
+		return begun{}, err
+	}
+	if !ok1 || !ok2 {
+		return begun{}, s.health.failed(c.Key, "begin", errReply)
 	}
 	return begun{decision(verdict), duration(wait), st}, nil
 }
@@ -210,7 +229,7 @@ func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value
 	if reply == int64(-1) {
 		return state{}, errRefused
 	}
-	return decodeState("commit", reply)
+	return s.decode(c, "commit", reply)
 }
 
 // conclusion is how a lease ends without a value.
@@ -249,7 +268,7 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	}
 	parts, ok := reply.([]any)
 	if !ok || len(parts) < 1 {
-		return &StoreError{Op: "conclude", Err: errReply}
+		return s.health.failed(c.Key, "conclude", errReply)
 	}
 	if parts[0] == int64(0) {
 		return errRefused
@@ -265,10 +284,10 @@ func (s *store) cut(ctx context.Context, c *Credential, r Reason, result Result)
 
 var errReply = errors.New("unexpected reply: is another version of wxtoken using this namespace?")
 
-func decodeState(op string, reply any) (state, error) {
+func decodeState(reply any) (state, error) {
 	f, ok := reply.([]any)
-	if !ok || len(f) != 13 {
-		return state{}, &StoreError{Op: op, Err: errReply}
+	if !ok || len(f) != 19 {
+		return state{}, errReply
 	}
 	var bad bool
 	num := func(i int) int64 {
@@ -286,7 +305,8 @@ func decodeState(op string, reply any) (state, error) {
 		version: num(2), margin: duration(num(3)), renewLeft: duration(num(4)),
 		doubt: num(5) != 0, rejected: num(6), held: duration(num(7)),
 		backoff: duration(num(8)), acceptAge: duration(num(10)),
-		young: num(11), bad: text(12),
+		young: num(11), bad: text(12), issuedAge: duration(num(13)), now: duration(num(14)),
+		spent: spent{fetches: duration(num(15)), reports: duration(num(16)), forced: duration(num(17)), probes: duration(num(18))},
 	}
 	if body := text(9); body != "" {
 		// A note that cannot be read costs its explanation, not the backoff.
@@ -295,7 +315,7 @@ func decodeState(op string, reply any) (state, error) {
 		}
 	}
 	if bad {
-		return state{}, &StoreError{Op: op, Err: errReply}
+		return state{}, errReply
 	}
 	if st.left <= 0 || st.version == 0 {
 		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted
@@ -305,17 +325,20 @@ func decodeState(op string, reply any) (state, error) {
 
 // event is what the channel carries: that something changed, never what it is.
 type event struct {
-	App  string `json:"app"`
-	Kind string `json:"kind"`
+	App     string `json:"app"`
+	Kind    string `json:"kind"`
+	Version int64  `json:"version"`
+	At      int64  `json:"at"` // when, in ms by Redis' clock; 0 from a replica that does not say
 }
 
-func decodeEvent(payload string) (Key, bool) {
+func (e event) key() Key { return Key{App: e.App, Kind: e.Kind} }
+
+func decodeEvent(payload string) (event, bool) {
 	var e event
 	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
-		return Key{}, false
+		return event{}, false
 	}
-	k := Key(e)
-	return k, k.validate() == nil
+	return e, e.key().validate() == nil
 }
 
 func ms(d time.Duration) int64 { return d.Milliseconds() }

@@ -27,6 +27,9 @@ type view struct {
 	backoff time.Duration // upstream must not be asked before
 	note    note          // and why
 	young   int64
+	spent   spent
+
+	committed time.Time // when, by this host's clock; zero: not known, or not committed
 
 	spread float64 // this replica's draw for this version, in [0, 1)
 }
@@ -76,7 +79,7 @@ func (v *view) merge(st state, asked instant) *view {
 		return v
 	}
 	next := v.rebased(asked)
-	next.backoff, next.note, next.young = st.backoff, st.note, st.young
+	next.backoff, next.note, next.young, next.spent = st.backoff, st.note, st.young, st.spent
 
 	switch {
 	case st.version < v.version, st.version == 0 && st.value.Empty():
@@ -114,6 +117,10 @@ func (v *view) take(st state, same bool) {
 	}
 	v.value, v.version = st.value, st.version
 	v.doubt, v.rejected = st.doubt, st.rejected == st.version
+	v.committed = time.Time{}
+	if st.issuedAge >= 0 {
+		v.committed = v.asOf.wall.Add(-st.issuedAge)
+	}
 	v.key = st.left
 	v.end = st.left + st.margin
 	v.good = v.end

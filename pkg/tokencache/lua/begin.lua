@@ -97,6 +97,9 @@ if cut > 0 then
   set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(num('margin')),
     'prior_doubt', int(num('doubt')), 'prior_unclear_at', int(num('unclear_at')))
   doubt(cut)
+  if left ~= -2 then -- the only trace of a holder that dies from here on
+    journal('reason', reason, 'result', 'cut', 'why', 'fetch', 'version', int(num('version')))
+  end
   publish('doubt')
 end
 return answer('go')

@@ -5,6 +5,7 @@ local floor, reason, took, digest, cut = tonumber(ARGV[11]), ARGV[12], ARGV[13],
 
 if not holds(lease) then
   if concluded(lease) then return state() end
+  journal('reason', reason, 'result', 'refused', 'version', int(num('version')), 'digest', digest, 'took_ms', took)
   return -1
 end
 
@@ -24,7 +25,10 @@ local overtaken = cut > 0 and get('cut_by') ~= lease
 redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
 if overtaken then doubt(cut) end
 redis.call('DEL', backoff_key)
-journal('reason', reason, 'result', same and 'unchanged' or 'committed', 'version', int(version), 'digest', digest, 'took_ms', took)
+-- Without leave to ask upstream it was a probe that decided a doubt.
+local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
+local result = not same and 'committed' or asked and 'unchanged' or 'settled'
+journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
 conclude(lease)
 publish('committed')
 return state()

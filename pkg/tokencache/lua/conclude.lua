@@ -9,6 +9,7 @@ local probe_every = tonumber(ARGV[18])
 
 if not holds(lease) then
   if concluded(lease) then return { 1, backoff() } end
+  journal('reason', reason, 'result', result, 'lease', 'lost', 'version', int(num('version')), 'code', code, 'took_ms', took)
   return { 0, 0 }
 end
 
@@ -33,7 +34,7 @@ if base > 0 then
   redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':note', note)
   redis.call('PEXPIRE', backoff_key, int(left + 3600000))
 end
-journal('reason', reason, 'result', result, 'code', code, 'backoff_ms', int(left), 'took_ms', took)
+journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
 conclude(lease)
 -- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.
 if left > 0 or result == 'failed' then publish(result) end

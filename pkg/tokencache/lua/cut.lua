@@ -3,6 +3,6 @@
 local cut, reason, result = tonumber(ARGV[6]), ARGV[7], ARGV[8]
 doubt(cut)
 redis.call('HDEL', meta_key, 'cut_by') -- whoever holds the lease now must neither undo this nor trust its own fetch
-journal('reason', reason, 'result', result)
+journal('reason', reason, 'result', 'cut', 'why', result, 'version', int(num('version')))
 publish('doubt')
 return 1

@@ -55,6 +55,9 @@ local function age(field)
   return math.max(-1, now - at)
 end
 
+-- ahead returns how many ms a limit's timestamp lies ahead.
+local function ahead(field) return math.max(0, num(field) - now) end
+
 -- state is what every script tells its caller; store.go decodes it in this order.
 local function state()
   local left, note = backoff()
@@ -66,12 +69,13 @@ local function state()
     math.max(0, redis.call('PTTL', lock_key)),
     left, note, age('accepted_at'), num('young'),
     bad and get('digest') or '',
+    age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'), ahead('probe_tat'),
   }
 end
 
 local function publish(event)
-  redis.call('PUBLISH', channel, string.format('{"app":"%s","kind":"%s","version":%s,"event":"%s"}',
-    app, kind, int(num('version')), event))
+  redis.call('PUBLISH', channel, string.format('{"app":"%s","kind":"%s","version":%s,"event":"%s","at":%s}',
+    app, kind, int(num('version')), event, int(now)))
 end
 
 local function journal(...)

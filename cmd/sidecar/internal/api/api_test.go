@@ -160,8 +160,8 @@ func TestTokenAnswer(t *testing.T) {
 		if n := len(f.cluster.Upstream.Fetches()); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
-		if got := testutil.ToFloat64(reads(f, "fresh")); got != 6 {
-			t.Errorf("%v fresh reads counted, want 6", got)
+		if got := testutil.ToFloat64(reads(f, "memory")); got != 6 {
+			t.Errorf("%v reads counted from memory, want 6", got)
 		}
 	})
 }

@@ -30,11 +30,20 @@ type eventLog struct {
 
 func (l *eventLog) observe(e tokencache.Event) {
 	l.redisState(e)
-	if e.Result == tokencache.Reread {
-		return // it only shows that Redis answers
-	}
 	l.foreignState(e)
-	if _, ok := errors.AsType[*tokencache.StoreError](e.Err); ok && e.Result != tokencache.Orphaned {
+	if _, ok := operation(e); ok {
+		return
+	}
+	switch e.Result {
+	case tokencache.Reread, tokencache.Subscribed, tokencache.Fetched, tokencache.Probed, tokencache.Waited, tokencache.Heard:
+		return // metrics; what comes of them is another event
+	case tokencache.Stepped:
+		l.log.Warn("the wall clock was stepped, or the host was suspended", zap.Duration("by", e.Took))
+		return
+	case tokencache.Missed:
+		if n := l.complaints.due("missed", time.Now()); n > 0 {
+			l.log.Warn("a new version was found by reading again, and no event told of it", zap.Int("times", n))
+		}
 		return
 	}
 	level, message := describe(e)
@@ -53,6 +62,10 @@ func describe(e tokencache.Event) (zapcore.Level, string) {
 			return zap.WarnLevel, "refresh failed, and upstream may have issued a value that is lost"
 		}
 		return zap.WarnLevel, "refresh failed"
+	case tokencache.Lost:
+		return zap.WarnLevel, "lease lost during a refresh"
+	case tokencache.Emptied:
+		return zap.WarnLevel, "Redis knows less than this replica: it was emptied, or a failover lost writes"
 	case tokencache.Refused:
 		return zap.WarnLevel, "lease lost during a refresh, the fetched value is not used"
 	case tokencache.Orphaned:
@@ -86,9 +99,19 @@ func fields(e tokencache.Event) []zap.Field {
 
 // redisState logs that Redis went away or came back.
 func (l *eventLog) redisState(e tokencache.Event) {
-	failed, isStore := errors.AsType[*tokencache.StoreError](e.Err)
+	failed, isStore := operation(e)
 	if !isStore && !throughRedis(e.Result) {
 		return
+	}
+	if isStore {
+		switch class := failed.Class(); class {
+		case tokencache.StoreNoPerm, tokencache.StoreReadOnly, tokencache.StoreOOM:
+			// It answers, and what it refuses it may go on refusing between operations that it does not.
+			if n := l.complaints.due(string(class), time.Now()); n > 0 {
+				l.log.Error("redis refuses an operation", redisFields(failed, n)...)
+			}
+			return
+		}
 	}
 	l.mu.Lock()
 	was := l.away
@@ -97,17 +120,21 @@ func (l *eventLog) redisState(e tokencache.Event) {
 	switch {
 	case isStore:
 		if n := l.complaints.due("redis", time.Now()); n > 0 {
-			l.log.Warn("redis unreachable", zap.String("op", failed.Op), zap.Int("failures", n), zap.String("error", failed.Error()))
+			l.log.Warn("redis unreachable", redisFields(failed, n)...)
 		}
 	case was:
 		l.log.Info("redis back")
 	}
 }
 
+func redisFields(e *tokencache.StoreError, failures int) []zap.Field {
+	return []zap.Field{zap.String("op", e.Op), zap.String("class", string(e.Class())), zap.Int("failures", failures), zap.String("error", e.Error())}
+}
+
 // throughRedis reports whether a result, with no error of Redis, shows that Redis answers.
 func throughRedis(r tokencache.Result) bool {
 	switch r {
-	case tokencache.Committed, tokencache.Unchanged, tokencache.Shared, tokencache.Waiting,
+	case tokencache.Committed, tokencache.Unchanged, tokencache.Settled, tokencache.Shared, tokencache.Waiting,
 		tokencache.Throttled, tokencache.Accepted, tokencache.Refused, tokencache.Reread:
 		return true
 	}

@@ -39,6 +39,15 @@ func TestLogEvents(t *testing.T) {
 		tokencache.Orphaned:  "warn Redis lost during a refresh, the fetched value is for this replica only",
 		tokencache.Direct:    "warn fetched without Redis, for this replica only",
 		tokencache.Throttled: "warn an allowance of upstream calls is spent",
+		tokencache.NoRedis:   "",
+		tokencache.Settled:   "",
+		tokencache.Fetched:   "",
+		tokencache.Waited:    "",
+		tokencache.Heard:     "",
+		tokencache.Lost:      "warn lease lost during a refresh",
+		tokencache.Missed:    "warn a new version was found by reading again, and no event told of it",
+		tokencache.Emptied:   "warn Redis knows less than this replica: it was emptied, or a failover lost writes",
+		tokencache.Stepped:   "warn the wall clock was stepped, or the host was suspended",
 		tokencache.Unknown:   "warn upstream does not say whether it rejects a reported value",
 	} {
 		got := logged(func(observe func(tokencache.Event)) {
@@ -72,7 +81,7 @@ func TestLogFields(t *testing.T) {
 func TestOutageOfRedisIsLoggedOnChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := logged(func(observe func(tokencache.Event)) {
-			fails := tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "load", Err: errors.New("away")}}
+			fails := tokencache.Event{Key: shop, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "load", Err: errors.New("away")}}
 			for range 150 {
 				observe(fails)
 				time.Sleep(time.Second)
@@ -87,6 +96,30 @@ func TestOutageOfRedisIsLoggedOnChange(t *testing.T) {
 		}
 	})
 }
+
+// What Redis refuses is not an outage that ends with the next answer: one line a minute.
+func TestARefusalOfRedisIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := logged(func(observe func(tokencache.Event)) {
+			refused := proto("READONLY You can't write against a read only replica.")
+			for range 90 {
+				observe(tokencache.Event{Key: shop, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "begin", Err: refused}})
+				observe(tokencache.Event{Result: tokencache.Reread})
+				time.Sleep(time.Second)
+			}
+		})
+		want := []string{"error redis refuses an operation", "error redis refuses an operation"}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// proto is an answer of Redis.
+type proto string
+
+func (p proto) Error() string { return string(p) }
+func (p proto) RedisError()   {}
 
 func TestForeignRefresherIsLoggedOnChange(t *testing.T) {
 	got := logged(func(observe func(tokencache.Event)) {

@@ -2,11 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
-	"runtime"
-	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,23 +13,39 @@ import (
 )
 
 // Metrics count what the cache does and what is served. Safe for concurrent use; create it with
-// [NewMetrics].
+// [NewMetrics]. What is a look at the present has collectors of its own, [NewCollector] and
+// [NewRedisCollector]; testdata/metrics.txt lists every metric with its type and labels.
 //
 // The labels app and kind take only the values given to [Metrics.Track], and every other label one
 // of a fixed set, so a caller cannot make a series.
+//
+// faults_test.go makes one fault after the other, and says which of the metrics shows it.
 type Metrics struct {
-	refreshes *prometheus.CounterVec
-	failures  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	lost      *prometheus.CounterVec
-	reports   *prometheus.CounterVec
-	foreign   *prometheus.GaugeVec
-	reads     *prometheus.CounterVec
-	redis     *prometheus.CounterVec
-	problems  *prometheus.CounterVec
-	panics    prometheus.Counter
-	reloads   *prometheus.CounterVec
-	proxied   *prometheus.CounterVec
+	refreshes     *prometheus.CounterVec
+	duration      *prometheus.HistogramVec
+	fetches       *prometheus.CounterVec
+	failures      *prometheus.CounterVec
+	errcodes      *prometheus.CounterVec
+	fetchDuration *prometheus.HistogramVec
+	probes        *prometheus.CounterVec
+	leaseWait     *prometheus.HistogramVec
+	lost          *prometheus.CounterVec
+	reports       *prometheus.CounterVec
+	reads         *prometheus.CounterVec
+
+	redis         *prometheus.CounterVec
+	emptied       *prometheus.CounterVec
+	subscriptions prometheus.Counter
+	lag           *prometheus.HistogramVec
+	missed        *prometheus.CounterVec
+	steps         *prometheus.CounterVec
+
+	problems    *prometheus.CounterVec
+	panics      prometheus.Counter
+	proxied     *prometheus.CounterVec
+	reloads     *prometheus.CounterVec
+	reloadOK    prometheus.Gauge
+	reloadStamp prometheus.Gauge
 
 	// hot holds the counters of a read, resolved ahead.
 	hot atomic.Pointer[map[tokencache.Key]*reads]
@@ -40,91 +55,104 @@ type Metrics struct {
 }
 
 // reads are the outcomes of reading one credential.
-type reads struct{ fresh, stale, failed, canceled prometheus.Counter }
+type reads struct{ memory, redis, upstream, stale, failed, canceled prometheus.Counter }
 
-// NewMetrics registers the metrics with reg, and panics if they already are, as MustRegister does.
+// NewMetrics registers the metrics with reg, and panics if they already are, as MustRegister does. The
+// configuration counts as read successfully from now on.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "wxtoken_" + name, Help: help}, labels)
 	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "wxtoken_" + name, Help: help, Buckets: buckets}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "wxtoken_" + name, Help: help})
+	}
+	// From a round trip to Redis, over a fetch in a fifth of a second, to two leases.
+	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}
 	m := &Metrics{
-		refreshes: counter("refreshes_total", "Refreshes that this replica ran, by what asked for them and how they ended.", "app", "kind", "reason", "result"),
-		failures:  counter("upstream_fetch_failures_total", "Fetches that brought no value, by what that means for the next one.", "app", "kind", "class"),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "wxtoken_refresh_duration_seconds",
-			Help: "From the start of a refresh to its result; shared is the wait for another replica.",
-			// From a round trip to Redis, over a fetch in a fifth of a second, to two leases.
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
-		}, []string{"kind", "result"}),
-		lost:    counter("leases_lost_total", "Fetched values whose commit was refused, because the lease was lost.", "app", "kind"),
-		reports: counter("reports_total", "Reports of rejected values; those that share a refresh count once.", "app", "kind", "outcome"),
-		foreign: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "wxtoken_foreign_refresher_suspected",
-			Help: "1 if values are rejected while young: somebody else refreshes this app.",
-		}, []string{"app", "kind"}),
-		reads:    counter("reads_total", "Reads by outcome; canceled callers did not wait for an answer.", "app", "kind", "outcome"),
-		redis:    counter("redis_errors_total", "Failed operations on Redis.", "op"),
+		refreshes:     counter("refreshes_total", "Refreshes that this replica ran, by what asked for them and how they ended.", "app", "kind", "reason", "result"),
+		duration:      histogram("refresh_duration_seconds", "From the start of a refresh to its result; shared is the wait for another replica.", seconds, "kind", "result"),
+		fetches:       counter("upstream_fetches_total", "Values asked of upstream by this replica; after an unclear one upstream may have issued a value that is lost.", "app", "kind", "reason", "result"),
+		failures:      counter("upstream_fetch_failures_total", "Fetches that brought no value, by what that means for the next one.", "app", "kind", "class"),
+		errcodes:      counter("upstream_errcodes_total", "Fetches that brought no value, by upstream's errcode; none if it gave none.", "app", "kind", "errcode"),
+		fetchDuration: histogram("upstream_fetch_duration_seconds", "From a fetch's request to its answer.", seconds, "kind", "result"),
+		probes:        counter("upstream_probes_total", "Questions to upstream whether it accepts a value.", "app", "kind", "result"),
+		leaseWait:     histogram("lease_wait_seconds", "How long a refresh that met another replica's lease waited for it.", seconds, "kind"),
+		lost:          counter("leases_lost_total", "Leases that were over before the refresh was.", "app", "kind"),
+		reports:       counter("reports_total", "Reports of rejected values; those that share a refresh count once.", "app", "kind", "outcome"),
+		reads:         counter("reads_total", "Reads by what they were answered from (stale: with a value that may no longer work); canceled callers did not wait for an answer.", "app", "kind", "outcome"),
+
+		redis:   counter("redis_errors_total", "Failed operations on Redis.", "op", "class"),
+		emptied: counter("redis_data_losses_total", "Times that Redis knew less than this replica: it was emptied, or a failover lost writes.", "app", "kind"),
+		subscriptions: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "wxtoken_subscriptions_total", Help: "Subscriptions to the events of the others: the first one, and each reconnect.",
+		}),
+		lag: histogram("event_lag_seconds", "From the moment Redis published an event to that of the answer that was adopted for it, both by Redis' clock.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}, "kind"),
+		missed: counter("events_missed_total", "Versions that were found by reading again, and of which no event told.", "app", "kind"),
+		steps:  counter("clock_steps_total", "Times that the wall clock was stepped by a second or more; forward also after a suspend.", "direction"),
+
 		problems: counter("http_problems_total", "Answers without a value on the listener of values, by type of problem.", "type"),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wxtoken_http_panics_total", Help: "Panics of handlers. Each is a bug.",
 		}),
-		proxied: counter("proxy_calls_total", "Calls that the proxy took, by how they ended and whether they were repeated with a new token.", "app", "outcome", "retried"),
-		reloads: counter("config_reloads_total", "Times that the configuration was read again, by result.", "result"),
-		known:   map[tokencache.Key]bool{},
+		proxied:     counter("proxy_calls_total", "Calls that the proxy took, by how they ended and whether they were repeated with a new token.", "app", "outcome", "retried"),
+		reloads:     counter("config_reloads_total", "Times that the configuration was read again, by result.", "result"),
+		reloadOK:    gauge("config_last_reload_successful", "1 if the configuration as it can be read now is in force, 0 if it is not valid and the old one stays."),
+		reloadStamp: gauge("config_last_reload_success_timestamp_seconds", "When a valid configuration was last read."),
+		known:       map[tokencache.Key]bool{},
 	}
 	m.hot.Store(&map[tokencache.Key]*reads{})
 	for _, op := range redisOps {
-		m.redis.WithLabelValues(op)
+		for _, class := range tokencache.StoreClasses {
+			m.redis.WithLabelValues(op, string(class))
+		}
 	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
 	}
-	reg.MustRegister(m.refreshes, m.failures, m.duration, m.lost, m.reports, m.foreign, m.reads,
-		m.redis, m.problems, m.panics, m.reloads, m.proxied, buildInfo())
+	for _, direction := range []string{forward, backward} {
+		m.steps.WithLabelValues(direction)
+	}
+	m.ConfigValid()
+	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
+		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.steps,
+		m.problems, m.panics, m.proxied, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
 	return m
-}
-
-// buildInfo is a constant 1 with what was built as labels.
-func buildInfo() prometheus.Collector {
-	b := build()
-	g := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "wxtoken_build_info", Help: "1, with what runs here as labels.",
-		ConstLabels: prometheus.Labels{"version": b.version, "revision": b.revision, "goversion": b.goVersion},
-	})
-	g.Set(1)
-	return g
-}
-
-// built is what runs here.
-type built struct{ version, revision, goVersion string }
-
-func build() built {
-	b := built{version: "unknown", revision: "unknown", goVersion: runtime.Version()}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return b
-	}
-	if info.Main.Version != "" {
-		b.version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			b.revision = s.Value
-		}
-	}
-	return b
 }
 
 // Values of labels.
 const (
 	reloadOK     = "ok"
 	reloadFailed = "failed"
-	other        = "other" // what is in no closed set
+	forward      = "forward"
+	backward     = "backward"
+	fetchOK      = "ok"
+	fetchFailed  = "failed"  // nothing was issued for sure
+	fetchUnclear = "unclear" // upstream may have issued a value
+	other        = "other"   // what is in no closed set
+	noErrcode    = "none"
 )
 
 var (
 	redisOps = [...]string{"load", "lease", "begin", "commit", "conclude", "cut", "watch", other}
 	classes  = [...]tokencache.Class{tokencache.Transient, tokencache.Permanent, tokencache.Quota, tokencache.Local, other}
+	reasons  = [...]string{string(tokencache.Missing), string(tokencache.Due), string(tokencache.Report), force}
+	// Those that an operator acts on. All others are "other".
+	errcodes = [...]string{"-1", "40001", "40002", "40013", "40125", "40164", "40243", "42001", "45009", "45011", "48001", "48004",
+		"50002", "60020", "61004", "89503", noErrcode, other}
+	probeResults = [...]string{probeAccepted, probeRejected, probeUnknown}
+)
+
+// force is the reason of a fetch that asks for another value than the present one.
+const force = "force"
+
+const (
+	probeAccepted = "accepted"
+	probeRejected = "rejected"
+	probeUnknown  = "unknown"
 )
 
 // Track sets the credentials that there are: their counters start at 0, and those of credentials
@@ -133,72 +161,64 @@ var (
 func (m *Metrics) Track(keys ...tokencache.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	hot, known := map[tokencache.Key]*reads{}, map[tokencache.Key]bool{}
+	hot, known, apps := map[tokencache.Key]*reads{}, map[tokencache.Key]bool{}, map[string]bool{}
 	for _, k := range keys {
-		read := func(outcome string) prometheus.Counter {
-			return m.reads.WithLabelValues(k.App, k.Kind, outcome)
-		}
-		hot[k] = &reads{read("fresh"), read("stale"), read("error"), read("canceled")}
-		known[k] = true
-		m.lost.WithLabelValues(k.App, k.Kind)
-		m.foreign.WithLabelValues(k.App, k.Kind)
-		for _, class := range classes {
-			m.failures.WithLabelValues(k.App, k.Kind, string(class))
-		}
-		for _, reason := range []tokencache.Reason{tokencache.Missing, tokencache.Due, tokencache.Report} {
-			for _, result := range []tokencache.Result{tokencache.Committed, tokencache.Failed} {
-				m.refreshes.WithLabelValues(k.App, k.Kind, string(reason), string(result))
-			}
-		}
+		known[k], apps[k.App] = true, true
+		hot[k] = m.begin(k)
 	}
 	for k := range m.known {
 		if !known[k] {
 			m.forget(k)
+		}
+		if !apps[k.App] {
+			m.proxied.DeletePartialMatch(prometheus.Labels{"app": k.App})
 		}
 	}
 	m.known = known
 	m.hot.Store(&hot)
 }
 
-func (m *Metrics) forget(k tokencache.Key) {
-	gone := prometheus.Labels{"app": k.App, "kind": k.Kind}
-	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
-		m.refreshes, m.failures, m.lost, m.reports, m.foreign, m.reads, m.proxied,
-	} {
-		vec.DeletePartialMatch(gone)
+// begin makes the series of k, so that the first of a kind counts as an increase.
+func (m *Metrics) begin(k tokencache.Key) *reads {
+	for _, vec := range []*prometheus.CounterVec{m.lost, m.missed, m.emptied} {
+		vec.WithLabelValues(k.App, k.Kind)
+	}
+	for _, class := range classes {
+		m.failures.WithLabelValues(k.App, k.Kind, string(class))
+	}
+	for _, code := range errcodes {
+		m.errcodes.WithLabelValues(k.App, k.Kind, code)
+	}
+	for _, result := range probeResults {
+		m.probes.WithLabelValues(k.App, k.Kind, result)
+	}
+	for _, reason := range reasons {
+		for _, result := range []string{fetchOK, fetchFailed, fetchUnclear} {
+			m.fetches.WithLabelValues(k.App, k.Kind, reason, result)
+		}
+		for _, result := range []tokencache.Result{tokencache.Committed, tokencache.Failed} {
+			if reason != force {
+				m.refreshes.WithLabelValues(k.App, k.Kind, reason, string(result))
+			}
+		}
+	}
+	for _, result := range []tokencache.Result{tokencache.Committed, tokencache.Stale, tokencache.Accepted, tokencache.Throttled, tokencache.Failed} {
+		m.reports.WithLabelValues(k.App, k.Kind, string(result))
+	}
+	read := func(outcome string) prometheus.Counter { return m.reads.WithLabelValues(k.App, k.Kind, outcome) }
+	return &reads{
+		memory: read(string(tokencache.FromMemory)), redis: read(string(tokencache.FromRedis)), upstream: read(string(tokencache.FromUpstream)),
+		stale: read("stale"), failed: read("error"), canceled: read("canceled"),
 	}
 }
 
-// Observe counts an event. It is for [tokencache.Options].
-func (m *Metrics) Observe(e tokencache.Event) {
-	storeErr, isStore := errors.AsType[*tokencache.StoreError](e.Err)
-	if isStore {
-		m.redis.WithLabelValues(opLabel(storeErr.Op)).Inc()
+func (m *Metrics) forget(k tokencache.Key) {
+	gone := prometheus.Labels{"app": k.App, "kind": k.Kind}
+	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.refreshes, m.fetches, m.failures, m.errcodes, m.probes, m.lost, m.reports, m.reads, m.emptied, m.missed,
+	} {
+		vec.DeletePartialMatch(gone)
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if !m.known[e.Key] {
-		return
-	}
-	m.foreign.WithLabelValues(e.Key.App, e.Key.Kind).Set(number(e.ForeignRefresher))
-	if e.Reason == "" || isStore && e.Result != tokencache.Orphaned {
-		return // trouble with Redis on the way; the end of the refresh is another event, if it has one
-	}
-	if e.Reason == tokencache.Report {
-		m.reports.WithLabelValues(e.Key.App, e.Key.Kind, string(e.Result)).Inc()
-	}
-	switch e.Result {
-	case tokencache.Stale, tokencache.Accepted, tokencache.Unknown:
-		return // of a report that needed no refresh
-	case tokencache.Refused:
-		m.lost.WithLabelValues(e.Key.App, e.Key.Kind).Inc()
-	case tokencache.Failed:
-		if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok {
-			m.failures.WithLabelValues(e.Key.App, e.Key.Kind, classLabel(f.Class)).Inc()
-		}
-	}
-	m.refreshes.WithLabelValues(e.Key.App, e.Key.Kind, string(e.Reason), string(e.Result)).Inc()
-	m.duration.WithLabelValues(e.Key.Kind, string(e.Result)).Observe(e.Took.Seconds())
 }
 
 // Retried says whether the proxy repeated a call.
@@ -223,11 +243,20 @@ func (m *Metrics) Proxied(k tokencache.Key, outcome string, retried Retried) {
 
 // Reloaded counts that the configuration was read again; err says why the old one stays.
 func (m *Metrics) Reloaded(err error) {
-	result := reloadOK
 	if err != nil {
-		result = reloadFailed
+		m.reloads.WithLabelValues(reloadFailed).Inc()
+		m.reloadOK.Set(0)
+		return
 	}
-	m.reloads.WithLabelValues(result).Inc()
+	m.reloads.WithLabelValues(reloadOK).Inc()
+	m.ConfigValid()
+}
+
+// ConfigValid says that the configuration as it can be read now is in force, also when that is the one
+// that stayed.
+func (m *Metrics) ConfigValid() {
+	m.reloadOK.Set(1)
+	m.reloadStamp.Set(stamp(time.Now()))
 }
 
 // read counts what a reader got. It is on the hot path.
@@ -235,10 +264,14 @@ func (m *Metrics) read(ctx context.Context, k tokencache.Key, t tokencache.Token
 	r := (*m.hot.Load())[k]
 	switch {
 	case r == nil:
-	case err == nil && !t.Stale:
-		r.fresh.Inc()
-	case err == nil:
+	case err == nil && t.Stale:
 		r.stale.Inc()
+	case err == nil && t.From == tokencache.FromUpstream:
+		r.upstream.Inc()
+	case err == nil && t.From == tokencache.FromRedis:
+		r.redis.Inc()
+	case err == nil:
+		r.memory.Inc()
 	case ctx.Err() == context.Canceled: // by the caller: our own budget ends otherwise
 		r.canceled.Inc()
 	default:
@@ -246,20 +279,10 @@ func (m *Metrics) read(ctx context.Context, k tokencache.Key, t tokencache.Token
 	}
 }
 
-func opLabel(op string) string {
-	for _, known := range redisOps {
-		if op == known {
-			return op
-		}
-	}
-	return other
-}
-
-func classLabel(c tokencache.Class) string {
-	for _, known := range classes {
-		if c == known {
-			return string(c)
-		}
+// oneOf returns v if it is in the closed set, else other.
+func oneOf[S ~string](set []S, v S) string {
+	if slices.Contains(set, v) {
+		return string(v)
 	}
 	return other
 }

@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,7 +24,7 @@ var (
 
 // What each event counts, and that it counts nothing else.
 func TestObserve(t *testing.T) {
-	redis := &tokencache.StoreError{Op: "begin", Err: errors.New("away")}
+	redis := &tokencache.StoreError{Op: "begin", Err: context.DeadlineExceeded}
 	wrong := &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125}
 	for _, c := range []struct {
 		name  string
@@ -34,9 +36,36 @@ func TestObserve(t *testing.T) {
 		{"of another kind", tokencache.Event{Key: card, Reason: tokencache.Missing, Result: tokencache.Unchanged},
 			map[string]float64{"refreshes_total kind wx_card_ticket reason missing result unchanged": 1, "refresh_duration_seconds kind wx_card_ticket": 1}},
 		{"failed", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Failed, Err: wrong},
-			map[string]float64{"refreshes_total reason missing result failed": 1, "refresh_duration_seconds result failed": 1, "upstream_fetch_failures_total app wx1 class permanent": 1}},
-		{"failed in a new way", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Failed, Err: &tokencache.FetchError{Class: "new"}},
-			map[string]float64{"refreshes_total result failed": 1, "refresh_duration_seconds result failed": 1, "upstream_fetch_failures_total class other": 1}},
+			map[string]float64{"refreshes_total reason missing result failed": 1, "refresh_duration_seconds result failed": 1}},
+		{"failed for want of a token, itself for want of Redis", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Failed, Err: &tokencache.FetchError{Err: redis}},
+			map[string]float64{"refreshes_total reason missing result failed": 1, "refresh_duration_seconds result failed": 1}},
+		{"fetched", tokencache.Event{Key: shop, Reason: "force", Result: tokencache.Fetched, Took: time.Second},
+			map[string]float64{"upstream_fetches_total app wx1 kind access_token reason force result ok": 1, "upstream_fetch_duration_seconds kind access_token result ok": 1}},
+		{"fetched in vain", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Fetched, Err: wrong},
+			map[string]float64{"upstream_fetches_total reason due result failed": 1, "upstream_fetch_duration_seconds result failed": 1,
+				"upstream_fetch_failures_total app wx1 class permanent": 1, "upstream_errcodes_total app wx1 errcode 40125": 1}},
+		{"fetched, and the answer lost", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Fetched, Err: &tokencache.FetchError{Class: tokencache.Transient, Unclear: true}},
+			map[string]float64{"upstream_fetches_total reason due result unclear": 1, "upstream_fetch_duration_seconds result unclear": 1,
+				"upstream_fetch_failures_total class transient": 1, "upstream_errcodes_total errcode none": 1}},
+		{"fetched in vain in a new way", tokencache.Event{Key: shop, Reason: "new", Result: tokencache.Fetched, Err: &tokencache.FetchError{Class: "new", Code: 12345}},
+			map[string]float64{"upstream_fetches_total reason other result failed": 1, "upstream_fetch_duration_seconds result failed": 1,
+				"upstream_fetch_failures_total class other": 1, "upstream_errcodes_total errcode other": 1}},
+		{"probed", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Probed, Err: tokencache.ErrRejected},
+			map[string]float64{"upstream_probes_total app wx1 kind access_token result rejected": 1}},
+		{"probed in vain", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Probed, Err: errors.New("no answer")},
+			map[string]float64{"upstream_probes_total result unknown": 1}},
+		{"waited", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Waited, Took: time.Second},
+			map[string]float64{"lease_wait_seconds kind access_token": 1}},
+		{"lease lost before the fetch", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Lost},
+			map[string]float64{"leases_lost_total app wx1": 1}},
+		{"heard", tokencache.Event{Key: shop, Result: tokencache.Heard, Took: time.Millisecond},
+			map[string]float64{"event_lag_seconds kind access_token": 1}},
+		{"missed", tokencache.Event{Key: shop, Result: tokencache.Missed}, map[string]float64{"events_missed_total app wx1": 1}},
+		{"emptied", tokencache.Event{Key: shop, Result: tokencache.Emptied}, map[string]float64{"redis_data_losses_total app wx1": 1}},
+		{"subscribed", tokencache.Event{Result: tokencache.Subscribed}, map[string]float64{"subscriptions_total": 1}},
+		{"read again", tokencache.Event{Result: tokencache.Reread}, nil},
+		{"suspended", tokencache.Event{Result: tokencache.Stepped, Took: time.Hour}, map[string]float64{"clock_steps_total direction forward": 1}},
+		{"clock stepped back", tokencache.Event{Result: tokencache.Stepped, Took: -time.Hour}, map[string]float64{"clock_steps_total direction backward": 1}},
 		{"lease lost", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Refused, Err: errors.New("lost")},
 			map[string]float64{"refreshes_total result refused": 1, "refresh_duration_seconds result refused": 1, "leases_lost_total app wx1": 1}},
 		{"report", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Committed},
@@ -47,17 +76,19 @@ func TestObserve(t *testing.T) {
 			map[string]float64{"reports_total outcome accepted": 1}},
 		{"unclear report", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Unknown, Err: errors.New("no answer")},
 			map[string]float64{"reports_total outcome unknown": 1}},
-		{"no Redis", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Failed, Err: redis},
-			map[string]float64{"redis_errors_total op begin": 1}},
+		{"no Redis", tokencache.Event{Key: shop, Result: tokencache.Failed, Err: redis},
+			map[string]float64{"redis_errors_total op begin class timeout": 1}},
+		{"no refresh without Redis", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.NoRedis},
+			map[string]float64{"refreshes_total reason due result no_redis": 1}},
 		{"no Redis before the commit", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Orphaned, Err: &tokencache.StoreError{Op: "commit"}},
-			map[string]float64{"redis_errors_total op commit": 1, "refreshes_total result orphaned": 1, "refresh_duration_seconds result orphaned": 1}},
-		{"no Redis to listen on", tokencache.Event{Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "watch"}},
-			map[string]float64{"redis_errors_total op watch": 1}},
-		{"a new operation", tokencache.Event{Key: shop, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "new"}},
-			map[string]float64{"redis_errors_total op other": 1}},
-		{"somebody else", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Throttled, ForeignRefresher: true},
-			map[string]float64{"refreshes_total result throttled": 1, "refresh_duration_seconds result throttled": 1, "reports_total outcome throttled": 1, "foreign_refresher_suspected app wx1 kind access_token": 1}},
-		{"an app that is not there", tokencache.Event{Key: alien, Reason: tokencache.Due, Result: tokencache.Committed, ForeignRefresher: true},
+			map[string]float64{"refreshes_total result orphaned": 1, "refresh_duration_seconds result orphaned": 1}},
+		{"no Redis to listen on", tokencache.Event{Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "watch", Err: io.EOF}},
+			map[string]float64{"redis_errors_total op watch class closed": 1}},
+		{"a new operation", tokencache.Event{Key: shop, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "new", Err: errors.New("new")}},
+			map[string]float64{"redis_errors_total op other class other": 1}},
+		{"allowance spent", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Throttled},
+			map[string]float64{"refreshes_total result throttled": 1, "refresh_duration_seconds result throttled": 1, "reports_total outcome throttled": 1}},
+		{"an app that is not there", tokencache.Event{Key: alien, Reason: tokencache.Due, Result: tokencache.Committed},
 			map[string]float64{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -74,27 +105,19 @@ func TestObserve(t *testing.T) {
 				}
 			}
 			all := 0.0
-			for _, name := range []string{"refreshes_total", "upstream_fetch_failures_total", "refresh_duration_seconds", "leases_lost_total",
-				"reports_total", "redis_errors_total", "foreign_refresher_suspected", "reads_total", "http_problems_total", "config_reloads_total"} {
-				all += testutil.ToFloat64(series(reg, "wxtoken_"+name))
+			families, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				if name := f.GetName(); name != "wxtoken_build_info" && !strings.HasPrefix(name, "wxtoken_config_last_reload") {
+					all += testutil.ToFloat64(series(reg, name))
+				}
 			}
 			if all != sum {
 				t.Errorf("%v counted altogether, want %v", all, sum)
 			}
 		})
-	}
-}
-
-func TestSuspicionEnds(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	m := api.NewMetrics(reg)
-	m.Track(shop)
-	for _, suspected := range []bool{true, false} {
-		m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Committed, ForeignRefresher: suspected})
-		want := map[bool]float64{true: 1}[suspected]
-		if got := testutil.ToFloat64(series(reg, "wxtoken_foreign_refresher_suspected")); got != want {
-			t.Errorf("got %v, want %v", got, want)
-		}
 	}
 }
 
@@ -135,65 +158,37 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 	}
 }
 
+// A bad configuration shows until the one in force can be read again, and the stamp is of the last good
+// one.
 func TestReloaded(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	m := api.NewMetrics(reg)
-	m.Reloaded(nil)
-	m.Reloaded(errors.New("a mistake"))
-	m.Reloaded(errors.New("a mistake"))
-	for result, want := range map[string]float64{"ok": 1, "failed": 2} {
-		if got := testutil.ToFloat64(series(reg, "wxtoken_config_reloads_total", "result", result)); got != want {
-			t.Errorf("%s: got %v, want %v", result, got, want)
-		}
-	}
-}
-
-func TestCollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := api.NewCollector(func() []tokencache.Status {
-			return []tokencache.Status{
-				{Key: shop, Version: 12, Known: true, Fresh: true, ExpiresIn: time.Hour},
-				{Key: card, InDoubt: true, Backoff: 90 * time.Second},
+		reg := prometheus.NewRegistry()
+		m := api.NewMetrics(reg)
+		good := time.Now().Unix()
+		want := func(successful, stamp float64) {
+			t.Helper()
+			if got := testutil.ToFloat64(series(reg, "wxtoken_config_last_reload_successful")); got != successful {
+				t.Errorf("successful: got %v, want %v", got, successful)
 			}
-		})
-		const want = `
-# HELP wxtoken_token_backoff_seconds How long upstream must not be asked.
-# TYPE wxtoken_token_backoff_seconds gauge
-wxtoken_token_backoff_seconds{app="wx1",kind="access_token"} 0
-wxtoken_token_backoff_seconds{app="wx1",kind="wx_card_ticket"} 90
-# HELP wxtoken_token_expiry_timestamp_seconds When the value in memory ends. Absent without one.
-# TYPE wxtoken_token_expiry_timestamp_seconds gauge
-wxtoken_token_expiry_timestamp_seconds{app="wx1",kind="access_token"} 9.466884e+08
-# HELP wxtoken_token_fresh 1 if the next read gets a good value from memory.
-# TYPE wxtoken_token_fresh gauge
-wxtoken_token_fresh{app="wx1",kind="access_token"} 1
-wxtoken_token_fresh{app="wx1",kind="wx_card_ticket"} 0
-# HELP wxtoken_token_in_doubt 1 if upstream may have superseded the value without anybody knowing the new one.
-# TYPE wxtoken_token_in_doubt gauge
-wxtoken_token_in_doubt{app="wx1",kind="access_token"} 0
-wxtoken_token_in_doubt{app="wx1",kind="wx_card_ticket"} 1
-# HELP wxtoken_token_version Version of the value in memory; it only grows.
-# TYPE wxtoken_token_version gauge
-wxtoken_token_version{app="wx1",kind="access_token"} 12
-wxtoken_token_version{app="wx1",kind="wx_card_ticket"} 0
-`
-		if err := testutil.CollectAndCompare(c, strings.NewReader(want)); err != nil {
-			t.Error(err)
+			if got := testutil.ToFloat64(series(reg, "wxtoken_config_last_reload_success_timestamp_seconds")); got != stamp {
+				t.Errorf("stamp: got %v, want %v", got, stamp)
+			}
+		}
+		want(1, float64(good))
+		time.Sleep(time.Minute)
+		m.Reloaded(errors.New("a mistake"))
+		m.Reloaded(errors.New("another"))
+		want(0, float64(good))
+		m.ConfigValid()
+		want(1, float64(good+60))
+		m.Reloaded(errors.New("a mistake"))
+		time.Sleep(time.Minute)
+		m.Reloaded(nil)
+		want(1, float64(good+120))
+		for result, want := range map[string]float64{"ok": 1, "failed": 3} {
+			if got := testutil.ToFloat64(series(reg, "wxtoken_config_reloads_total", "result", result)); got != want {
+				t.Errorf("%s: got %v, want %v", result, got, want)
+			}
 		}
 	})
-}
-
-func TestMetricsAreLintFree(t *testing.T) {
-	reg := prometheus.NewPedanticRegistry()
-	m := api.NewMetrics(reg)
-	m.Track(shop)
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Committed})
-	reg.MustRegister(api.NewCollector(func() []tokencache.Status { return []tokencache.Status{{Key: shop, Known: true}} }))
-	problems, err := testutil.GatherAndLint(reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("%s: %s", p.Metric, p.Text)
-	}
 }

@@ -1,0 +1,64 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// Health is what this replica knows of its ways to Redis.
+type Health struct {
+	// RedisUp: the last look at Redis was answered with what was asked for. There is one at least every
+	// 1.5 times [Options.Reread] while [Cache.Run] runs. A Redis that can be read but not written is up.
+	RedisUp bool
+	// RedisAnswered is when a look was last answered so, by this host's clock. Zero: never.
+	RedisAnswered time.Time
+	// Subscribed: the others' events are listened to. A connection that is silently dead is noticed after
+	// 2 minutes, because no event may mean that there is none.
+	Subscribed bool
+}
+
+// Health returns the present state, from memory.
+func (c *Cache) Health() Health {
+	h := &c.store.health
+	now := Health{RedisUp: h.up.Load(), Subscribed: h.listening.Load()}
+	if at := h.answeredAt.Load(); at != 0 {
+		now.RedisAnswered = time.UnixMilli(at)
+	}
+	return now
+}
+
+// health follows every operation on Redis.
+type health struct {
+	observe    func(Event) // nil: nobody
+	up         atomic.Bool
+	answeredAt atomic.Int64 // Unix time in ms
+	listening  atomic.Bool
+}
+
+// opLoad is the one operation that every replica does again and again, and that needs no right to
+// write.
+const opLoad = "load"
+
+func (h *health) answered(op string) {
+	if op == opLoad {
+		h.up.Store(true)
+		h.answeredAt.Store(time.Now().UnixMilli())
+	}
+}
+
+// failed tells of an operation that failed, once, and returns its error.
+func (h *health) failed(k Key, op string, err error) *StoreError {
+	failed := &StoreError{Op: op, Err: err}
+	if errors.Is(err, context.Canceled) {
+		return failed // we are stopping, or a caller gave up
+	}
+	if op == opLoad {
+		h.up.Store(false)
+	}
+	if h.observe != nil {
+		h.observe(Event{Key: k, Result: Failed, Err: failed})
+	}
+	return failed
+}
