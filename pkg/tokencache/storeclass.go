@@ -69,7 +69,8 @@ func classOfAnswer(text string) StoreClass {
 		return class
 	}
 	switch {
-	case strings.Contains(text, "ACL failure in script"): // what NOPERM is called inside of one
+	// What NOPERM is called inside of a script, by Redis 7.2 and 7.0.
+	case strings.Contains(text, "ACL failure in script"), strings.Contains(text, "The user executing the script can't"):
 		return StoreNoPerm
 	case strings.Contains(text, "invalid password"), strings.Contains(text, "without any password configured"):
 		return StoreNoAuth

@@ -1,0 +1,71 @@
+package tokencache_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+)
+
+// A real Redis words its refusals in scripts in its own way.
+func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
+	addr := tokencachetest.RedisServer(t)
+	admin := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	defer admin.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	do := func(args ...any) {
+		t.Helper()
+		if err := admin.Do(ctx, args...).Err(); err != nil {
+			t.Fatal(args, err)
+		}
+	}
+	// try fetches a first value as a user, and returns the classes of what failed.
+	try := func(user string) map[tokencache.StoreClass]bool {
+		rdb := redis.NewClient(&redis.Options{Addr: addr, Username: user, Password: "p", ContextTimeoutEnabled: true, MaxRetries: -1})
+		defer rdb.Close()
+		seen := map[tokencache.StoreClass]bool{}
+		c := tokencache.New(rdb, tokencache.Options{Namespace: user, Observe: func(e tokencache.Event) {
+			if s, ok := errors.AsType[*tokencache.StoreError](e.Err); ok && e.Reason == "" {
+				seen[s.Class()] = true
+			}
+		}})
+		defer c.Close()
+		u := &upstream{Latency: time.Millisecond}
+		if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source("r"), Overlap: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Get(ctx, tokencachetest.Key)
+		return seen
+	}
+	only := func(user string, want tokencache.StoreClass) {
+		t.Helper()
+		if got := try(user); len(got) != 1 || !got[want] {
+			t.Errorf("%s: got %v, want %s", user, got, want)
+		}
+	}
+	everything := []any{"on", ">p", "~*", "&*", "+@all"}
+	do(append([]any{"ACL", "SETUSER", "all"}, everything...)...)
+	do(append(append([]any{"ACL", "SETUSER", "unwriting"}, everything...), "-hset")...)
+	do("ACL", "SETUSER", "scriptless", "on", ">p", "~*", "&*", "+hello", "+set")
+	do("ACL", "SETUSER", "keyless", "on", ">p", "~other*", "&*", "+@all")
+	if got := try("all"); len(got) != 0 {
+		t.Errorf("with all rights: %v", got)
+	}
+	only("unwriting", tokencache.StoreNoPerm)
+	only("scriptless", tokencache.StoreNoPerm)
+	only("keyless", tokencache.StoreNoPerm)
+	only("nobody", tokencache.StoreNoAuth)
+	do("ACL", "SETUSER", "full", "on", ">p", "~*", "&*", "+@all")
+	do("CONFIG", "SET", "maxmemory", "1")
+	only("full", tokencache.StoreOOM)
+	do("CONFIG", "SET", "maxmemory", "0")
+	do("ACL", "SETUSER", "replica", "on", ">p", "~*", "&*", "+@all")
+	do("REPLICAOF", "127.0.0.1", "1")
+	only("replica", tokencache.StoreReadOnly)
+}

@@ -1,0 +1,54 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// answer is an error of Redis.
+type answer string
+
+func (a answer) Error() string { return string(a) }
+func (a answer) RedisError()   {}
+
+func TestFailuresOfRedisHaveAClass(t *testing.T) {
+	_, refused := net.Dial("tcp", "127.0.0.1:1")
+	for _, c := range []struct {
+		err  error
+		want StoreClass
+	}{
+		{context.DeadlineExceeded, StoreTimeout},
+		{fmt.Errorf("lock: obtaining: %w", os.ErrDeadlineExceeded), StoreTimeout},
+		{redis.ErrPoolTimeout, StoreTimeout},
+		{refused, StoreRefused},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}, StoreRefused},
+		{&net.OpError{Op: "dial", Err: context.DeadlineExceeded}, StoreTimeout},
+		{io.EOF, StoreClosed},
+		{fmt.Errorf("listening for events: %w", io.ErrUnexpectedEOF), StoreClosed},
+		{answer("NOAUTH Authentication required."), StoreNoAuth},
+		{answer("WRONGPASS invalid username-password pair or user is disabled."), StoreNoAuth},
+		{answer("ERR AUTH <password> called without any password configured for the default user."), StoreNoAuth},
+		{answer("NOPERM No permissions to access a key"), StoreNoPerm},
+		{answer("ERR ACL failure in script: User u has no permissions to run the 'hset' command script: 1, on @user_script:1."), StoreNoPerm},
+		{answer("ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:1."), StoreNoPerm},
+		{answer("READONLY You can't write against a read only replica."), StoreReadOnly},
+		{answer("MISCONF Redis is configured to save RDB snapshots"), StoreReadOnly},
+		{answer("OOM command not allowed when used memory > 'maxmemory'."), StoreOOM},
+		{answer("LOADING Redis is loading the dataset in memory"), StoreLoading},
+		{answer("CLUSTERDOWN The cluster is down"), StoreCluster},
+		{answer("ERR unknown command"), StoreOther},
+		{errReply, StoreReply},
+		{errors.New("new"), StoreOther},
+	} {
+		if got := (&StoreError{Op: "load", Err: c.err}).Class(); got != c.want {
+			t.Errorf("%v: got %s, want %s", c.err, got, c.want)
+		}
+	}
+}
