@@ -148,6 +148,12 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 	if got := testutil.ToFloat64(series(reg, "wxtoken_reports_total")); got != 1 {
 		t.Errorf("got %v reports, want 1", got)
 	}
+	m.Track(shop, card)
+	m.Proxied(shop, "answered", api.Once)
+	m.Track(shop) // takes nothing from the app's other credential
+	if got := testutil.ToFloat64(series(reg, "wxtoken_proxy_calls_total")); got != 1 {
+		t.Errorf("got %v proxied calls, want 1", got)
+	}
 	m.Track(alien)
 	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Committed}) // late
 	if n := count("wx1"); n != 0 {

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+// A bad configuration shows in the metrics until the one in force can be read again, although nothing has
+// changed then.
+func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		env := map[string]string{"WECHAT_APPID": "wx0000000000000001", "WECHAT_SECRET": "CANARY", "REDIS_URL": "redis://127.0.0.1:1"}
+		running, err := config.Load(config.Overrides{}, func(name string) string { return env[name] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mistake error
+		load := func() (*config.Config, error) {
+			if mistake != nil {
+				return nil, mistake
+			}
+			return running, nil
+		}
+		reg := prometheus.NewRegistry()
+		metrics := api.NewMetrics(reg)
+		successful := func() (v float64) {
+			families, _ := reg.Gather()
+			for _, f := range families {
+				if f.GetName() == "wxtoken_config_last_reload_successful" {
+					v = f.Metric[0].Gauge.GetValue()
+				}
+			}
+			return v
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go watch(ctx, running, load, func(*config.Config) error { return nil }, metrics, zap.NewNop())
+		for _, step := range []struct {
+			mistake error
+			want    float64
+		}{{nil, 1}, {errors.New("a mistake"), 0}, {nil, 1}} {
+			mistake = step.mistake
+			time.Sleep(3 * config.DefaultEvery)
+			synctest.Wait()
+			if got := successful(); got != step.want {
+				t.Errorf("%v: got %v, want %v", step.mistake, got, step.want)
+			}
+		}
+	})
+}
