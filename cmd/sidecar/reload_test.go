@@ -43,7 +43,7 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go watch(ctx, running, load, func(*config.Config) error { return nil }, metrics, zap.NewNop())
+		go watch(ctx, running, load, func(*config.Config) error { return nil }, metrics, newReloads(running), zap.NewNop())
 		for _, step := range []struct {
 			mistake error
 			want    float64

@@ -40,8 +40,6 @@ type Cache struct {
 	creds atomic.Pointer[map[Key]*credential]
 	wake  chan struct{} // of 1: something changed, look at the schedule
 
-	listening atomic.Bool // a subscription to the events stands
-
 	ctx    context.Context // of every refresh: a caller who gives up cancels nothing
 	cancel context.CancelFunc
 	last   context.Context // ends closeTime after ctx, for what a lease guards and its release

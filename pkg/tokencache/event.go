@@ -48,6 +48,10 @@ const (
 	Heard   Result = "heard"   // what another replica did was adopted, Took after it was done
 	Missed  Result = "missed"  // a version was found by reading again, and no event told of it
 	Emptied Result = "emptied" // Redis knows less than this replica: it lost data
+
+	// Only in the journal: the life of what stands was shortened, because upstream may have superseded it,
+	// or is about to. [Entry].Why says whether by the fetch that begins, or by one that ended badly.
+	Cut Result = "cut"
 )
 
 // Event tells an observer what the cache did. It holds no secret and no value.

@@ -30,7 +30,8 @@ type Entry struct {
 	By      string // the replica's name
 	Reason  Reason
 	Result  Result
-	Version int64         // of the value that was committed; 0: none was
+	Why     Result        // of [Cut]: [Refused], [Orphaned], [Failed], or "fetch" for one that began
+	Version int64         // of the value that stood afterwards; 0: none
 	Took    time.Duration // from the start of the refresh; 0 if unknown
 	Code    int           // upstream's error code; 0: none
 	Backoff time.Duration // that the cluster was told to wait
@@ -57,7 +58,7 @@ type Cluster struct {
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be read.
 // What was found out stands in Cluster all the same.
 func (c *Cache) Cluster(ctx context.Context, perApp int) (Cluster, error) {
-	seen := Cluster{Replica: c.opts.Replica, Listening: c.listening.Load(), Listeners: -1}
+	seen := Cluster{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
 	start := time.Now()
 	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
 	seen.Entries, seen.Took = entries, time.Since(start)
@@ -210,6 +211,8 @@ func (e *Entry) set(name, text string) {
 		e.Reason = Reason(short(text))
 	case "result":
 		e.Result = Result(short(text))
+	case "why":
+		e.Why = Result(short(text))
 	case "version":
 		e.Version = max(0, number())
 	case "took_ms":

@@ -22,14 +22,17 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 		t.Fatal(err)
 	}
 	got, err := x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)
-	if err != nil || len(got) != 3 {
+	if err != nil || len(got) != 4 {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	cut, failed, first := got[0], got[1], got[2]
-	if cut.Result != Refused || cut.Reason != Due || cut.By != "pod-1" {
+	cut, failed, asking, first := got[0], got[1], got[2], got[3]
+	if cut.Result != Cut || cut.Why != Refused || cut.Reason != Due || cut.By != "pod-1" {
 		t.Errorf("the cut: %+v", cut)
 	}
-	if failed.Result != Failed || failed.Code != 45009 || failed.Took != 40*time.Millisecond || failed.Backoff < 2*time.Minute || failed.Version != 0 {
+	if asking.Result != Cut || asking.Why != "fetch" || asking.Reason != Missing {
+		t.Errorf("the cut before the fetch: %+v", asking)
+	}
+	if failed.Result != Failed || failed.Code != 45009 || failed.Took != 40*time.Millisecond || failed.Backoff < 2*time.Minute || failed.Version != st.version {
 		t.Errorf("the failure: %+v", failed)
 	}
 	if first.Result != Committed || first.Reason != Missing || first.Version != st.version || first.Key != x.spec.Key {
@@ -40,14 +43,14 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 			t.Errorf("%s is %v old", e.Result, e.Age)
 		}
 	}
-	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != Refused {
+	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != Cut {
 		t.Errorf("of the last two: %+v, %v", got, err)
 	}
 	// One app's journal that cannot be read hides nobody else's.
 	rdb.Set(t.Context(), x.s.journalKey("wx0"), "a string", 0)
 	got, err = x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)
 	var storeError *StoreError
-	if len(got) != 3 || !errors.As(err, &storeError) || storeError.Op != "journal" || !answered(err) {
+	if len(got) != 4 || !errors.As(err, &storeError) || storeError.Op != "journal" || !answered(err) {
 		t.Errorf("beside a key of another type: %d entries, %v", len(got), err)
 	}
 }

@@ -98,8 +98,6 @@ func (c *Cache) subscription(ctx context.Context) error {
 	// there is one: Close waits for the attempt to make it.
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer stop()
-	c.listening.Store(true)
-	defer c.listening.Store(false)
 	// Whatever was published meanwhile is lost. First everything is read, then events count.
 	if err := c.rereadAll(ctx); err != nil {
 		return err

@@ -132,6 +132,7 @@ type entryStatus struct {
 	By      string            `json:"by"`
 	Reason  tokencache.Reason `json:"reason"`
 	Result  tokencache.Result `json:"result"`
+	Why     tokencache.Result `json:"why,omitempty"`
 	Version int64             `json:"version,omitempty"`
 	TookMS  int64             `json:"took_ms"`
 	Errcode int               `json:"errcode,omitempty"`
@@ -263,7 +264,7 @@ func (s *status) journal(entries []tokencache.Entry) {
 	entries = entries[:min(len(entries), shownEntries)]
 	for _, e := range entries {
 		s.Journal.Entries = append(s.Journal.Entries, entryStatus{
-			Age: seconds(e.Age), App: e.Key.App, Kind: e.Key.Kind, By: e.By, Reason: e.Reason, Result: e.Result,
+			Age: seconds(e.Age), App: e.Key.App, Kind: e.Key.Kind, By: e.By, Reason: e.Reason, Result: e.Result, Why: e.Why,
 			Version: e.Version, TookMS: e.Took.Milliseconds(), Errcode: e.Code, Backoff: seconds(e.Backoff),
 		})
 		i := slices.IndexFunc(s.Replicas, func(r replicaStatus) bool { return r.Name == e.By })

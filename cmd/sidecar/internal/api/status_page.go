@@ -24,7 +24,7 @@ var statusCSS string
 
 // statusPage is the template of the page; what it is given is a page.
 var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{
-	"span": span, "ago": ago, "took": took, "reason": reasonWords, "result": resultWords, "resultLevel": resultLevel,
+	"span": span, "ago": ago, "took": took, "reason": reasonWords, "result": resultWords, "ended": ended, "resultLevel": resultLevel,
 	"sign": func(l level) string {
 		return map[level]string{levelWell: "✓", levelAttention: "!", levelTrouble: "✕"}[l]
 	},

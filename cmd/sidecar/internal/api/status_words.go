@@ -1,15 +1,11 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -24,29 +20,31 @@ func (p Platform) String() string {
 
 // redisWords says in words what is wrong with Redis.
 func redisWords(err error) string {
-	cause := err
-	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
-		cause = s.Err
-	}
-	var timeout net.Error
 	var dns *net.DNSError
-	switch {
-	case errors.As(cause, &dns):
+	if errors.As(err, &dns) {
 		return "Redis cannot be found: its name does not resolve."
-	case errors.Is(cause, syscall.ECONNREFUSED):
-		return "Redis is not there: its address refuses connections."
-	case errors.Is(cause, context.DeadlineExceeded), errors.As(cause, &timeout) && timeout.Timeout():
-		return "Redis does not answer in time."
-	case redis.HasErrorPrefix(cause, "NOAUTH"), redis.HasErrorPrefix(cause, "WRONGPASS"):
-		return "Redis refuses the login: user or password are wrong."
-	case redis.HasErrorPrefix(cause, "NOPERM"):
-		return "Redis refuses a command: the ACL of its user lacks something. It says: " + cause.Error()
-	case redis.HasErrorPrefix(cause, "LOADING"):
-		return "Redis is starting: it reads its data."
-	case redis.HasErrorPrefix(cause, "READONLY"):
-		return "This Redis is a replica, which takes no writes."
 	}
-	return "Redis: " + strings.TrimPrefix(cause.Error(), "redis: ")
+	s, ok := errors.AsType[*tokencache.StoreError](err)
+	if !ok {
+		s = &tokencache.StoreError{Err: err}
+	}
+	switch s.Class() {
+	case tokencache.StoreRefused:
+		return "Redis is not there: its address refuses connections."
+	case tokencache.StoreTimeout:
+		return "Redis does not answer in time."
+	case tokencache.StoreNoAuth:
+		return "Redis refuses the login: user or password are wrong."
+	case tokencache.StoreNoPerm:
+		return "Redis refuses a command: the ACL of its user lacks something. It says: " + s.Err.Error()
+	case tokencache.StoreLoading:
+		return "Redis is starting: it reads its data."
+	case tokencache.StoreReadOnly:
+		return "This Redis takes no writes: it is a replica, or has lost its disk or its replicas."
+	case tokencache.StoreOOM:
+		return "Redis is out of memory (maxmemory), and takes no writes."
+	}
+	return "Redis: " + strings.TrimPrefix(s.Err.Error(), "redis: ")
 }
 
 // span says a duration in at most two units: "1 h 42 min".
@@ -107,8 +105,15 @@ func reasonWords(r tokencache.Reason) string {
 	return string(r)
 }
 
-func resultWords(r tokencache.Result) string {
+func resultWords(r, why tokencache.Result) string {
 	switch r {
+	case tokencache.Cut:
+		if why == askedFor {
+			return "asked, no end is known"
+		}
+		return "old value cut short"
+	case tokencache.Settled:
+		return "old value still good"
 	case tokencache.Committed:
 		return "new value"
 	case tokencache.Unchanged:
@@ -129,10 +134,30 @@ func resultWords(r tokencache.Result) string {
 	return string(r)
 }
 
+// askedFor is why a value is cut when a fetch begins. Its end is an entry of its own, unless the holder
+// died.
+const askedFor = "fetch"
+
+// ended returns entries, newest first, without the beginnings of those fetches whose end follows.
+func ended(entries []entryStatus) []entryStatus {
+	type who struct{ app, kind, by string }
+	later := map[who]bool{}
+	var shown []entryStatus
+	for _, e := range entries {
+		w := who{e.App, e.Kind, e.By}
+		if e.Result == tokencache.Cut && e.Why == askedFor && later[w] {
+			continue
+		}
+		later[w] = true
+		shown = append(shown, e)
+	}
+	return shown
+}
+
 // resultLevel says how a line of the journal looks.
 func resultLevel(r tokencache.Result) level {
 	switch r {
-	case tokencache.Committed, tokencache.Unchanged, tokencache.Accepted:
+	case tokencache.Committed, tokencache.Unchanged, tokencache.Accepted, tokencache.Settled:
 		return levelWell
 	case tokencache.Failed:
 		return levelTrouble

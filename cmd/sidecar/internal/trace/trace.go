@@ -72,6 +72,10 @@ func (t *Tracer) Observe(e tokencache.Event) {
 	if t == nil || e.Reason == "" {
 		return
 	}
+	switch e.Result {
+	case tokencache.Fetched, tokencache.Probed, tokencache.Waited: // parts of one
+		return
+	}
 	end := time.Now()
 	_, span := t.tracer.Start(context.Background(), "refresh", trace.WithTimestamp(end.Add(-e.Took)), trace.WithAttributes(
 		attribute.String("wxtoken.app", e.Key.App), attribute.String("wxtoken.kind", e.Key.Kind),
