@@ -36,7 +36,9 @@ type Cluster struct {
 
 	configure func(replica string, c *tokencache.Credential)
 	redis     func(*redis.Options)
+	hook      func(replica string) redis.Hook
 	options   tokencache.Options
+	made      int // replicas, those replaced included
 	t         testing.TB
 }
 
@@ -53,6 +55,9 @@ func Options(o tokencache.Options) Option { return func(c *Cluster) { c.options 
 
 // Redis changes how the replicas talk to Redis.
 func Redis(f func(*redis.Options)) Option { return func(c *Cluster) { c.redis = f } }
+
+// Hook sees every command of a replica's, its retries as one.
+func Hook(f func(replica string) redis.Hook) Option { return func(c *Cluster) { c.hook = f } }
 
 // New makes a cluster of n replicas whose background work does not run yet. Everything is stopped
 // when the test ends.
@@ -72,7 +77,21 @@ func New(t testing.TB, n int, u *Upstream, options ...Option) *Cluster {
 
 // Add makes one more replica.
 func (c *Cluster) Add() *Replica {
-	name := fmt.Sprintf("replica-%d", len(c.Replicas))
+	r := c.make()
+	c.Replicas = append(c.Replicas, r)
+	return r
+}
+
+// Replace puts a new replica, which does not run yet, in the place of the i-th, and returns both. The
+// old one is as it was: stop or kill it.
+func (c *Cluster) Replace(i int) (old, young *Replica) {
+	old, c.Replicas[i] = c.Replicas[i], c.make()
+	return old, c.Replicas[i]
+}
+
+func (c *Cluster) make() *Replica {
+	name := fmt.Sprintf("replica-%d", c.made)
+	c.made++
 	r := &Replica{Name: name, Link: newLink(c.Redis.Dial), t: c.t}
 	ro := redis.Options{
 		Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
@@ -84,6 +103,9 @@ func (c *Cluster) Add() *Replica {
 		c.redis(&ro)
 	}
 	rdb := redis.NewClient(&ro)
+	if c.hook != nil {
+		rdb.AddHook(c.hook(name))
+	}
 	o := c.options
 	o.Replica, o.Observe = name, r.observe
 	r.Cache = tokencache.New(rdb, o)
@@ -98,7 +120,6 @@ func (c *Cluster) Add() *Replica {
 			time.Sleep(2 * time.Second) // go-redis looks once a second whether its pool is closed
 		}
 	})
-	c.Replicas = append(c.Replicas, r)
 	return r
 }
 

@@ -19,8 +19,11 @@ type Link struct {
 	hole  bool
 	nays  bool // a connection was refused
 	deaf  bool
-	skip  int // replies to let pass before the first is lost
-	lose  int // replies to lose
+	skip  int           // replies to let pass before the first is lost
+	lose  int           // replies to lose
+	mark  string        // the reply to the next command that contains it is lost
+	delay time.Duration // of every other command
+	turn  int
 	conns map[*conn]struct{}
 }
 
@@ -81,10 +84,10 @@ func (l *Link) Deafen() {
 	l.Drop()
 }
 
-// Heal ends Cut, BlackHole and Deafen. What was swallowed stays lost.
+// Heal ends Cut, BlackHole, Deafen and Delay. What was swallowed stays lost.
 func (l *Link) Heal() {
 	l.mu.Lock()
-	l.cut, l.hole, l.deaf = false, false, false
+	l.cut, l.hole, l.deaf, l.delay = false, false, false, 0
 	l.mu.Unlock()
 	l.Drop()
 }
@@ -97,10 +100,29 @@ func (l *Link) LoseReplies(skip, n int) {
 	l.skip, l.lose = skip, n
 }
 
+// LoseReplyTo loses the reply to the next command that contains mark, such as a script's hash, after Redis
+// has acted, by closing the connection.
+func (l *Link) LoseReplyTo(mark string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mark = mark
+}
+
+// Delay lets every other command reach Redis d later, even if its sender has closed the connection by
+// then, as what is in flight does. So commands on two connections overtake each other. Until [Link.Heal].
+func (l *Link) Delay(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d
+}
+
 // Losing returns how many replies are still to be lost.
 func (l *Link) Losing() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.mark != "" {
+		return l.lose + 1
+	}
 	return l.lose
 }
 
@@ -122,9 +144,21 @@ func (l *Link) refuses(command []byte) bool {
 	return l.deaf && bytes.Contains(bytes.ToLower(command), []byte("subscribe"))
 }
 
-func (l *Link) losesReply() bool {
+// marks notes that the reply to command, on c, is the one to lose.
+func (l *Link) marks(c *conn, command []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.mark != "" && bytes.Contains(command, []byte(l.mark)) {
+		l.mark, c.marked = "", true
+	}
+}
+
+func (l *Link) losesReply(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.marked {
+		return true
+	}
 	if l.lose == 0 {
 		return false
 	}
@@ -143,6 +177,12 @@ type conn struct {
 	net.Conn // what the server sees
 	answers  net.Conn
 	link     *Link
+
+	// with link.mu held
+	marked  bool      // the next reply is lost
+	flying  int       // commands that have not arrived
+	arrives time.Time // the last of them
+	closed  bool      // by the client
 }
 
 func newConn(inner net.Conn, l *Link) *conn {
@@ -176,13 +216,46 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.shut()
 		return 0, errCut
 	}
+	c.link.marks(c, p)
+	if c.fly(p) {
+		return len(p), nil
+	}
 	n, err := c.Conn.Write(p)
 	return n, broken(err)
 }
 
+// fly reports whether p is on its way and will arrive by itself, in order.
+func (c *conn) fly(p []byte) bool {
+	l := c.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.closed || l.delay == 0 && c.flying == 0 {
+		return false
+	}
+	l.turn++
+	at := time.Now().Add(l.delay * time.Duration(l.turn%2))
+	if !at.After(c.arrives) {
+		at = c.arrives.Add(1)
+	}
+	c.arrives = at
+	c.flying++
+	p = bytes.Clone(p)
+	time.AfterFunc(time.Until(at), func() {
+		_, _ = c.Conn.Write(p)
+		l.mu.Lock()
+		c.flying--
+		over := c.closed && c.flying == 0
+		l.mu.Unlock()
+		if over {
+			_ = c.Conn.Close()
+		}
+	})
+	return true
+}
+
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.answers.Read(p)
-	if n > 0 && c.link.losesReply() {
+	if n > 0 && c.link.losesReply(c) {
 		c.shut()
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -209,7 +282,13 @@ func broken(err error) error {
 }
 
 func (c *conn) shut() {
-	_ = c.Conn.Close()
+	c.link.mu.Lock()
+	c.closed = true
+	flying := c.flying
+	c.link.mu.Unlock()
+	if flying == 0 {
+		_ = c.Conn.Close()
+	}
 	_ = c.answers.Close()
 }
 

@@ -62,6 +62,7 @@ type Upstream struct {
 	fetches  []Fetch
 	probes   int
 	serial   int
+	fates    map[string]*Fate
 }
 
 type issued struct {
@@ -135,15 +136,16 @@ func (u *Upstream) act(n int, r tokencache.Request) tokencache.Value {
 			return tokencache.Value{Value: secret.New(u.current.value), Life: u.current.expires.Sub(now), RenewLeft: renewLeft}
 		}
 	}
-	u.issue(now, overlap)
+	u.issue(n, now, overlap)
 	if u.Mode == Repeating && r.Force {
+		u.kill(u.previous.value)
 		u.previous = issued{}
 	}
 	u.fetches[n-1].Issued = u.current.value
 	return tokencache.Value{Value: secret.New(u.current.value), Life: u.current.expires.Sub(now), RenewLeft: renewLeft}
 }
 
-func (u *Upstream) issue(now time.Time, overlap time.Duration) {
+func (u *Upstream) issue(n int, now time.Time, overlap time.Duration) {
 	u.serial++
 	u.previous = u.current
 	if ends := now.Add(overlap); u.previous.ends.IsZero() || ends.Before(u.previous.ends) {
@@ -151,13 +153,14 @@ func (u *Upstream) issue(now time.Time, overlap time.Duration) {
 	}
 	life := or(u.Life, 2*time.Hour)
 	u.current = issued{value: fmt.Sprintf("TOKEN-%d-%d", u.serial, now.UnixNano()), expires: now.Add(life)}
+	u.succeed(n)
 }
 
 // Foreign issues a value to somebody else, as a second refresher of the same app does.
 func (u *Upstream) Foreign() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.issue(time.Now(), or(u.Overlap, 5*time.Minute))
+	u.issue(0, time.Now(), or(u.Overlap, 5*time.Minute))
 }
 
 // Kill ends every value at once. A Repeating upstream goes on repeating the dead one until forced.
@@ -166,6 +169,8 @@ func (u *Upstream) Kill() {
 	defer u.mu.Unlock()
 	now := time.Now()
 	u.current.ends, u.previous.ends = now, now
+	u.kill(u.current.value)
+	u.kill(u.previous.value)
 }
 
 // Valid reports whether upstream accepts value now.
