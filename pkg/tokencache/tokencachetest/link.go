@@ -126,6 +126,13 @@ func (l *Link) Losing() int {
 	return l.lose
 }
 
+// Healthy reports whether nothing is wrong with the link now.
+func (l *Link) Healthy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.cut && !l.hole && !l.deaf && l.delay == 0 && l.lose == 0 && l.mark == ""
+}
+
 func (l *Link) refused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,11 +194,11 @@ type conn struct {
 
 func newConn(inner net.Conn, l *Link) *conn {
 	answers, far := net.Pipe()
-	queue := make(chan []byte, 1<<12)
+	queue := make(chan []byte, 1<<8)
 	go func() {
 		defer close(queue)
 		for {
-			p := make([]byte, 1<<12)
+			p := make([]byte, 1<<10)
 			n, err := inner.Read(p)
 			if err != nil {
 				return
