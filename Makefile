@@ -4,8 +4,9 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 60s
+SOAKTIME    ?= 10m
 
-.PHONY: run build test integration check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build test integration histories soak check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run ./cmd/sidecar --dev
@@ -23,6 +24,15 @@ test: ## everything that runs on a bare machine: with the race detector, but for
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
+
+# They allocate much that dies at once. A failure prints the command that plays it again, and is made smaller.
+RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvariants$$' ./pkg/tokencache/
+
+histories: ## 3000 random histories of a cluster and its faults
+	WXTOKEN_HISTORIES=3000 $(RANDOM) -timeout 20m
+
+soak: ## as many random histories as SOAKTIME has room for
+	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
 
 check: fmt vet lint tidy vuln ## everything about the code that is no test
 

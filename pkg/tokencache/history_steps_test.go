@@ -62,10 +62,18 @@ var happenings = []happening{
 	{"secret wrong", 1, func(w *world, _ *replica, _ int) { w.secret(wrongSecret) }},
 	{"secret right", 1, func(w *world, _ *replica, _ int) { w.secret("f1") }},
 
-	{"heal", 3, func(w *world, r *replica, _ int) { w.heal(r) }},
+	{"heal", 4, func(w *world, r *replica, _ int) { w.heal(r) }},
 	{"cut", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Cut() }},
-	{"hole", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.BlackHole() }},
-	{"deafen", 1, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Deafen() }},
+	{"hole", 2, func(w *world, r *replica, n int) {
+		w.unlink(r)
+		r.Link.BlackHole()
+		w.healAfter(time.Duration(n)*time.Minute, r)
+	}},
+	{"deafen", 1, func(w *world, r *replica, n int) {
+		w.unlink(r)
+		r.Link.Deafen()
+		w.healAfter(time.Duration(n)*10*time.Second, r)
+	}},
 	{"delay", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.Delay(time.Duration(n) * 25 * time.Millisecond) }},
 	{"pause", 2, (*world).pause},
 	{"lose replies", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.LoseReplies(n%7, 1+n%3) }},
@@ -160,9 +168,18 @@ func (w *world) pause(r *replica, n int) {
 	w.disturbOne(r.Name, fault{Before: d, Deaf: true})
 	w.unlink(r)
 	r.Link.Delay(d)
+	w.healAfter(d, r)
+}
+
+// healAfter ends what is wrong with a link. A cache that tries every second or two to connect again costs
+// more than all the rest of a history.
+func (w *world) healAfter(d time.Duration, r *replica) {
 	w.callers.Go(func() {
-		time.Sleep(d)
-		w.heal(r)
+		select {
+		case <-time.After(d):
+			w.heal(r)
+		case <-w.over:
+		}
 	})
 }
 

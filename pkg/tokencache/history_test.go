@@ -18,6 +18,7 @@ type world struct {
 	reread  time.Duration
 	start   time.Time
 	callers sync.WaitGroup
+	over    chan struct{} // closed when every step has been taken
 	record  recorder
 
 	mu sync.Mutex // guards what follows, and Replicas
@@ -39,7 +40,7 @@ var scripts = tokencache.Scripts()
 
 func newWorld(t *testing.T, h history) *world {
 	w := &world{
-		plan: h, reread: 2 * time.Minute, start: time.Now(),
+		plan: h, reread: 2 * time.Minute, start: time.Now(), over: make(chan struct{}),
 		nextOf: map[string]fault{}, refused: map[string]bool{}, seen: map[*replica]*sight{},
 		ledger: newLedger(),
 	}
@@ -71,6 +72,7 @@ func play(t *testing.T, h history) (wrong, detail string) {
 				break
 			}
 		}
+		close(w.over)
 		if !w.broken() {
 			w.recover()
 		}
