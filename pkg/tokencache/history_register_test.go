@@ -19,7 +19,7 @@ import (
 // The operations are begins, which say that their lease holds the lock at that moment; commits; direct
 // reads; and what the history does to Redis itself, a failover with what it brings back included. Each
 // has an interval, from before it was sent until its reply was there. The replies of some commits are
-// lost: those may happen at any later time, or never.
+// lost: those may happen at any later time, or never. So may ends without a value.
 type recorder struct {
 	mu      sync.Mutex
 	clock   int64 // counts the ends of the intervals: finer than time, which stands still in a bubble
@@ -47,14 +47,16 @@ const (
 	opBegin  = "begin"
 	opCommit = "commit"
 	opMaybe  = "maybe commit" // its reply was lost, or a repeat of it was refused
+	opEnd    = "conclude"
+	opEnds   = "maybe conclude"
 	opRead   = "read"
 	opSet    = "set" // by the history
 	opUnlock = "unlock"
 	opDelete = "delete"
 )
 
-// register is what Redis should be: a commit is possible only for whoever began last, and a reader
-// gets what was committed last.
+// register is what Redis should be: only whoever began last can commit or conclude, and a reader gets what
+// was committed last.
 var register = porcupine.Model{
 	Init: func() any { return registerState{} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -67,6 +69,13 @@ var register = porcupine.Model{
 		case opMaybe:
 			if s.holder == in.lease {
 				return true, registerState{"", in.value}
+			}
+			return true, s
+		case opEnd:
+			return s.holder == in.lease, registerState{"", s.value}
+		case opEnds:
+			if s.holder == in.lease {
+				return true, registerState{"", s.value}
 			}
 			return true, s
 		case opRead:
@@ -94,7 +103,7 @@ func (r *recorder) add(call int64, in registerInput) {
 	defer r.mu.Unlock()
 	r.clock++
 	op := porcupine.Operation{Input: in, Call: call, Return: r.clock}
-	if in.op == opMaybe {
+	if in.op == opMaybe || in.op == opEnds {
 		op.Return = math.MaxInt64
 	}
 	r.ops = append(r.ops, op)
@@ -157,7 +166,7 @@ func (recordHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		name := scriptOf(cmd.Args())
-		if name != "begin" && name != "commit" {
+		if name != "begin" && name != "commit" && name != "conclude" {
 			return next(ctx, cmd)
 		}
 		call := h.tick()
@@ -172,6 +181,14 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			if parts, ok := reply.([]any); ok && err == nil && parts[0] != "lost" {
 				h.add(call, registerInput{op: opBegin, lease: lease})
 			}
+			return err
+		}
+		if name == "conclude" {
+			in := registerInput{op: opEnds, lease: lease}
+			if parts, ok := reply.([]any); ok && err == nil && parts[0] == int64(1) {
+				in.op = opEnd
+			}
+			h.add(call, in)
 			return err
 		}
 		in := registerInput{op: opCommit, lease: lease, value: own[1].(string)}

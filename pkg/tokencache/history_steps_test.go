@@ -26,7 +26,9 @@ func (s step) String() string { return fmt.Sprintf("{%q, %d, %d}", s.What, s.Who
 type history struct {
 	Mode     tokencachetest.Mode
 	Replicas int
-	Frugal   bool // two fetches at once, and one more every half hour
+	Latency  time.Duration // of scripts: what happens between a question and its answer
+	Upstream time.Duration // what a fetch takes
+	Frugal   bool          // two fetches at once, and one more every half hour
 	Steps    []step
 }
 
@@ -105,6 +107,8 @@ func histories() *rapid.Generator[history] {
 		return history{
 			Mode:     rapid.SampledFrom([]tokencachetest.Mode{superseding, repeating}).Draw(t, "mode"),
 			Replicas: rapid.IntRange(1, 3).Draw(t, "replicas"),
+			Latency:  time.Duration(rapid.IntRange(0, 5).Draw(t, "latency")) * time.Millisecond,
+			Upstream: rapid.SampledFrom([]time.Duration{100 * time.Millisecond, time.Millisecond, time.Second}).Draw(t, "upstream"),
 			Frugal:   rapid.IntRange(0, 7).Draw(t, "frugal") == 7,
 			Steps:    append(rapid.SliceOfN(one, 1, 15).Draw(t, "steps"), rapid.SliceOfN(one, 0, 15).Draw(t, "more steps")...),
 		}

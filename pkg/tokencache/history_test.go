@@ -44,8 +44,8 @@ func newWorld(t *testing.T, h history) *world {
 		nextOf: map[string]fault{}, refused: map[string]bool{}, seen: map[*replica]*sight{},
 		ledger: newLedger(),
 	}
-	u := &upstream{Mode: h.Mode, Fault: w.fault}
-	w.cluster = tokencachetest.New(t, h.Replicas, u, rarely(w.reread), tokencachetest.Hook(w.record.hook),
+	u := &upstream{Mode: h.Mode, Latency: h.Upstream, Fault: w.fault}
+	w.cluster = tokencachetest.New(t, h.Replicas, u, rarely(w.reread), tokencachetest.Hook(w.record.hook), tokencachetest.Latency(h.Latency),
 		tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 			if h.Frugal {
 				c.Fetches = frugal

@@ -91,11 +91,8 @@ const overlap = 5 * time.Minute
 
 // glance looks at a replica without asking it, and checks what it would say.
 func (w *world) glance(r *replica) glimpse {
-	g := r.Cache.Peek(tokencachetest.Key)
-	if g.Alive {
-		w.checkValue(r.Name, g.Value, g.Good)
-	}
 	w.mu.Lock()
+	g := r.Cache.Peek(tokencachetest.Key) // under the lock: callers glance too
 	last := w.seen[r]
 	if last == nil {
 		last = &sight{}
@@ -108,6 +105,9 @@ func (w *world) glance(r *replica) glimpse {
 	}
 	stale, why := w.late(r, g)
 	w.mu.Unlock()
+	if g.Alive {
+		w.checkValue(r.Name, g.Value, g.Good)
+	}
 
 	switch {
 	case g.Version < before.Version:

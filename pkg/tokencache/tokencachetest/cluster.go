@@ -38,6 +38,7 @@ type Cluster struct {
 	redis     func(*redis.Options)
 	hook      func(replica string) redis.Hook
 	options   tokencache.Options
+	latency   time.Duration
 	made      int // replicas, those replaced included
 	t         testing.TB
 }
@@ -58,6 +59,9 @@ func Redis(f func(*redis.Options)) Option { return func(c *Cluster) { c.redis = 
 
 // Hook sees every command of a replica's, its retries as one.
 func Hook(f func(replica string) redis.Hook) Option { return func(c *Cluster) { c.hook = f } }
+
+// Latency is how long scripts take to reach Redis: up to d, never the same. Default 0.
+func Latency(d time.Duration) Option { return func(c *Cluster) { c.latency = d } }
 
 // New makes a cluster of n replicas whose background work does not run yet. Everything is stopped
 // when the test ends.
@@ -93,6 +97,8 @@ func (c *Cluster) make() *Replica {
 	name := fmt.Sprintf("replica-%d", c.made)
 	c.made++
 	r := &Replica{Name: name, Link: newLink(c.Redis.Dial), t: c.t}
+	r.Link.latency = c.latency
+	r.Link.turn = c.made // so that no two are in step
 	ro := redis.Options{
 		Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
 		ReadTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond,

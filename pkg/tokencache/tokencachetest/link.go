@@ -24,7 +24,9 @@ type Link struct {
 	mark  string        // the reply to the next command that contains it is lost
 	delay time.Duration // of every other command
 	turn  int
-	conns map[*conn]struct{}
+
+	latency time.Duration
+	conns   map[*conn]struct{}
 }
 
 func newLink(dial func() (net.Conn, error)) *Link {
@@ -108,7 +110,7 @@ func (l *Link) LoseReplyTo(mark string) {
 	l.mark = mark
 }
 
-// Delay lets every other command reach Redis d later, even if its sender has closed the connection by
+// Delay lets every other script reach Redis d later, even if its sender has closed the connection by
 // then, as what is in flight does. So commands on two connections overtake each other. Until [Link.Heal].
 func (l *Link) Delay(d time.Duration) {
 	l.mu.Lock()
@@ -236,11 +238,14 @@ func (c *conn) fly(p []byte) bool {
 	l := c.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.closed || l.delay == 0 && c.flying == 0 {
+	// Only scripts are slow: go-redis shakes hands under a lock, and while another waits for that, a bubble's
+	// time stands still.
+	slow := l.delay+l.latency > 0 && bytes.Contains(p[:min(len(p), 16)], []byte("eval"))
+	if c.closed || !slow && c.flying == 0 {
 		return false
 	}
 	l.turn++
-	at := time.Now().Add(l.delay * time.Duration(l.turn%2))
+	at := time.Now().Add(l.delay*time.Duration(l.turn%2) + l.latency*time.Duration(l.turn*7%5)/4)
 	if !at.After(c.arrives) {
 		at = c.arrives.Add(1)
 	}
