@@ -51,14 +51,19 @@ func (w *world) fault(n int, replica string) fault {
 	f, ok := w.nextOf[replica]
 	if ok {
 		delete(w.nextOf, replica)
-	} else if w.next != nil {
-		f, w.next, ok = *w.next, nil, true
+	} else if len(w.next) > 0 {
+		f, w.next, ok = w.next[0], w.next[1:], true
 	}
 	if !ok {
 		return fault{}
 	}
-	if e, isClass := f.Err.(*tokencache.FetchError); isClass && !e.Unclear {
-		return w.answers(n, *e)
+	e, isClass := f.Err.(*tokencache.FetchError)
+	if isClass {
+		w.slowed[e.Class]++
+	}
+	if isClass && !e.Unclear && f.Before == 0 {
+		w.faulty[n] = 1 // sure, so it costs itself and is tried again
+		return f
 	}
 	// Whoever comes next has to fetch again. A late one's commit is refused, which cuts what its successor
 	// committed; or its successor sees the cut, and commits in doubt.
@@ -69,19 +74,17 @@ func (w *world) fault(n int, replica string) fault {
 	return f
 }
 
-// answers is an error of upstream's, with mu held: sure, so it costs itself and is tried again.
+// answers is an error that upstream goes on answering with, with mu held.
 func (w *world) answers(n int, e tokencache.FetchError) fault {
 	w.faulty[n] = 1
 	w.slowed[e.Class]++
 	return fault{Err: &e}
 }
 
-func (w *world) failNext(e tokencache.FetchError) { w.disturb(fault{Err: &e}) }
-
 func (w *world) disturb(f fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.next = &f
+	w.next = append(w.next, f)
 }
 
 func (w *world) disturbOne(replica string, f fault) {

@@ -54,11 +54,14 @@ var happenings = []happening{
 	{"kill token", 2, func(w *world, _ *replica, _ int) { w.kill() }},
 	{"foreign", 2, func(w *world, _ *replica, _ int) { w.foreign() }},
 
-	{"fail", 3, func(w *world, _ *replica, n int) { w.failNext(upstreamErrors[n%len(upstreamErrors)]) }},
+	{"fail", 3, func(w *world, _ *replica, n int) { w.disturb(fault{Err: &upstreamErrors[n%len(upstreamErrors)]}) }},
+	{"fail late", 2, func(w *world, _ *replica, n int) {
+		w.disturb(fault{Before: time.Duration(n) * time.Second / 2, Deaf: true, Err: &upstreamErrors[n%len(upstreamErrors)]})
+	}},
 	{"refuse one", 1, func(w *world, r *replica, _ int) { w.refuse(r.Name) }},
 	{"lose answer", 2, func(w *world, _ *replica, _ int) { w.disturb(fault{Lost: true}) }},
-	{"stall", 2, func(w *world, _ *replica, n int) { w.disturb(fault{After: time.Duration(n) * time.Second / 2}) }},
-	{"act late", 2, func(w *world, _ *replica, n int) {
+	{"stall", 3, func(w *world, _ *replica, n int) { w.disturb(fault{After: time.Duration(n) * time.Second / 2}) }},
+	{"act late", 3, func(w *world, _ *replica, n int) {
 		w.disturb(fault{Before: time.Duration(n) * time.Second / 2, Deaf: true})
 	}},
 	{"secret wrong", 1, func(w *world, _ *replica, _ int) { w.secret(wrongSecret) }},

@@ -26,7 +26,7 @@ type world struct {
 	wrong  string // the first invariant that did not hold: always the same words, for the shrinker
 	detail string
 
-	next    *fault           // of the next fetch
+	next    []fault          // of the next fetches
 	nextOf  map[string]fault // of the next fetch of one replica
 	refused map[string]bool  // upstream refuses this replica's address
 	values  []string         // seen so far
