@@ -67,7 +67,7 @@ func (w *world) fault(n int, replica string) fault {
 	}
 	// Whoever comes next has to fetch again. A late one's commit is refused, which cuts what its successor
 	// committed; or its successor sees the cut, and commits in doubt.
-	w.faulty[n] = 3
+	w.faulty[n] = 2
 	if d := f.Before + f.After; d > 0 {
 		w.deaf = append(w.deaf, window{replica, time.Now(), time.Now().Add(d + time.Second)})
 	}
@@ -213,8 +213,9 @@ func (w *world) deafIn(replica string, took time.Duration) bool {
 	return false
 }
 
-// excused says which superseded values nobody can know of: those that a failover brought back, and
-// those that a late request superseded whose sender then could not tell.
+// excused says which superseded values nobody can know of: those that a failover brought back, and those
+// that a request superseded which no lease guarded any more, since it was late or Redis had lost the lock,
+// and whose sender then could not tell.
 func (w *world) excused(fate tokencachetest.Fate) bool {
 	by := w.Upstream.Fetches()[fate.By-1]
 	w.mu.Lock()
@@ -222,7 +223,11 @@ func (w *world) excused(fate tokencachetest.Fate) bool {
 	if w.rolled.After(fate.Issued) {
 		return true
 	}
-	if fate.Superseded.Sub(by.At) <= workTime {
+	unguarded := fate.Superseded.Sub(by.At) >= workTime
+	for _, at := range w.losses {
+		unguarded = unguarded || at.After(by.At.Add(-time.Second)) && !at.After(fate.Superseded)
+	}
+	if !unguarded {
 		return false
 	}
 	_, gone := w.ends[by.Replica]
@@ -284,7 +289,7 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 		case w.faulty[i+1] > 0:
 			faults += w.faulty[i+1]
 		case w.disturbed(f):
-			faults += 2
+			faults++
 		}
 	}
 

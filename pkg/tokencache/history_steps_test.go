@@ -80,6 +80,8 @@ var happenings = []happening{
 		w.healAfter(time.Duration(n)*10*time.Second, r)
 	}},
 	{"delay", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.Delay(time.Duration(n) * 25 * time.Millisecond) }},
+	// Less than go-redis waits for: nothing is lost, so it may cost nothing.
+	{"slow", 3, func(_ *world, r *replica, n int) { r.Link.Delay(time.Duration(n) * 6 * time.Millisecond) }},
 	{"pause", 2, (*world).pause},
 	{"lose replies", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.LoseReplies(n%7, 1+n%3) }},
 	{"lose reply to", 3, (*world).loseReplyTo},
