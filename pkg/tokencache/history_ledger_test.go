@@ -47,6 +47,11 @@ func (w *world) fault(n int, replica string) fault {
 	if w.refused[replica] {
 		return w.answers(n, upstreamErrors[4])
 	}
+	if time.Now().Before(w.down) {
+		f := w.answers(n, w.downWith)
+		w.faulty[n] = 2 // one that issues nothing, but says so to nobody
+		return f
+	}
 	f, ok := w.nextOf[replica]
 	if ok {
 		delete(w.nextOf, replica)
@@ -84,6 +89,13 @@ func (w *world) disturb(f fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next = append(w.next, f)
+}
+
+// outage lets upstream answer with e, and issue nothing, for d.
+func (w *world) outage(d time.Duration, e tokencache.FetchError) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down, w.downWith = time.Now().Add(d), e
 }
 
 func (w *world) disturbOne(replica string, f fault) {
@@ -158,6 +170,7 @@ func (w *world) healAll() {
 	w.next = nil
 	clear(w.nextOf)
 	clear(w.refused)
+	w.down = time.Time{}
 	w.mu.Unlock()
 	for _, r := range w.replicas() {
 		w.heal(r)

@@ -64,11 +64,19 @@ var happenings = []happening{
 	{"act late", 3, func(w *world, _ *replica, n int) {
 		w.disturb(fault{Before: time.Duration(n) * time.Second / 2, Deaf: true})
 	}},
+	{"outage", 2, func(w *world, _ *replica, n int) { w.outage(time.Duration(n)*6*time.Minute, upstreamErrors[n%2]) }},
 	{"secret wrong", 1, func(w *world, _ *replica, _ int) { w.secret(wrongSecret) }},
 	{"secret right", 1, func(w *world, _ *replica, _ int) { w.secret("f1") }},
 
 	{"heal", 4, func(w *world, r *replica, _ int) { w.heal(r) }},
 	{"cut", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Cut() }},
+	{"cut all", 1, func(w *world, _ *replica, n int) {
+		for _, r := range w.replicas() {
+			w.unlink(r)
+			r.Link.Cut()
+			w.healAfter(time.Duration(n)*6*time.Minute, r)
+		}
+	}},
 	{"hole", 2, func(w *world, r *replica, n int) {
 		w.unlink(r)
 		r.Link.BlackHole()

@@ -31,6 +31,9 @@ type world struct {
 	refused map[string]bool  // upstream refuses this replica's address
 	values  []string         // seen so far
 
+	down     time.Time // until then upstream answers with
+	downWith tokencache.FetchError
+
 	ledger
 	seen map[*replica]*sight
 }
