@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/integration/rig"
 )
 
 // acl returns the line of the README that says what Redis must allow a user, so that the test runs
@@ -30,32 +32,32 @@ func acl(t *testing.T, user string) string {
 // I5: a wrong secret costs what the backoff allows, and the right one heals it without a restart.
 func TestAWrongSecretIsTriedRarelyAndTheRightOneHealsWithoutARestart(t *testing.T) {
 	t.Parallel()
-	server := startRedis(t)
+	server := rig.StartRedis(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret, "not-"+appSecret)
-	c := newCluster(t, "redis://"+server.addr, "WECHAT_SECRET=", "WECHAT_SECRET_FILE="+secret)
-	all := c.add(4)
+	c := newCluster(t, server, "WECHAT_SECRET=", "WECHAT_SECRET_FILE="+secret)
+	all := c.Add(4)
 	for range 20 {
 		for _, p := range all {
-			if _, err := p.token(); err == nil || !strings.Contains(err.Error(), "40125") {
+			if _, err := p.Token(); err == nil || !strings.Contains(err.Error(), "40125") {
 				t.Fatalf("got %v, want 40125", err)
 			}
 		}
 	}
-	if got := c.upstream.Calls(appID).Fetches() + c.upstream.Calls("").Fetches(); got != 1 {
+	if got := c.Upstream.Calls(appID).Fetches() + c.Upstream.Calls("").Fetches(); got != 1 {
 		t.Errorf("%d fetches with the wrong secret, want 1", got)
 	}
 	write(t, secret, appSecret+"\n")
 	eventually(t, 30*time.Second, "everybody has a token", func() bool {
 		for _, p := range all {
-			if _, err := p.token(); err != nil {
+			if _, err := p.Token(); err != nil {
 				return false
 			}
 		}
 		return true
 	})
 	eventually(t, 20*time.Second, "each process has read its configuration again", func() bool {
-		return c.metric("wxtoken_config_reloads_total", `result="ok"`) >= 4
+		return c.Metric("wxtoken_config_reloads_total", `result="ok"`) >= 4
 	})
 }
 
@@ -70,20 +72,20 @@ func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
 	t.Parallel()
 	users := filepath.Join(t.TempDir(), "users.acl")
 	write(t, users, "user default off\n"+acl(t, "wxtoken")+acl(t, "app"))
-	server := startRedis(t, "--aclfile", users)
-	c := newCluster(t, "redis://wxtoken:sidecar-password@"+server.addr)
-	all := c.add(2)
-	first := everywhere(t, all, 2, (*process).token)
-	c.upstream.KillTokens(appID)
-	c.wantAllWork(everywhere(t, all, 2, func(p *process) (answer, error) { return p.report(first[0].AccessToken) }))
+	server := rig.StartRedis(t, "--aclfile", users)
+	c := newCluster(t, rig.At(t, "redis://wxtoken:sidecar-password@"+server.Addr))
+	all := c.Add(2)
+	first := rig.Everywhere(t, all, 2, (*rig.Sidecar).Token)
+	c.Upstream.KillTokens(appID)
+	c.wantAllWork(rig.Everywhere(t, all, 2, func(p *rig.Sidecar) (rig.Answer, error) { return p.Report(first[0].AccessToken) }))
 	c.wantFetches(2)
-	if got := c.metric("wxtoken_redis_errors_total"); got != 0 {
+	if got := c.Metric("wxtoken_redis_errors_total"); got != 0 {
 		t.Errorf("%v Redis errors with the ACL of the README", got)
 	}
 
-	app := redis.NewClient(&redis.Options{Addr: server.addr, Username: "app", Password: "app-password", DisableIdentity: true})
+	app := redis.NewClient(&redis.Options{Addr: server.Addr, Username: "app", Password: "app-password", DisableIdentity: true})
 	defer app.Close()
-	if v, err := app.Get(t.Context(), valueKey).Result(); err != nil || !c.upstream.works(v) {
+	if v, err := app.Get(t.Context(), valueKey).Result(); err != nil || !c.Upstream.Works(v) {
 		t.Errorf("a direct reader got %v", err)
 	}
 	for name, err := range map[string]error{
@@ -97,7 +99,7 @@ func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
 }
 
 func TestAWrongConfigurationIsExplainedAndNothingStarts(t *testing.T) {
-	c := newCluster(t, "redis://127.0.0.1:1")
+	c := newCluster(t, rig.At(t, "redis://127.0.0.1:1"))
 	for _, test := range []struct {
 		env  []string
 		want string
@@ -107,7 +109,7 @@ func TestAWrongConfigurationIsExplainedAndNothingStarts(t *testing.T) {
 		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret}, "REDIS_URL"},
 		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "REDIS_URL=redis://127.0.0.1:1", "WXTOKEN_LISTEN=0.0.0.0:7200"}, "allow_remote"},
 	} {
-		out, code := c.once(test.env)
+		out, code := c.Once(test.env)
 		if code != 2 || !strings.Contains(out, test.want) {
 			t.Errorf("with %d settings: exit status %d and\n%s\nwant 2 and a word about %s", len(test.env), code, out, test.want)
 		}

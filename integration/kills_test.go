@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wxtoken/sidecar/integration/rig"
 )
 
 // The same calls through /proxy by programs that know nothing of tokens, while WeChat kills one after
@@ -22,9 +24,9 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 		kills = 100
 	}
 	c := sdkCluster(t, 2)
-	k := c.upstream.Knobs()
+	k := c.Upstream.Knobs()
 	k.PerDay = nil // WeChat's own limits are far below
-	c.upstream.SetKnobs(k)
+	c.Upstream.SetKnobs(k)
 	pic := newPicture(t, 20<<10)
 
 	const callers = 4
@@ -33,7 +35,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range callers {
-		base := c.all[i%len(c.all)].base() + "proxy/" + sdkAlias + "/"
+		base := c.All[i%len(c.All)].Base() + "proxy/" + sdkAlias + "/"
 		wg.Go(func() {
 			for n := i; ; n++ {
 				begun[i].Add(1)
@@ -76,7 +78,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	for ; killed < kills && failed.Load() == 0; killed++ {
 		before := c.kill()
 		settled()
-		if n := c.upstream.Calls(appID).Fetches() - before; n > 1 {
+		if n := c.Upstream.Calls(appID).Fetches() - before; n > 1 {
 			costly++
 		}
 		time.Sleep(time.Duration(mathrand.Int64N(int64(4 * time.Millisecond))))
@@ -87,7 +89,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	if costly > 0 {
 		t.Errorf("%d kills cost more than one fetch", costly)
 	}
-	got := c.upstream.Calls(appID)
+	got := c.Upstream.Calls(appID)
 	if got.Fetches() > killed+1 {
 		t.Errorf("%d fetches for %d kills", got.Fetches(), killed)
 	}
@@ -120,7 +122,7 @@ func (c *cluster) bareCall(base string, n int, pic picture) error {
 	if err != nil {
 		return err
 	}
-	response, err := client.Do(request)
+	response, err := rig.HTTP.Do(request)
 	if err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (c *cluster) bareCall(base string, n int, pic picture) error {
 	case 2:
 		return c.arrived(answer.MediaID, pic)
 	case 3:
-		return want(c.upstream.TicketValid(appID, "jsapi", answer.Ticket), true)
+		return want(c.Upstream.TicketValid(appID, "jsapi", answer.Ticket), true)
 	}
 	return nil
 }

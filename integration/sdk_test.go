@@ -16,12 +16,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/wxtoken/sidecar/integration/rig"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -92,20 +92,17 @@ func needSDKs(t *testing.T) {
 // a test that kills more tokens in a minute than WeChat does in a year.
 func sdkCluster(t *testing.T, sidecars int, faults ...wechattest.Fault) *cluster {
 	t.Helper()
-	redisURL := ""
+	var store rig.Store
 	if _, err := exec.LookPath("redis-server"); err == nil {
-		redisURL = "redis://" + startRedis(t).addr
+		store = rig.StartRedis(t)
 	} else {
-		redisURL = startMiniredis(t)
+		store = startMiniredis(t)
 	}
-	// By this name the harness's leak check looks at logs and answers and leaves Redis alone, where
-	// it takes the ticket's public key for a leak.
-	redisURL = strings.Replace(redisURL, "127.0.0.1", "localhost", 1)
 	file := filepath.Join(t.TempDir(), "wxtoken.yaml")
-	c := newCluster(t, redisURL, "WXTOKEN_CONFIG="+file, "WECHAT_APPID=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=")
-	c.upstream.Server = wechattest.New(wechattest.App{ID: appID, Secret: appSecret, Menu: sdkMenu})
+	c := newCluster(t, store, "WXTOKEN_CONFIG="+file, "WECHAT_APPID=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=")
+	c.Upstream.Server = wechattest.New(wechattest.App{ID: appID, Secret: appSecret, Menu: sdkMenu})
 	for _, f := range faults {
-		c.upstream.AddFault(f)
+		c.Upstream.AddFault(f)
 	}
 	write(t, file, fmt.Sprintf(`
 apps:
@@ -117,18 +114,15 @@ apps:
     tickets: [jsapi]
     fetches_per_day: 200000
     reports_per_day: 200000
-`, appID, sdkAlias, c.upstream.url))
-	c.add(sidecars)
+`, appID, sdkAlias, c.Upstream.URL))
+	c.Add(sidecars)
 	return c
 }
 
-// base is the setting that an SDK needs.
-func (p *process) base() string { return "http://" + p.values + "/" }
-
 // kill ends all tokens and returns how many fetches there have been until then.
 func (c *cluster) kill() int {
-	before := c.upstream.Calls(appID).Fetches()
-	c.upstream.KillTokens(appID)
+	before := c.Upstream.Calls(appID).Fetches()
+	c.Upstream.KillTokens(appID)
 	return before
 }
 
@@ -139,7 +133,7 @@ type sdk struct {
 	c       *cluster
 	in      io.Writer
 	answers chan string
-	stderr  lockedBuffer
+	stderr  rig.Buffer
 	stuck   bool // an answer may yet come, to a command that is no longer waited for
 	pic     picture
 }
@@ -247,7 +241,7 @@ func (s *sdk) do(name string) error {
 		if err := s.call(&ticket, "ticket"); err != nil {
 			return err
 		}
-		return want(s.c.upstream.TicketValid(appID, "jsapi", ticket), true)
+		return want(s.c.Upstream.TicketValid(appID, "jsapi", ticket), true)
 	case "jssdk":
 		var page struct {
 			AppID, NonceStr, Signature string
@@ -306,7 +300,7 @@ func newPicture(t *testing.T, size int) picture {
 
 // arrived reports whether WeChat got the picture, byte for byte.
 func (c *cluster) arrived(mediaID string, p picture) error {
-	up, ok := c.upstream.Uploaded(mediaID)
+	up, ok := c.Upstream.Uploaded(mediaID)
 	return errors.Join(want(ok, true), want(up.Size, int64(len(p.bytes))), want(up.SHA256, p.sha256), want(up.Type, "image"))
 }
 
@@ -315,7 +309,7 @@ func TestEachSDKNeedsOnlyAnotherBaseURL(t *testing.T) {
 	c := sdkCluster(t, 1)
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
-			s := startSDK(t, c, v.name, v.program, c.all[0].base(), v.env)
+			s := startSDK(t, c, v.name, v.program, c.All[0].Base(), v.env)
 			for _, name := range sdkCalls {
 				if err := s.do(name); err != nil {
 					t.Error(err)
@@ -332,7 +326,7 @@ func TestNoSDKSeesAKilledToken(t *testing.T) {
 	c := sdkCluster(t, 1)
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
-			s := startSDK(t, c, v.name, v.program, c.all[0].base(), v.env)
+			s := startSDK(t, c, v.name, v.program, c.All[0].Base(), v.env)
 			var cached string
 			if err := s.call(&cached, "token"); err != nil {
 				t.Fatal(err)
@@ -343,7 +337,7 @@ func TestNoSDKSeesAKilledToken(t *testing.T) {
 					t.Errorf("after the token was killed: %v", err)
 				}
 				// A ticket that the sidecar has needs no token, so none of WeChat's refusals tells of the kill.
-				if got := c.upstream.Calls(appID).Fetches() - before; got > 1 {
+				if got := c.Upstream.Calls(appID).Fetches() - before; got > 1 {
 					t.Errorf("%s: %d fetches for one killed token", name, got)
 				}
 			}
@@ -362,8 +356,8 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 	c := sdkCluster(t, 3, wechattest.Fault{Path: "/cgi-bin/token", Count: 1, Delay: 2 * time.Second})
 	var all []*sdk
 	for i := range 8 {
-		v, p := variants[i%len(variants)], c.all[i%len(c.all)]
-		all = append(all, startSDK(t, c, fmt.Sprintf("%d: %s", i, v.name), v.program, p.base(), v.env))
+		v, p := variants[i%len(variants)], c.All[i%len(c.All)]
+		all = append(all, startSDK(t, c, fmt.Sprintf("%d: %s", i, v.name), v.program, p.Base(), v.env))
 	}
 	for _, s := range all {
 		var pong string
@@ -371,7 +365,7 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	early := c.upstream.Calls(appID).Issued == 0
+	early := c.Upstream.Calls(appID).Issued == 0
 	var rounds, failed atomic.Int64
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -404,5 +398,5 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	c.wantFetches(2)
-	t.Logf("8 programs, ready before there was a token: %t; %d calls, 1 killed token, %d fetches", early, rounds.Load(), c.upstream.Calls(appID).Fetches())
+	t.Logf("8 programs, ready before there was a token: %t; %d calls, 1 killed token, %d fetches", early, rounds.Load(), c.Upstream.Calls(appID).Fetches())
 }

@@ -136,9 +136,21 @@ func (s *Server) Approve(app string) { s.Refuse(app, 0) }
 func (s *Server) KillTokens(app string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.account(app)
+	a, now := s.account(app), time.Now()
 	for _, t := range slices.Concat(a.classic.tokens, a.stable.tokens) {
-		t.killed = true
+		if !t.killed {
+			t.killed, t.killedAt = true, now
+		}
+	}
+}
+
+// Ripen lets the next normal stable_token call replace the app's token, as if the last
+// [Knobs.StableEarly] of its life had begun. It changes nothing about how long the token works.
+func (s *Server) Ripen(app string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.account(app).stable.newest(); t != nil {
+		t.ripe = true
 	}
 }
 

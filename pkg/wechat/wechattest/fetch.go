@@ -55,7 +55,7 @@ func (s *Server) stableToken(c *call) reply {
 		return c.fail(code)
 	}
 	early := min(k.StableEarly, k.ExpiresIn/2)
-	keep := newest != nil && !newest.replaced && newest.expires.Sub(c.now) > early
+	keep := newest != nil && !newest.replaced && !newest.ripe && newest.expires.Sub(c.now) > early
 	if keep && newest.killed {
 		keep = k.StableKeepsKilled
 	}

@@ -286,3 +286,49 @@ func TestTicketLooksFreshUntilItIsNot(t *testing.T) {
 		}
 	})
 }
+
+// TestLifeTellsWhatWasTrueThen: what a test asks afterwards is what [wechattest.Server.Status] said then.
+func TestLifeTellsWhatWasTrueThen(t *testing.T) {
+	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
+		born := time.Now()
+		want := func(tok secret.String, from, to time.Time) {
+			t.Helper()
+			f, u, ok := sim.Life("wx1", tok.Reveal())
+			if !ok || !f.Equal(from) || !u.Equal(to) {
+				t.Errorf("lives from %v to %v (%t), want %v to %v", f, u, ok, from, to)
+			}
+		}
+		first := classic(t, c).Value
+		want(first, born, born.Add(2*time.Hour))
+		time.Sleep(time.Minute)
+		second := classic(t, c).Value
+		want(first, born, born.Add(6*time.Minute))
+		time.Sleep(time.Minute)
+		sim.KillTokens("wx1")
+		time.Sleep(time.Minute)
+		sim.KillTokens("wx1") // kills nobody twice
+		want(first, born, born.Add(2*time.Minute))
+		want(second, born.Add(time.Minute), born.Add(2*time.Minute))
+		if _, _, ok := sim.Life("wx2", first.Reveal()); ok {
+			t.Error("another app's token has a life")
+		}
+	})
+}
+
+func TestARipeStableTokenIsReplacedOnceAndLivesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
+		sim.Ripen("wx1") // nothing there yet
+		first := stable(t, c, wechat.Normal).Value
+		sim.Ripen("wx1")
+		second := stable(t, c, wechat.Normal).Value
+		if second.Equal(first) {
+			t.Error("the token stays")
+		}
+		if !stable(t, c, wechat.Normal).Value.Equal(second) {
+			t.Error("it is replaced twice")
+		}
+		if got := sim.Status("wx1", first.Reveal()); got != wechattest.Previous {
+			t.Errorf("the replaced one is %s, want it in its overlap", got)
+		}
+	})
+}

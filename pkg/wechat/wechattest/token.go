@@ -23,10 +23,13 @@ const (
 type token struct {
 	value      string
 	app        *account
+	issued     time.Time
 	expires    time.Time
 	replaced   bool
 	overlapEnd time.Time // valid if replaced
 	killed     bool
+	killedAt   time.Time // valid if killed
+	ripe       bool      // by [Server.Ripen]
 	flaps      int // calls since the overlap
 }
 
@@ -59,7 +62,7 @@ func (t *token) status(now time.Time) Status {
 // Caller holds s.mu.
 func (s *Server) issue(a *account, sp *space, endpoint string, overlap time.Duration) *token {
 	now := time.Now()
-	t := &token{value: tokenValue(a.Kind), app: a, expires: now.Add(s.knobs.ExpiresIn)}
+	t := &token{value: tokenValue(a.Kind), app: a, issued: now, expires: now.Add(s.knobs.ExpiresIn)}
 	sp.replace(now, overlap, s.knobs.OverlapKeeps)
 	if s.knobs.Interfere {
 		for _, other := range []*space{&a.classic, &a.stable} {
@@ -128,6 +131,27 @@ func (s *Server) Status(app, value string) Status {
 func (s *Server) Valid(app, value string) bool {
 	st := s.Status(app, value)
 	return st == Current || st == Previous
+}
+
+// Life returns from when to when a token works, as far as is decided by now: what happens later may
+// bring its end nearer, but never before the moment of that. It returns false for a value that was
+// never issued to the app. A test that got a token between two moments knows by it whether the token
+// worked then, whenever it asks. FlapFor is left out.
+func (s *Server) Life(app, value string) (from, to time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tokens[value]
+	if t == nil || t.app != s.account(app) {
+		return time.Time{}, time.Time{}, false
+	}
+	to = t.expires
+	if t.replaced && t.overlapEnd.Before(to) {
+		to = t.overlapEnd
+	}
+	if t.killed && t.killedAt.Before(to) {
+		to = t.killedAt
+	}
+	return t.issued, to, true
 }
 
 // tokenValue makes a value of the form and length that were seen in published samples.

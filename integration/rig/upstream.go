@@ -1,0 +1,112 @@
+package rig
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+// The one app that the rig's sidecars keep a token of.
+const (
+	AppID     = "wx00000000000000f1"
+	AppSecret = "CANARY+secret/of=the-app"
+	Namespace = "wxtoken"
+	ValueKey  = Namespace + ":{" + AppID + "}:access_token"
+)
+
+// Upstream is the simulator on a real socket. Each sidecar calls it under a path of its own, so that a
+// test knows who is asking. Safe for concurrent use.
+type Upstream struct {
+	*wechattest.Server
+	URL string
+
+	mu     sync.Mutex
+	asking func(sidecar string, r *http.Request)
+	asked  int // fetches under way
+	atOnce int // the most of them
+}
+
+func startUpstream(t testing.TB) *Upstream {
+	u := &Upstream{Server: wechattest.New(wechattest.App{ID: AppID, Secret: AppSecret})}
+	server := httptest.NewServer(http.HandlerFunc(u.serve))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	u.URL = server.URL
+	return u
+}
+
+func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
+	sidecar, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	r.URL.Path = "/" + path
+	u.mu.Lock()
+	asking := u.asking
+	if IsFetch(r) {
+		u.asked++
+		u.atOnce = max(u.atOnce, u.asked)
+		defer func() {
+			u.mu.Lock()
+			u.asked--
+			u.mu.Unlock()
+		}()
+	}
+	u.mu.Unlock()
+	if asking != nil {
+		asking(sidecar, r)
+	}
+	u.Server.ServeHTTP(w, r)
+}
+
+// IsFetch reports whether r asks WeChat for an access token.
+func IsFetch(r *http.Request) bool {
+	return strings.HasSuffix(r.URL.Path, "/cgi-bin/token") || strings.HasSuffix(r.URL.Path, "/cgi-bin/stable_token")
+}
+
+// OnCall has f told of every call before the simulator handles it, with the name of the sidecar. f may
+// wait, until the context of r ends; nil tells nobody.
+func (u *Upstream) OnCall(f func(sidecar string, r *http.Request)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.asking = f
+}
+
+// FetchesAtOnce returns how many fetches of a token were under way at the same time, at most.
+func (u *Upstream) FetchesAtOnce() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.atOnce
+}
+
+// Works reports whether WeChat would accept the token now.
+func (u *Upstream) Works(token string) bool { return u.Valid(AppID, token) }
+
+// Tune changes the simulator's knobs.
+func (u *Upstream) Tune(change func(*wechattest.Knobs)) {
+	k := u.Knobs()
+	change(&k)
+	u.SetKnobs(k)
+}
+
+// Lenient lets a replaced token live through its overlap however many were issued meanwhile, as WeChat
+// promises. (If it keeps only one replaced token, as some infer, a lost one ends the one before at the
+// moment in which its replacement is issued, a few ms before anybody can commit that.)
+func (u *Upstream) Lenient() { u.Tune(func(k *wechattest.Knobs) { k.OverlapKeeps = -1 }) }
+
+// NextFetch returns a channel that tells the name of the sidecar whose fetch comes next, once.
+func (u *Upstream) NextFetch() <-chan string {
+	ch := make(chan string, 1)
+	u.OnCall(func(sidecar string, r *http.Request) {
+		if IsFetch(r) {
+			select {
+			case ch <- sidecar:
+			default:
+			}
+		}
+	})
+	return ch
+}
