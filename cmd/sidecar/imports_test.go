@@ -28,6 +28,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/doctor":   {"cmd/sidecar/internal/config", "cmd/sidecar/internal/source", "pkg/secret", "pkg/wechat"},
 	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/config", "cmd/sidecar/internal/doctor", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "cmd/sidecar/internal/trace", "pkg/secret", "pkg/tokencache", "pkg/wechat", "pkg/wechat/wechattest"},
 	"integration":                   {},
+	"integration/faults":            {},
 	"integration/rig":               {"pkg/wechat/wechattest"},
 }
 

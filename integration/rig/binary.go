@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // binary is the program under test, built when the first test needs it; with the race detector if the
@@ -31,12 +34,17 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // Main runs the tests and removes what was built for them. It returns the exit status.
 func Main(m *testing.M) int {
+	redis.SetLogger(silence{}) // its own words on servers that die on purpose
 	code := m.Run()
 	if mine != "" {
 		_ = os.RemoveAll(filepath.Dir(mine))
 	}
 	return code
 }
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 // mine is set once, by the first Binary; Main reads it when no test runs any more.
 var (

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -29,16 +30,21 @@ func (p *Sidecar) Metrics() (Metrics, error) {
 	return m, nil
 }
 
-// Sum adds up the series of a name whose line contains all of the given labels, such as `result="failed"`.
+// Sum adds up the series of a name whose line matches all of the given regular expressions, such as
+// `result="(failed|refused)"`.
 func (m Metrics) Sum(name string, labels ...string) float64 {
+	var want []*regexp.Regexp
+	for _, l := range labels {
+		want = append(want, regexp.MustCompile(l))
+	}
 	sum := 0.0
 series:
 	for line, v := range m {
 		if rest, ok := strings.CutPrefix(line, name); !ok || rest != "" && rest[0] != '{' {
 			continue
 		}
-		for _, l := range labels {
-			if !strings.Contains(line, l) {
+		for _, l := range want {
+			if !l.MatchString(line) {
 				continue series
 			}
 		}

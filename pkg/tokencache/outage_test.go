@@ -330,3 +330,42 @@ func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 		}
 	}, rarely(3*time.Minute))
 }
+
+// Trouble with Redis that does not end the refresh is told all the same: it is what an operator sees of it.
+func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
+	t.Parallel()
+	for op, answer := range map[string]fault{"commit": {}, "conclude": failing(tokencache.Transient, -1)} {
+		t.Run(op, func(t *testing.T) {
+			var cut func()
+			u := &upstream{Fault: func(n int, _ string) fault {
+				if n == 2 {
+					cut()
+					return answer
+				}
+				return fault{}
+			}}
+			bubble(t, 1, u, func(t *testing.T, c *cluster) {
+				r := c.Replicas[0]
+				cut = r.Link.Cut
+				warm(t, c)
+				told := func() bool {
+					for _, e := range r.Events() {
+						if s, ok := errors.AsType[*tokencache.StoreError](e.Err); ok && s.Op == op {
+							return true
+						}
+					}
+					return false
+				}
+				for deadline := time.Now().Add(2 * time.Hour); len(c.Upstream.Fetches()) < 2 && time.Now().Before(deadline); {
+					time.Sleep(time.Second)
+				}
+				time.Sleep(3 * time.Second)
+				r.Link.Heal()
+				time.Sleep(20 * time.Second)
+				if !told() {
+					t.Errorf("nobody was told that %s failed", op)
+				}
+			})
+		})
+	}
+}

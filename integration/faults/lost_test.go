@@ -1,0 +1,101 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+// lostReplyRows: each script of the cache and of the lease is applied, and nobody is told. Once, which
+// go-redis repeats; and as often as makes the whole operation fail. By a connection that breaks, and by silence.
+func lostReplyRows() []row {
+	refreshes := []row{
+		{name: "load", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="load"`}}},
+		{name: "obtain", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="lease"`}}},
+		{name: "begin", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="begin"`}}},
+		{name: "commit", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="commit"`}}, quick: true},
+	}
+	var all []row
+	for _, r := range refreshes {
+		r.run = lost(r.name, (*bench).provoke)
+		all = append(all, r)
+	}
+	all = append(all, row{
+		name: "release", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="begin"`}},
+		run: lost("release", func(b *bench) { // of a lease that begin could not use
+			b.lose("begin", 4, rig.Broken)
+			b.provoke()
+		}),
+	}, row{
+		name: "conclude", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="conclude"`}},
+		run: lost("conclude", func(b *bench) {
+			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Effect: wechattest.EffectErrcode, Code: -1})
+			b.expect(1)
+			b.provoke()
+		}),
+	}, row{
+		name: "cut", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="cut"`}},
+		endpoints: []endpoint{classic}, limits: limits{fetches: 4},
+		run: func(b *bench) { // two, because each costs three of the day's first ten fetches
+			for _, how := range []rig.How{rig.Broken, rig.Silent} {
+				old, _ := b.stands()
+				b.lose("cut", 5, how)
+				lost := b.Metric("wxtoken_leases_lost_total")
+				b.issuing(2 * time.Second)
+				b.store.Client().Del(context.Background(), rig.ValueKey+":lock")
+				b.within(15*time.Second, "a commit is refused", func() bool { return b.Metric("wxtoken_leases_lost_total") > lost })
+				b.within(15*time.Second, "the cut is lost", func() bool { return b.losses() > 0 })
+				b.refreshed(20*time.Second, b.All, old)
+				b.heal()
+			}
+		},
+	})
+	for i := range all {
+		all[i].name = "reply of " + all[i].name + " lost"
+		all[i].promise = fmt.Sprintf("applied, and nobody is told: no deadlock, a new token within %v, and no fetch twice", takeUp)
+	}
+	return all
+}
+
+// lost provokes refreshes while replies to a script are lost in every way.
+func lost(script string, provoke func(*bench)) func(*bench) {
+	return func(b *bench) {
+		var slowest time.Duration
+		for _, round := range []struct {
+			n   int
+			how rig.How
+		}{{1, rig.Broken}, {5, rig.Broken}, {1, rig.Silent}, {3, rig.Silent}} {
+			old, _ := b.stands()
+			ended := b.ended()
+			b.lose(script, round.n, round.how)
+			provoke(b)
+			slowest = max(slowest, b.refreshed(takeUp+5*time.Second, b.All, old))
+			if b.losses() == 0 {
+				b.t.Errorf("no reply to %s was lost: the fault did not happen", script)
+			}
+			// The others have the token by an event, while its holder still asks what became of its commit.
+			b.within(lease+5*time.Second, "the holder knows, too", func() bool { return b.ended() > ended })
+			b.heal()
+		}
+		b.note("slowest %v", slowest.Round(10*time.Millisecond))
+		if slowest > takeUp {
+			b.t.Errorf("a new token after %v, want at most %v", slowest, takeUp)
+		}
+	}
+}
+
+// ended returns how many refreshes brought a value, as far as their holders know.
+func (b *bench) ended() float64 {
+	return b.Metric("wxtoken_refreshes_total", `result="(committed|unchanged|refused|orphaned)"`)
+}
+
+// losses returns how many replies were lost since the last heal.
+func (b *bench) losses() (n int) {
+	for _, p := range b.All {
+		n += p.Link.Lost()
+	}
+	return n
+}

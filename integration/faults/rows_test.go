@@ -1,0 +1,8 @@
+package faults
+
+import "slices"
+
+// rows are all faults, in the order of the table.
+func rows() []row {
+	return slices.Concat(holderRows, lostReplyRows(), redisRows)
+}
