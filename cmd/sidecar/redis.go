@@ -17,6 +17,9 @@ import (
 const (
 	redisDialTimeout = 500 * time.Millisecond
 	redisIOTimeout   = 400 * time.Millisecond
+	// A dead master is left out once the Cluster has another: go-redis learns that by no error of a connection, but
+	// only when it looks again, by default after a minute. It looks only when there is something to ask.
+	redisClusterLook = time.Second
 )
 
 // connect returns a client for any of the forms of Redis. It does no I/O.
@@ -32,6 +35,7 @@ func connect(cfg config.Redis) (redis.UniversalClient, error) {
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = redisDialTimeout, redisIOTimeout, redisIOTimeout
+		o.DialerRetries, o.ClusterStateReloadInterval = 1, redisClusterLook
 		o.MaintNotificationsConfig = noMaintNotifications()
 		return redis.NewClusterClient(o), nil
 	case config.RedisSentinel:
@@ -41,6 +45,7 @@ func connect(cfg config.Redis) (redis.UniversalClient, error) {
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = redisDialTimeout, redisIOTimeout, redisIOTimeout
+		o.DialerRetries = 1
 		return redis.NewFailoverClient(o), nil
 	default:
 		o, err := redis.ParseURL(url)

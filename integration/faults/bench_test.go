@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -107,20 +108,19 @@ func (b *bench) refreshed(limit time.Duration, all []*rig.Sidecar, old string) t
 	return b.within(limit, "everybody has a new token", func() bool { return b.everywhere(all, old) })
 }
 
-// lose lets n replies to a script be lost on every link, and returns a channel with who lost one.
-func (b *bench) lose(script string, n int, how rig.How) <-chan *rig.Sidecar {
-	ch := make(chan *rig.Sidecar, len(b.All))
+// lose lets the next n replies to a script be lost, whoever sent it. who waits until one was, and returns
+// to whom.
+func (b *bench) lose(script string, n int, how rig.How) (who func() *rig.Sidecar) {
+	var links []*rig.Link
 	for _, p := range b.All {
-		struck := p.Link.Lose(b.t, script, n, how)
-		go func() {
-			select {
-			case <-struck:
-				ch <- p
-			case <-b.t.Context().Done():
-			}
-		}()
+		links = append(links, p.Link)
 	}
-	return ch
+	struck := rig.Lose(b.t, script, n, how, links...)
+	return func() *rig.Sidecar {
+		b.t.Helper()
+		link := await(b, struck, "a reply to "+script+" is lost")
+		return b.All[slices.Index(links, link)]
+	}
 }
 
 func (b *bench) heal() {

@@ -19,9 +19,9 @@ const (
 // What happens to the replica that refreshes.
 var holderRows = []row{
 	killed("before it asks WeChat", 0, func(b *bench) *rig.Sidecar {
-		struck := b.lose("begin", 1, rig.Silent)
+		who := b.lose("begin", 1, rig.Silent)
 		b.provoke()
-		return await(b, struck, "a holder may ask WeChat")
+		return who()
 	}),
 	killed("while WeChat has its request", 1, func(b *bench) *rig.Sidecar {
 		b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Delay: time.Minute})
@@ -33,17 +33,17 @@ var holderRows = []row{
 		return b.issuing(time.Minute)
 	}),
 	killed("before its commit", 1, func(b *bench) *rig.Sidecar {
-		struck := b.lose("commit", 1, rig.Unsent)
+		who := b.lose("commit", 1, rig.Unsent)
 		b.provoke()
-		return await(b, struck, "a holder commits")
+		return who()
 	}),
 	{
 		name: "holder killed after its commit", promise: "the others have its token at once",
 		run: func(b *bench) {
 			old, _ := b.stands()
-			struck := b.lose("commit", 1, rig.Silent)
+			who := b.lose("commit", 1, rig.Silent)
 			b.provoke()
-			holder := await(b, struck, "a holder commits")
+			holder := who()
 			holder.Kill()
 			b.note("everywhere after %v", round(b.refreshed(5*time.Second, b.Others(holder), old)))
 		},

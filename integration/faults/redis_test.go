@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/wxtoken/sidecar/integration/rig"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -104,7 +106,14 @@ var redisRows = []row{
 		reveals: reveal{name: "wxtoken_redis_errors_total"},
 		store:   func(b *bench) rig.Store { return rig.StartRedisCluster(b.t) },
 		run: func(b *bench) {
-			b.midRefresh(func() { b.store.(*rig.RedisCluster).Owner.Kill() }, 0, func() {})
+			cluster := b.store.(*rig.RedisCluster)
+			b.midRefresh(cluster.Owner.Kill, 0, func() {
+				promoted := b.within(lease+5*time.Second, "the replica is promoted", func() bool {
+					role, err := cluster.Replica.Client().(*redis.Client).Do(context.Background(), "ROLE").Slice()
+					return err == nil && role[0] == "master"
+				})
+				b.note("promoted after %v", round(promoted))
+			})
 		},
 	},
 }

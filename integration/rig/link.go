@@ -24,6 +24,8 @@ type Link struct {
 	deaf   bool
 	delay  time.Duration
 	losses []*loss
+	lost   int  // replies, by them
+	torn   bool // a connection is missing something that it waits for
 	cutter *time.Ticker
 }
 
@@ -136,14 +138,12 @@ func (l *Link) Cut() {
 func (l *Link) Heal() {
 	var broken bool
 	l.set(func() {
-		broken = l.hole
-		for _, s := range l.losses {
-			broken = broken || s.how != Broken && s.taken > 0
-		}
+		broken = l.hole || l.torn
 		if l.cutter != nil {
 			l.cutter.Stop() // its goroutine ends with the test
 		}
-		l.refuse, l.hole, l.deaf, l.delay, l.losses, l.cutter = false, false, false, 0, nil, nil
+		l.refuse, l.hole, l.deaf, l.delay, l.cutter = false, false, false, 0, nil
+		l.losses, l.lost, l.torn = nil, 0, false
 	})
 	if broken {
 		l.Cut()

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"sync"
 	"testing"
 )
 
@@ -17,39 +18,66 @@ const (
 	Unsent
 )
 
-// loss is a rule that waits for commands.
+// loss is a rule that waits for commands, on one link or on several.
 type loss struct {
 	script string
-	left   int
-	taken  int // begun
 	how    How
-	struck chan struct{} // of 1: told of each
+	struck chan *Link // of 1: told of each
+
+	mu   sync.Mutex
+	left int
 }
 
-// Lose lets the next n replies to a script be lost. script is load, begin, commit, conclude or cut, or
-// obtain or release for those of the lease. The channel tells when one is (Unsent: would have been) done;
-// it keeps only one message.
+// Lose lets the next n replies to a script be lost, of all that pass the links. The script is load, begin,
+// commit, conclude or cut, or obtain or release for those of the lease. The channel tells on which link one is (Unsent:
+// would have been) applied; it keeps only one message. [Link.Heal] takes a link out.
 //
 // go-redis repeats a command on a connection that broke, up to 3 times, and the scripts are made for that;
 // more losses than that make an operation fail.
-func (l *Link) Lose(t testing.TB, script string, n int, how How) <-chan struct{} {
+func Lose(t testing.TB, script string, n int, how How, links ...*Link) <-chan *Link {
 	t.Helper()
 	if !knownScript(t, script) {
 		t.Fatalf("no script %q", script)
 	}
-	s := &loss{script: script, left: n, how: how, struck: make(chan struct{}, 1)}
-	l.set(func() { l.losses = append(l.losses, s) })
+	s := &loss{script: script, left: n, how: how, struck: make(chan *Link, 1)}
+	for _, l := range links {
+		l.set(func() { l.losses = append(l.losses, s) })
+	}
 	return s.struck
 }
 
-// Lost returns how many replies were to be lost and were.
+// Lost returns how many replies were lost on the link since it was healed.
 func (l *Link) Lost() (n int) {
-	l.set(func() {
-		for _, s := range l.losses {
-			n += s.taken
-		}
-	})
+	l.set(func() { n = l.lost })
 	return n
+}
+
+// take reports whether the rule is for a command of this name, which it then uses up.
+func (s *loss) take(script string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left == 0 || s.script != script {
+		return false
+	}
+	s.left--
+	return true
+}
+
+// giveBack undoes take.
+func (s *loss) giveBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left++
+}
+
+// strike must be called with the link's mutex held.
+func (s *loss) strike(l *Link) {
+	l.lost++
+	l.torn = l.torn || s.how != Broken
+	select {
+	case s.struck <- l:
+	default:
+	}
 }
 
 type verdict int
@@ -70,13 +98,13 @@ func (l *Link) judge(w *wire, c command) verdict {
 	if l.deaf && c.is("SUBSCRIBE") {
 		return verdictCut
 	}
+	script := scriptOf(c)
 	for _, s := range l.losses {
-		if s.left == 0 || scriptOf(c) != s.script {
+		if script == "" || !s.take(script) {
 			continue
 		}
-		s.left--
 		if s.how == Unsent {
-			s.strike()
+			s.strike(l)
 			return verdictSwallow
 		}
 		w.mu.Lock()
@@ -99,20 +127,12 @@ func (l *Link) reply(w *wire, answer []byte) verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if bytes.HasPrefix(answer, []byte("-NOSCRIPT")) {
-		s.left++ // nothing was done; the script itself comes next
+		s.giveBack() // nothing was done; the script itself comes next
 		return verdictPass
 	}
-	s.strike()
+	s.strike(l)
 	if s.how == Broken {
 		return verdictCut
 	}
 	return verdictSwallow
-}
-
-func (s *loss) strike() {
-	s.taken++
-	select {
-	case s.struck <- struct{}{}:
-	default:
-	}
 }

@@ -68,7 +68,10 @@ func StartRedisCluster(t testing.TB) *RedisCluster {
 		}
 		return true
 	})
-	c.client = redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{c.Rest[0].Addr, c.Rest[1].Addr, c.Owner.Addr}})
+	c.client = redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs:                      []string{c.Rest[0].Addr, c.Rest[1].Addr, c.Owner.Addr},
+		ClusterStateReloadInterval: 500 * time.Millisecond, // by default it follows a failover after a minute
+	})
 	t.Cleanup(func() { _ = c.client.Close() })
 	return c
 }

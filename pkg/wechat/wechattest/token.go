@@ -30,7 +30,7 @@ type token struct {
 	killed     bool
 	killedAt   time.Time // valid if killed
 	ripe       bool      // by [Server.Ripen]
-	flaps      int // calls since the overlap
+	flaps      int       // calls since the overlap
 }
 
 // space is a sequence of tokens that replace each other, the newest last.
