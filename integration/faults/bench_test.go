@@ -191,9 +191,11 @@ func (w *watch) grew() (sum float64) {
 	return sum
 }
 
-// goroutines returns how many each sidecar that runs has, without those of connections of our own.
+// goroutines returns how many each sidecar that runs has, without those of connections that are kept for
+// the next call.
 func (b *bench) goroutines() map[string]float64 {
 	rig.HTTP.CloseIdleConnections()
+	b.Upstream.HangUp()
 	all := map[string]float64{}
 	for _, p := range b.Others(nil) {
 		if m, err := p.Metrics(); err == nil {
@@ -205,8 +207,7 @@ func (b *bench) goroutines() map[string]float64 {
 
 // settled waits until no sidecar has more goroutines than before, and returns who has.
 func (b *bench) settled(before map[string]float64) string {
-	// One for a connection that another test has just opened, one for go-redis' pool.
-	const slack = 2
+	const slack = 2 // for the connection that asks, and for one of go-redis' pool
 	var late []string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		late = nil

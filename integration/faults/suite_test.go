@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -58,6 +59,9 @@ func (r row) try(t *testing.T, e endpoint) {
 	fetches, grew := 0, 0.0
 	// Also when the row ends the test half way.
 	defer func() {
+		if t.Failed() && b.Cluster != nil {
+			b.logJournal()
+		}
 		report.add(result{row: r, endpoint: e, seen: seen, fetches: fetches, grew: grew, notes: b.notes, failed: t.Failed(), took: time.Since(begun)})
 	}()
 
@@ -114,6 +118,15 @@ func (r row) try(t *testing.T, e endpoint) {
 	b.judge(seen, fetches, grew)
 	if late := b.settled(before); late != "" {
 		t.Errorf("not all is as it was: %s", late)
+	}
+}
+
+// logJournal shows what the sidecars did, in the words of the cache.
+func (b *bench) logJournal() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, e := range b.store.Client().XRange(ctx, rig.Namespace+":{"+rig.AppID+"}:journal", "-", "+").Val() {
+		b.t.Logf("journal %s %v", e.ID, e.Values)
 	}
 }
 

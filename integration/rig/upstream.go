@@ -24,6 +24,8 @@ type Upstream struct {
 	*wechattest.Server
 	URL string
 
+	http *httptest.Server
+
 	mu     sync.Mutex
 	asking func(sidecar string, r *http.Request)
 	asked  int // fetches under way
@@ -37,7 +39,7 @@ func startUpstream(t testing.TB) *Upstream {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	u.URL = server.URL
+	u.URL, u.http = server.URL, server
 	return u
 }
 
@@ -81,6 +83,9 @@ func (u *Upstream) FetchesAtOnce() int {
 	defer u.mu.Unlock()
 	return u.atOnce
 }
+
+// HangUp ends every connection, idle or not.
+func (u *Upstream) HangUp() { u.http.CloseClientConnections() }
 
 // Works reports whether WeChat would accept the token now.
 func (u *Upstream) Works(token string) bool { return u.Valid(AppID, token) }

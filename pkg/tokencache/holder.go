@@ -274,7 +274,7 @@ func (h *holder) cut(why Result) {
 	try := func() error {
 		fin, cancel := h.finish()
 		defer cancel()
-		return h.c.store.cut(fin, h.spec, h.want.reason, why)
+		return h.c.store.cut(fin, h.spec, h.lease.Value(), h.want.reason, why)
 	}
 	err := try()
 	if err == nil {

@@ -153,7 +153,7 @@ var scriptCases = map[string]func(x scripted){
 	"a cut without a lease outlives undo and commit": func(x scripted) {
 		st := x.fetched()
 		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
-		if err := x.s.cut(x.Context(), x.spec, Due, Refused); err != nil {
+		if err := x.s.cut(x.Context(), x.spec, "lost1", Due, Refused); err != nil {
 			x.Fatal(err)
 		}
 		x.conclude("b", conclusion{result: Failed, undo: true})
@@ -161,15 +161,27 @@ var scriptCases = map[string]func(x scripted){
 			x.Error("undo took back another's cut")
 		}
 		x.begin(x.lease("c"), Due, st.version, decisionGo)
-		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost2", Due, Refused)
 		if now := x.commit("c", "v2"); !now.doubt || now.left > goodInDoubt || now.value.Reveal() != "v2" {
 			x.Errorf("committed after another's cut: %+v", now)
+		}
+	},
+	"a cut whose reply was lost does not strike what was fetched since": func(x scripted) {
+		st := x.fetched()
+		_ = x.s.cut(x.Context(), x.spec, "lost", Due, Refused)
+		x.begin(x.lease("b"), Due, st.version, decisionGo)
+		x.commit("b", "v2")
+		if err := x.s.cut(x.Context(), x.spec, "lost", Due, Refused); err != nil || x.load().doubt {
+			x.Errorf("the repeat struck: %v", err)
+		}
+		if _ = x.s.cut(x.Context(), x.spec, "another", Due, Refused); !x.load().doubt {
+			x.Error("the cut for another lease did nothing")
 		}
 	},
 	"a cut bounds a key that somebody made persistent": func(x scripted) {
 		x.fetched()
 		x.s.rdb.Persist(x.Context(), x.s.valueKey(x.spec.Key))
-		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost3", Due, Refused)
 		if left := x.load().left; left <= 0 || left > goodInDoubt {
 			x.Errorf("%v left", left)
 		}
@@ -242,7 +254,7 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"an old doubt may be settled by whoever has the value": func(x scripted) {
 		st := x.fetched()
-		_ = x.s.cut(x.Context(), x.spec, Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost4", Due, Refused)
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
 		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
 		x.conclude("b", conclusion{result: Failed, undo: true})

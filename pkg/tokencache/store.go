@@ -276,9 +276,9 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	return nil
 }
 
-// cut shortens whatever stands, without a lease.
-func (s *store) cut(ctx context.Context, c *Credential, r Reason, result Result) error {
-	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(c.cut()), string(r), string(result))
+// cut shortens whatever stands, on behalf of a lease that is lost. It does so once for each lease.
+func (s *store) cut(ctx context.Context, c *Credential, lease string, r Reason, result Result) error {
+	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(c.cut()), string(r), string(result), lease)
 	return err
 }
 
