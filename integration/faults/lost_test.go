@@ -64,7 +64,11 @@ func lost(script string, provoke func(*bench)) func(*bench) {
 		}{{1, rig.Broken}, {5, rig.Broken}, {1, rig.Silent}, {3, rig.Silent}} {
 			old, _ := b.stands()
 			ended := b.ended()
-			b.lose(script, round.n, round.how)
+			n := round.n
+			if n > 1 && round.how == rig.Broken && (script == "load" || script == "obtain") {
+				n *= len(b.All) // which all of them run at the same time
+			}
+			b.lose(script, n, round.how)
 			provoke(b)
 			slowest = max(slowest, b.refreshed(takeUp+5*time.Second, b.All, old))
 			if b.losses() == 0 {
