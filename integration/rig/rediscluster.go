@@ -58,8 +58,8 @@ func StartRedisCluster(t testing.TB) *RedisCluster {
 	})
 	Eventually(t, 20*time.Second, "the Cluster is whole", func() bool {
 		for _, s := range nodes {
-			slots, err := one(s).ClusterSlots(ctx).Result()
-			if err != nil || len(slots) != 3 || !slices.ContainsFunc(slots, func(r redis.ClusterSlot) bool { return len(r.Nodes) == 2 }) {
+			shards, err := one(s).ClusterShards(ctx).Result()
+			if err != nil || len(shards) != 3 || !slices.ContainsFunc(shards, func(r redis.ClusterShard) bool { return len(r.Nodes) == 2 }) {
 				return false
 			}
 			if info, err := one(s).ClusterInfo(ctx).Result(); err != nil || len(info) < 16 || info[:16] != "cluster_state:ok" {

@@ -161,6 +161,9 @@ func (c *Cache) lookup(k Key) *credential { return (*c.creds.Load())[k] }
 
 // adopt merges an answer of Redis into the view, and tells who waits for it.
 func (c *Cache) adopt(cr *credential, st state, asked instant) {
+	if cr.lock.Unclear() {
+		st.held = 0 // it may be our own: the next try takes it over, and must not wait for its end
+	}
 	cr.mu.Lock()
 	old := cr.view.Load()
 	next := old.merge(st, asked)
