@@ -99,7 +99,6 @@ func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
 }
 
 func TestAWrongConfigurationIsExplainedAndNothingStarts(t *testing.T) {
-	c := newCluster(t, rig.At(t, "redis://127.0.0.1:1"))
 	for _, test := range []struct {
 		env  []string
 		want string
@@ -109,7 +108,7 @@ func TestAWrongConfigurationIsExplainedAndNothingStarts(t *testing.T) {
 		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret}, "REDIS_URL"},
 		{[]string{"WECHAT_APPID=" + appID, "WECHAT_SECRET=" + appSecret, "REDIS_URL=redis://127.0.0.1:1", "WXTOKEN_LISTEN=0.0.0.0:7200"}, "allow_remote"},
 	} {
-		out, code := c.Once(test.env)
+		out, code := rig.Tell(t, test.env)
 		if code != 2 || !strings.Contains(out, test.want) {
 			t.Errorf("with %d settings: exit status %d and\n%s\nwant 2 and a word about %s", len(test.env), code, out, test.want)
 		}

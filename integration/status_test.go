@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxtoken/sidecar/integration/rig"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -29,24 +30,13 @@ type scene struct {
 	want   []string // what a person must be able to read
 }
 
-func (p *process) scene(name string, want ...string) scene {
-	p.t.Helper()
-	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.ops+"/status", nil)
+func sceneOf(t *testing.T, p *rig.Sidecar, name string, want ...string) scene {
+	t.Helper()
+	body, header, err := p.ShowAs("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "/status") // a browser's
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	r.Header.Set("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8") // a browser's
-	answer, err := client.Do(r)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusOK {
-		p.t.Fatalf("%s: %s, %v", name, answer.Status, err)
-	}
-	_, _ = p.bodies.Write(body)
-	return scene{name, string(body), answer.Header.Get("Content-Security-Policy"), want}
+	return scene{name, body, header.Get("Content-Security-Policy"), want}
 }
 
 // The page as people meet it: in a real browser, on a phone and on a wide screen, by day and by night.
@@ -54,7 +44,7 @@ func (p *process) scene(name string, want ...string) scene {
 func TestTheStatusPageIsReadableInABrowser(t *testing.T) {
 	t.Parallel()
 	chromium := chromiumPath(t)
-	scenes := append(manyApps(t, startRedis(t)), onePodRefused(t, startRedis(t))...)
+	scenes := append(manyApps(t, rig.StartRedis(t)), onePodRefused(t, rig.StartRedis(t))...)
 	stage := newStage(t, scenes)
 	for _, dark := range []bool{false, true} {
 		for _, view := range stage.look(t, chromium, dark) {
@@ -70,62 +60,61 @@ func TestTheStatusPageIsReadableInABrowser(t *testing.T) {
 }
 
 // manyApps is a sidecar with 30 apps of which some have failed, each in its own way.
-func manyApps(t *testing.T, server *redisServer) []scene {
+func manyApps(t *testing.T, server *rig.Redis) []scene {
 	apps := []wechattest.App{{ID: appID, Secret: appSecret}}
 	var yaml strings.Builder
 	yaml.WriteString("apps:\n")
-	c := newCluster(t, "redis://"+server.addr, "WECHAT_APPID=", "WECHAT_SECRET=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=", "APP_SECRET="+appSecret)
+	c := newCluster(t, server, "WECHAT_APPID=", "WECHAT_SECRET=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=", "APP_SECRET="+appSecret)
 	for i := range 30 {
 		id := fmt.Sprintf("wx%016d", i)
 		if i == 7 {
 			id = "wx" + strings.Repeat("0123456789", 6)
 		}
 		apps = append(apps, wechattest.App{ID: id, Secret: appSecret})
-		fmt.Fprintf(&yaml, "  - {id: %s, alias: shop-%d, secret_env: APP_SECRET, endpoint: token, api_base: %q, tickets: [jsapi]}\n", id, i, c.upstream.url+"/many")
+		fmt.Fprintf(&yaml, "  - {id: %s, alias: shop-%d, secret_env: APP_SECRET, endpoint: token, api_base: %q, tickets: [jsapi]}\n", id, i, c.Upstream.URL+"/many")
 	}
-	c.upstream.Server = wechattest.New(apps...)
-	c.upstream.SetSecret(apps[4].ID, "another one")
-	c.upstream.Refuse(apps[9].ID, 40243)
-	c.upstream.SetWhitelist(apps[14].ID, "198.51.100.1")
-	c.upstream.AddFault(wechattest.Fault{App: apps[19].ID, Effect: wechattest.EffectErrcode, Code: 45009,
+	c.Upstream.Server = wechattest.New(apps...)
+	c.Upstream.SetSecret(apps[4].ID, "another one")
+	c.Upstream.Refuse(apps[9].ID, 40243)
+	c.Upstream.SetWhitelist(apps[14].ID, "198.51.100.1")
+	c.Upstream.AddFault(wechattest.Fault{App: apps[19].ID, Effect: wechattest.EffectErrcode, Code: 45009,
 		Message: `</p><script>document.title="owned"</script><img src=x onerror=alert(1)>`})
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	write(t, file, yaml.String())
-	c.env = append(c.env, "WXTOKEN_CONFIG="+file)
-	p := c.add(1)[0]
+	p := c.Add(1, "WXTOKEN_CONFIG="+file)[0]
 	eventually(t, 20*time.Second, "everything was looked for", func() bool {
-		_, err := p.get("http://" + p.ops + "/readyz")
+		_, err := p.Show("/readyz")
 		return err == nil
 	})
-	return []scene{p.scene("many", "Trouble", "cannot be served", "40125", "The secret is wrong", "40243", "unfreeze it",
+	return []scene{sceneOf(t, p, "many", "Trouble", "cannot be served", "40125", "The secret is wrong", "40243", "unfreeze it",
 		"45009", `<script>document.title="owned"</script>`, "127.0.0.1", "IP whitelist", "shop-29", "new value")}
 }
 
 // onePodRefused is two sidecars of which WeChat refuses one's address, and later the same without Redis.
-func onePodRefused(t *testing.T, server *redisServer) []scene {
-	c := newCluster(t, "redis://"+server.addr)
+func onePodRefused(t *testing.T, server *rig.Redis) []scene {
+	c := newCluster(t, server)
 	addrs := map[string]string{"sidecar-0": "203.0.113.66", "sidecar-1": "203.0.113.77"}
-	c.upstream.onCall(func(sidecar string, r *http.Request) { r.Header.Set("X-Forwarded-For", addrs[sidecar]) })
-	c.upstream.SetWhitelist(appID, addrs["sidecar-1"])
-	refused := c.add(1)[0]
-	shows := func(p *process, text string) func() bool {
+	c.Upstream.OnCall(func(sidecar string, r *http.Request) { r.Header.Set("X-Forwarded-For", addrs[sidecar]) })
+	c.Upstream.SetWhitelist(appID, addrs["sidecar-1"])
+	refused := c.Add(1)[0]
+	shows := func(p *rig.Sidecar, text string) func() bool {
 		return func() bool {
-			body, err := p.get("http://" + p.ops + "/status?format=html")
+			body, err := p.Show("/status?format=html")
 			return err == nil && strings.Contains(body, text)
 		}
 	}
 	eventually(t, 20*time.Second, "the first pod is refused", shows(refused, "203.0.113.66"))
-	good := c.add(1)[0]
+	good := c.Add(1)[0]
 	eventually(t, 20*time.Second, "the second pod has a token", shows(good, "All well"))
 	eventually(t, 20*time.Second, "the first pod has it, too", shows(refused, `<span class="chip well">fresh</span>`))
 	scenes := []scene{
-		refused.scene("refused", "Attention", "40164", "203.0.113.66", "IP whitelist", "fresh", "renews in"),
-		good.scene("well", "All well", "fresh", "renews in", "new value", "this one", "arrive"),
+		sceneOf(t, refused, "refused", "Attention", "40164", "203.0.113.66", "IP whitelist", "fresh", "asked again in"),
+		sceneOf(t, good, "well", "All well", "fresh", "renews in", "new value", "this one", "arrive"),
 	}
-	server.stop()
+	server.Kill()
 	eventually(t, 20*time.Second, "Redis is missed", shows(good, "Bring Redis back"))
-	scenes = append(scenes, good.scene("away", "Attention", "Redis is not there", "Bring Redis back", "away", "fresh"))
-	server.start() // it is searched for leaks
+	scenes = append(scenes, sceneOf(t, good, "away", "Attention", "Redis is not there", "Bring Redis back", "away", "fresh"))
+	server.Start() // it is searched for leaks
 	return scenes
 }
 

@@ -3,8 +3,6 @@ package rig
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -75,7 +73,8 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 		p.launch(slices.Concat([]string{
 			"WECHAT_APPID=" + AppID, "WECHAT_SECRET=" + AppSecret, "WECHAT_ENDPOINT=token",
 			"WECHAT_API_BASE=" + c.Upstream.URL + "/" + p.Name,
-			"REDIS_URL=" + url, "WXTOKEN_LISTEN=127.0.0.1:0", "WXTOKEN_OPS_LISTEN=127.0.0.1:0", "WXTOKEN_DRAIN=0s", // the test, whose connections stay, is not an app that ends
+			"REDIS_URL=" + url, "WXTOKEN_LISTEN=127.0.0.1:0", "WXTOKEN_OPS_LISTEN=127.0.0.1:0",
+			"WXTOKEN_DRAIN=0s", // the test, whose connections stay, is not an app that ends
 		}, c.env, env))
 		c.All = append(c.All, p)
 		started = append(started, p)
@@ -129,17 +128,6 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 	}
 	wg.Wait()
 	return answers
-}
-
-// Once runs the program with nothing but env, and returns what it printed and its exit status.
-func (c *Cluster) Once(env []string) (string, int) {
-	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(c.t))
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
-	out, _ := cmd.CombinedOutput()
-	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // MakeDue makes what stands due for renewal now, as if nearly two hours had passed, and tells the

@@ -42,7 +42,7 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 	s := &Redis{t: t, dir: t.TempDir(), args: args}
 	t.Cleanup(s.Kill)
 	for range 3 { // somebody may take the port between the question and the start
-		s.Addr = freeAddr(t)
+		s.Addr = FreeAddr(t)
 		if s.try() {
 			s.client = redis.NewClient(&redis.Options{Addr: s.Addr, DisableIdentity: true})
 			t.Cleanup(func() { _ = s.client.Close() })
@@ -104,7 +104,8 @@ func (s *Redis) URL() string { return "redis://" + s.Addr }
 // Client implements [Store].
 func (s *Redis) Client() redis.UniversalClient { return s.client }
 
-func freeAddr(t testing.TB) string {
+// FreeAddr returns host:port of a port that was free a moment ago.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -34,7 +34,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 		n, err := s.Replica.Client().(*redis.Client).Do(context.Background(), "ROLE").Slice()
 		return err == nil && len(n) > 3 && n[3] == "connected"
 	})
-	s.Addr = freeAddr(t)
+	s.Addr = FreeAddr(t)
 	_, sentinelPort, _ := net.SplitHostPort(s.Addr)
 	file := filepath.Join(t.TempDir(), "sentinel.conf") // which Sentinel writes to
 	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s %s %s 1\nsentinel down-after-milliseconds %[2]s 1000\nsentinel failover-timeout %[2]s 10000\n",

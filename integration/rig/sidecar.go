@@ -1,7 +1,9 @@
 package rig
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -120,9 +122,20 @@ var HTTP = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{Ma
 
 // Show fetches what must hold no value, and keeps it for the search for secrets.
 func (p *Sidecar) Show(path string) (string, error) {
-	r, err := HTTP.Get("http://" + p.Ops + path)
+	body, _, err := p.ShowAs("*/*", path)
+	return body, err
+}
+
+// ShowAs is Show for somebody who accepts certain types.
+func (p *Sidecar) ShowAs(accept, path string) (string, http.Header, error) {
+	ask, err := http.NewRequest(http.MethodGet, "http://"+p.Ops+path, nil)
 	if err != nil {
-		return "", err
+		return "", nil, err
+	}
+	ask.Header.Set("Accept", accept)
+	r, err := HTTP.Do(ask)
+	if err != nil {
+		return "", nil, err
 	}
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
@@ -130,7 +143,32 @@ func (p *Sidecar) Show(path string) (string, error) {
 	if err == nil && r.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", path, r.Status)
 	}
-	return string(body), err
+	return string(body), r.Header, err
+}
+
+// Tell runs a command of the program beside the sidecar, with its configuration.
+func (p *Sidecar) Tell(args ...string) (output string, code int) {
+	p.t.Helper()
+	env := append(p.proc.cmd.Env[:len(p.proc.cmd.Env):len(p.proc.cmd.Env)], "WXTOKEN_LISTEN="+p.Values, "WXTOKEN_OPS_LISTEN="+p.Ops) // the last one counts
+	output, code = Tell(p.t, env, args...)
+	_, _ = p.bodies.Write([]byte(output))
+	return output, code
+}
+
+// Tell runs a command of the program with nothing but env, and returns what it printed and its exit status.
+func Tell(t testing.TB, env []string, args ...string) (output string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return string(out), code
 }
 
 // Answer is what the token face says.
