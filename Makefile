@@ -8,7 +8,7 @@ SOAKTIME    ?= 10m
 FAULTS      ?= all
 FAULTS_AT_ONCE ?= 4
 
-.PHONY: run build test integration faults histories soak check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build test integration faults histories soak model check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run ./cmd/sidecar --dev
@@ -35,8 +35,12 @@ histories: ## 3000 random histories of a cluster and its faults
 
 soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
+
 faults: ## every promise about faults, on real processes, with a table of what was promised and what was seen
 	WXTOKEN_REQUIRE_REDIS=1 $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
+
+model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
+	$(GO) run ./integration/model
 
 check: fmt vet lint tidy vuln ## everything about the code that is no test
 

@@ -30,6 +30,7 @@ var imports = map[string][]string{
 	"integration":                   {},
 	"integration/faults":            {},
 	"integration/rig":               {"pkg/wechat/wechattest"},
+	"integration/model":             {},
 }
 
 func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {

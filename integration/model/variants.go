@@ -1,0 +1,53 @@
+package main
+
+// variant is one check of the model: some faults, and perhaps a guard taken out.
+type variant struct {
+	name    string
+	defines []string
+	// want starts what spin must find; empty: nothing, after all of the states.
+	want string
+	// what says in a few words what was taken out, and where it is in the sources.
+	what string
+}
+
+func faults(n string, more ...string) []string { return append([]string{"FAULTS=" + n}, more...) }
+
+// whole lists the checks in which nothing may be found.
+var whole = []variant{
+	{"no-fault", faults("0"), "", "2 expiries"},
+	{"one-fault", faults("1"), "", "2 expiries, any one fault"},
+	{"failover", faults("1", "FAILOVER"), "", "2 expiries, any one fault or one failover of Redis"},
+}
+
+// large is more of the same: some 12 million states, 2 GB.
+var large = []variant{
+	{"two-faults", faults("2"), "", "2 expiries, any two faults"},
+}
+
+// broken lists the checks in which a guard is missing, and must be missed.
+var broken = []variant{
+	{"NO_FENCE", faults("1"), "I2", "commit whoever holds the lease: holds in lua/commit.lua"},
+	{"NO_CUT", faults("1"), "I3", "ask upstream without a cut: doubt in lua/begin.lua"},
+	{"NO_RECHECK", faults("0"), "I1", "no second look under the lease: done in lua/begin.lua"},
+	{"RELEASE_WITHOUT_OWNER", faults("2", "EXPIRIES=1"), "I8", "release any lease: redislock's comparison"},
+	{"LEASE_SHORTER_THAN_WORK", faults("0"), "I1", "workTime above leaseTTL"},
+	{"REFUSED_COMMIT_DROPPED", faults("1"), "I3", "no cut after a refused commit: (*holder).commit"},
+	{"EARLY_PROBE_CLEARS_DOUBT", faults("1"), "I3", "a probe inside the overlap: unclear_at in lua/begin.lua"},
+	{"UNDO_AFTER_UNCLEAR", faults("1"), "I3", "undo although upstream may have acted: (*holder).failed"},
+	{"UNDO_ANY_CUT", faults("2", "EXPIRIES=1"), "I3", "undo after somebody else's cut: cut_by in lua/conclude.lua"},
+	{"OVERTAKEN_IGNORED", faults("1"), "I3", "a commit clears a doubt newer than its cut: overtaken in lua/commit.lua"},
+	{"UNCLEAR_WITHOUT_LEASE_DROPPED", faults("2", "EXPIRIES=1"), "I3", "no cut after an unclear request whose lease is lost: (*holder).failed"},
+	{"NO_CONCLUDED", faults("1"), "I1", "a repeated commit is refused: concluded in lua/commit.lua"},
+	{"CUT_NOT_BELOW_OVERLAP", faults("1"), "I3", "a cut that leaves more than the overlap: (*Credential).cut"},
+	{"UNCONFIRMED_IS_GOOD", faults("0"), "I3", "a snapshot is good without a word from Redis: unconfirmed in (*view).fresh"},
+	{"TRUST_OLDER_VERSIONS", faults("1", "FAILOVER"), "I3", "a version below the wanted one counts as done: lua/begin.lua"},
+}
+
+// limits lists what the design does not cover, or does not cover yet: the assumptions of the whole model, each lifted.
+var limits = []variant{
+	{"KEPT_IS_CONFIRMED", faults("2", "EXPIRIES=1"), "I3", "any answer of Redis confirms a value that could not be committed: (*view).merge"},
+	{"ACTS_AFTER_HANGING_UP", faults("1"), "I3", "upstream acts on a request after its caller hung up"},
+	{"DEATH_AFTER_LATE_ACTION", faults("2", "EXPIRIES=1"), "I3", "a holder stopped beyond its lease asks, and dies before its cut"},
+	{"FAILOVER_LOSES_THE_CUT", faults("2", "EXPIRIES=1", "FAILOVER"), "I3", "a failover of Redis loses the cut of a replica that was stopped"},
+	{"CUT_COMES_LATE", faults("1"), "I3", "the cut of a live replica comes more than overlap - cut after upstream acted"},
+}
