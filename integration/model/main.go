@@ -22,6 +22,9 @@ import (
 //go:embed refresh.pml
 var source []byte
 
+//go:embed canon.h
+var canon []byte
+
 // limit bounds one variant: many times what the largest needs on two idle cores.
 const limit = 10 * time.Minute
 
@@ -201,8 +204,10 @@ func (v variant) pan(dir string, defines, flags []string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "refresh.pml"), source, 0o600); err != nil {
-		return "", err
+	for name, content := range map[string][]byte{"refresh.pml": source, "canon.h": canon} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return "", err
+		}
 	}
 	var args []string
 	for _, d := range slices.Concat(v.defines, defines, []string{v.name}) {
@@ -213,7 +218,7 @@ func (v variant) pan(dir string, defines, flags []string) (string, error) {
 	if out, err := command(dir, "spin", append(args, "-a", "refresh.pml")...); err != nil {
 		return "", fmt.Errorf("spin: %w: %s", err, firstLine(out))
 	}
-	args = append([]string{"-O1", "-w", "-DSAFETY", "-DMEMLIM=4000", "-o", "pan", "pan.c"}, flags...)
+	args = slices.Concat(args, flags, []string{"-O1", "-w", "-DSAFETY", "-DMEMLIM=4000", "-o", "pan", "pan.c"})
 	if out, err := command(dir, "gcc", args...); err != nil {
 		return "", fmt.Errorf("gcc: %w: %s", err, firstLine(out))
 	}

@@ -210,72 +210,8 @@ inline rest(i) {
 }
 
 #ifdef CANON
-/* States that differ only in the names of replicas, values and versions are one state. */
 c_code {
-static void swapid(int a, int b, int id, int *out) { *out = id == a+1 ? b+1 : id == b+1 ? a+1 : id; }
-#define SWAPID(f) do { int x; swapid(a, b, f, &x); f = x; } while (0)
-static void swapreplicas(int a, int b) {
-	struct Replica t = now.R[a]; now.R[a] = now.R[b]; now.R[b] = t;
-	SWAPID(now.lock); SWAPID(now.during); SWAPID(now.r.cutby); SWAPID(now.r.granted); SWAPID(now.r.concluded);
-#ifdef FAILOVER
-	SWAPID(now.s.cutby); SWAPID(now.s.granted); SWAPID(now.s.concluded);
-#endif
-}
-static unsigned long key(int i) {
-	struct Replica *p = &now.R[i];
-	unsigned long k = p->pc;
-#define KEY(bits, f) k = k << bits | (f)
-	KEY(5, p->ver); KEY(5, p->want); KEY(3, now.phase[p->val]); KEY(3, now.phase[p->got]); KEY(3, now.phase[p->victim]);
-	KEY(1, p->val == now.r.val); KEY(1, p->doubt); KEY(2, p->good); KEY(1, p->force); KEY(1, p->late); KEY(1, p->settle); KEY(1, p->pend); KEY(1, p->stale);
-	KEY(1, now.lock == i+1); KEY(1, now.r.cutby == i+1); KEY(1, now.r.granted == i+1); KEY(1, now.r.concluded == i+1);
-	KEY(1, now.exempt[p->val]); KEY(1, now.overdue[p->val]);
-#ifdef FAILOVER
-	KEY(1, now.s.cutby == i+1); KEY(1, now.s.granted == i+1); KEY(1, now.s.concluded == i+1); KEY(1, p->val == now.s.val);
-#endif
-	return k;
-}
-static unsigned char slot[SLOTS], nslots;
-#define VALUE(f) do { if (f) { if (!slot[f]) slot[f] = ++nslots; f = slot[f]; } } while (0)
-static unsigned char rank[32], used[32];
-#define USED(f) used[f] = 1
-#define RANK(f) f = rank[f]
-static void canon(void) {
-	int i, n;
-	unsigned char phase[SLOTS], overdue[SLOTS], exempt[SLOTS];
-	if (!now.r.val) now.r.cut = 0;
-	if (!now.r.doubt) now.r.old = 0;
-	if (!now.r.cutby) { now.r.pcut = 0; now.r.pdoubt = 0; now.r.pold = 0; }
-	if (now.during != now.lock) now.during = 0;
-	if (key(0) > key(1)) swapreplicas(0, 1);
-	if (key(1) > key(2)) swapreplicas(1, 2);
-	if (key(0) > key(1)) swapreplicas(0, 1);
-
-	memset(slot, 0, sizeof slot); nslots = 0;
-	for (i = 0; i < SLOTS; i++) { phase[i] = now.phase[i]; overdue[i] = now.overdue[i]; exempt[i] = now.exempt[i]; }
-	VALUE(now.newest); VALUE(now.r.val);
-#ifdef FAILOVER
-	VALUE(now.s.val);
-#endif
-	for (i = 0; i < N; i++) { VALUE(now.R[i].val); VALUE(now.R[i].got); VALUE(now.R[i].victim); }
-	for (i = 0; i < SLOTS; i++) { now.phase[i] = 0; now.overdue[i] = 0; now.exempt[i] = 0; }
-	for (i = 1; i < SLOTS; i++) if (slot[i]) {
-		n = slot[i]; now.phase[n] = phase[i]; now.exempt[n] = exempt[i];
-		now.overdue[n] = phase[i] == DEAD ? 0 : overdue[i];
-	}
-
-	memset(used, 0, sizeof used);
-	USED(now.r.ver); USED(now.due); USED(now.vmax);
-#ifdef FAILOVER
-	USED(now.s.ver);
-#endif
-	for (i = 0; i < N; i++) { USED(now.R[i].ver); USED(now.R[i].want); }
-	for (i = 1, n = 0; i < 32; i++) if (used[i]) rank[i] = ++n;
-	RANK(now.r.ver); RANK(now.due); RANK(now.vmax);
-#ifdef FAILOVER
-	RANK(now.s.ver);
-#endif
-	for (i = 0; i < N; i++) { RANK(now.R[i].ver); RANK(now.R[i].want); }
-}
+\#include "canon.h"
 }
 #endif
 
@@ -370,7 +306,7 @@ inline begin(i, lost) {
 
 /* mirrors lua/commit.lua */
 #ifdef NO_FENCE
-#define FENCE(i) true
+#define FENCE(i) (r.concluded != i+1)
 #else
 #define FENCE(i) (lock == i+1)
 #endif
@@ -595,7 +531,7 @@ end:	do
 	:: d_step { phase[t] == RECENT && (r.val == t || IN_VIEW(t)) && !ANYBODY_TO_TELL(t) && !lags -> \
 		phase[t] = LATE; printf("time: value %d was superseded more than overlap - cut ago\n", name[t]) } \
 	:: d_step { phase[t] == LATE && (r.val == t || IN_VIEW(t)) && !(r.val == t && r.cut == TIGHT) && !TIGHT_IN_VIEW(t) && !lags -> \
-		phase[t] = DEAD; printf("time: the overlap is over, value %d is dead\n", name[t]) }
+		phase[t] = DEAD; overdue[t] = 0; printf("time: the overlap is over, value %d is dead\n", name[t]) }
 /* Whether the end of t's overlap must come before a doubt as young as the last cut is old. */
 #define HINDERS(t) ((phase[t] == RECENT || phase[t] == LATE) && !overdue[t])
 #define ANY_HINDERS (HINDERS(1) || HINDERS(2) || HINDERS(3) || HINDERS(4) || HINDERS(5) || HINDERS(6) || HINDERS(7) || HINDERS(8))
@@ -628,9 +564,11 @@ end:	do
 	/* The lease runs out. Under a live holder only if that was stopped (or Redis kept it waiting) beyond
 	   its end: its request is over by then. Two fetches more: its own, and the one that its cut asks for.
 	   mirrors tokencache.leaseTTL, tokencache.workTime */
+#ifndef LEASE_WITHOUT_END
 	:: d_step { lock == GHOST ->
 		lock = 0; opend = 0; SEEN(17, "a dead holder's lease runs out");
 		printf("time: the lease that nobody uses is over\n") }
+#endif
 	:: d_step { lock != 0 && lock != GHOST && R[lock-1].pc == IDLE -> lock = 0 }
 	:: d_step { lock != 0 && lock != GHOST && WORKING(R[lock-1].pc) && FAULT ->
 		HIT(2); printf("%c: is stopped; its lease runs out\n", 64+lock);
@@ -690,7 +628,7 @@ end:	do
 		SEEN(20, "an end: all is quiet");
 		if
 		:: lock == 0 && r.val && !r.doubt && r.ver > due && (phase[r.val] == NEWEST || exempt[r.val])
-		:: else -> printf("I8: stuck: no good value stands, and nobody will get one\n"); assert(false)
+		:: else -> printf("I8: stuck: nobody can renew what is due\n"); assert(false)
 		fi;
 		break }
 	od

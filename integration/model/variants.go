@@ -31,6 +31,7 @@ var broken = []variant{
 	{"NO_RECHECK", faults("0"), "I1", "no second look under the lease: done in lua/begin.lua"},
 	{"RELEASE_WITHOUT_OWNER", faults("2", "EXPIRIES=1"), "I8", "release any lease: redislock's comparison"},
 	{"LEASE_SHORTER_THAN_WORK", faults("0"), "I1", "workTime above leaseTTL"},
+	{"LEASE_WITHOUT_END", faults("1"), "I8", "no time to live: redislock's PX"},
 	{"REFUSED_COMMIT_DROPPED", faults("1"), "I3", "no cut after a refused commit: (*holder).commit"},
 	{"EARLY_PROBE_CLEARS_DOUBT", faults("1"), "I3", "a probe inside the overlap: unclear_at in lua/begin.lua"},
 	{"UNDO_AFTER_UNCLEAR", faults("1"), "I3", "undo although upstream may have acted: (*holder).failed"},
