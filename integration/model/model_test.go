@@ -55,7 +55,7 @@ func TestEveryStepMirrorsSomethingInTheSources(t *testing.T) {
 	for _, f := range files {
 		s := "lua/" + filepath.Base(f)
 		have[s] = true
-		if !scripts[s] && s != "lua/load.lua" {
+		if changes := s != "lua/load.lua" && s != "lua/journal.lua"; changes && !scripts[s] {
 			t.Errorf("no step mirrors %s", s)
 		}
 	}
