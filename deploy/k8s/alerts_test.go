@@ -1,0 +1,224 @@
+package k8s
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/teststorage"
+)
+
+const (
+	every   = 30 * time.Second // of the PodMonitor
+	trouble = time.Hour        // when it begins
+	end     = 3 * time.Hour
+)
+
+// gone is the value of a series that is not there.
+var gone = math.NaN()
+
+// a history says how a metric differs from what the program exported when all was well.
+type history struct {
+	metric string
+	labels map[string]string // that the series has
+	value  func(at time.Duration, was float64) float64
+}
+
+// since changes a gauge when the trouble begins.
+func since(v float64) func(time.Duration, float64) float64 {
+	return func(at time.Duration, was float64) float64 {
+		if at < trouble {
+			return was
+		}
+		return v
+	}
+}
+
+// during is since for a while.
+func during(v float64, length time.Duration) func(time.Duration, float64) float64 {
+	return func(at time.Duration, was float64) float64 {
+		if at < trouble || at >= trouble+length {
+			return was
+		}
+		return v
+	}
+}
+
+// counts adds to a counter once in each period from the beginning of the trouble on.
+func counts(period time.Duration) func(time.Duration, float64) float64 {
+	return func(at time.Duration, was float64) float64 {
+		return was + float64(max(0, (at-trouble)/period))
+	}
+}
+
+// once adds 1 to a counter.
+func once(at time.Duration, was float64) float64 {
+	if at < trouble {
+		return was
+	}
+	return was + 1
+}
+
+// renewed is an expiry that moves on 4 minutes before the end, as on stable_token, until stuck.
+func renewed(stuck time.Duration) func(time.Duration, float64) float64 {
+	return func(at time.Duration, _ float64) float64 {
+		const life, ahead = 7200 * time.Second, 4 * time.Minute
+		issued := -time.Hour
+		for issued+life-ahead <= min(at, stuck) {
+			issued += life - ahead
+		}
+		return (issued + life).Seconds()
+	}
+}
+
+// firing returns the alerts that fire when two replicas export what the program did, changed by the histories.
+func firing(t *testing.T, histories ...history) []string {
+	t.Helper()
+	storage := teststorage.New(t)
+	defer storage.Close()
+	histories = append([]history{{metric: "wxtoken_token_expiry_timestamp_seconds", value: renewed(end)}}, histories...)
+	appender := storage.Appender(t.Context())
+	for _, pod := range []string{"web-1", "web-2"} {
+		for _, s := range scrape(t) {
+			series := labels.NewBuilder(s.labels).Set("pod", pod).Labels()
+			for at := time.Duration(0); at <= end; at += every {
+				v := s.value
+				for _, h := range histories {
+					if h.metric == s.labels.Get("__name__") && has(series, h.labels) {
+						v = h.value(at, s.value)
+					}
+				}
+				if math.IsNaN(v) {
+					continue
+				}
+				if _, err := appender.Append(0, series, at.Milliseconds(), v); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if err := appender.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e7, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{})})
+	var names []string
+	for _, a := range alerts(t) {
+		query, err := engine.NewRangeQuery(t.Context(), storage, nil, a.Expr.String(), time.Unix(0, 0).Add(trouble/2), time.Unix(0, 0).Add(end), every)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := query.Exec(t.Context())
+		matrix, err := result.Matrix()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(matrix, func(s promql.Series) bool { return lasts(s, holds(t, a)) }) {
+			names = append(names, a.Alert)
+		}
+		query.Close()
+	}
+	return names
+}
+
+func has(l labels.Labels, want map[string]string) bool {
+	for name, value := range want {
+		if l.Get(name) != value {
+			return false
+		}
+	}
+	return true
+}
+
+// holds returns how long an alert's expression must be true.
+func holds(t *testing.T, a monitoringv1.Rule) time.Duration {
+	t.Helper()
+	if a.For == nil {
+		return 0
+	}
+	d, err := model.ParseDuration(string(*a.For))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(d)
+}
+
+// lasts reports whether a series is there without a gap for at least d.
+func lasts(s promql.Series, d time.Duration) bool {
+	var start, last int64
+	for i, p := range s.Floats {
+		if i == 0 || p.T-last > every.Milliseconds() {
+			start = p.T
+		}
+		last = p.T
+		if last-start >= d.Milliseconds() {
+			return true
+		}
+	}
+	return false
+}
+
+func TestNoAlertFiresWhileAllIsWell(t *testing.T) {
+	t.Parallel()
+	fresh := map[string]string{"outcome": "fresh"}
+	for name, h := range map[string][]history{
+		"quiet":                    nil,
+		"busy":                     {{"wxtoken_reads_total", fresh, counts(time.Second)}},
+		"a pod starts":             {{"wxtoken_token_fresh", nil, during(0, time.Minute)}},
+		"a refresh a little late":  {{"wxtoken_upstream_fetch_failures_total", map[string]string{"class": "transient"}, once}},
+		"one lease lost":           {{"wxtoken_leases_lost_total", map[string]string{"pod": "web-1"}, once}},
+		"Redis fails over":         {{"wxtoken_redis_errors_total", map[string]string{"op": "load"}, once}, {"wxtoken_redis_errors_total", map[string]string{"op": "watch"}, once}},
+		"a pod moves":              {{"up", map[string]string{"pod": "web-1"}, during(0, 2*time.Minute)}},
+		"a single stale read":      {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, once}},
+		"a new configuration":      {{"wxtoken_config_reloads_total", map[string]string{"result": "ok"}, counts(time.Minute)}},
+		"others report old values": {{"wxtoken_reports_total", map[string]string{"outcome": "stale"}, counts(time.Second)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := firing(t, h...); len(got) != 0 {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+func TestEachAlertFiresForItsTrouble(t *testing.T) {
+	t.Parallel()
+	class := func(c string) map[string]string { return map[string]string{"class": c} }
+	failures := func(c string, period time.Duration) []history {
+		return []history{{"wxtoken_upstream_fetch_failures_total", class(c), counts(period)}}
+	}
+	troubles := map[string][]history{
+		"WxtokenTokenExpiring":      {{"wxtoken_token_expiry_timestamp_seconds", nil, renewed(trouble)}},
+		"WxtokenNoGoodToken":        {{"wxtoken_token_fresh", nil, since(0)}},
+		"WxtokenReadsFailing":       {{"wxtoken_reads_total", map[string]string{"outcome": "error"}, counts(time.Minute)}},
+		"WxtokenStaleReads":         {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, counts(time.Minute)}},
+		"WxtokenFetchRefused":       failures("permanent", 10*time.Minute),
+		"WxtokenQuotaSpent":         failures("quota", 10*time.Minute),
+		"WxtokenAddressRefused":     failures("local", 10*time.Minute),
+		"WxtokenFetchFailing":       failures("transient", time.Minute),
+		"WxtokenForeignRefresher":   {{"wxtoken_foreign_refresher_suspected", nil, since(1)}},
+		"WxtokenRedisUnreachable":   {{"wxtoken_redis_errors_total", map[string]string{"op": "load"}, counts(15 * time.Second)}},
+		"WxtokenSubscriptionDown":   {{"wxtoken_redis_errors_total", map[string]string{"op": "watch"}, counts(15 * time.Second)}},
+		"WxtokenLeasesLost":         {{"wxtoken_leases_lost_total", nil, counts(10 * time.Minute)}},
+		"WxtokenConfigReloadFailed": {{"wxtoken_config_reloads_total", map[string]string{"result": "failed"}, once}},
+		"WxtokenPanic":              {{"wxtoken_http_panics_total", nil, once}},
+		"WxtokenSidecarDown":        {{"up", map[string]string{"pod": "web-1"}, since(0)}},
+		"WxtokenAbsent":             {{"up", nil, since(gone)}},
+	}
+	for _, a := range alerts(t) {
+		t.Run(a.Alert, func(t *testing.T) {
+			h, ok := troubles[a.Alert]
+			if !ok {
+				t.Fatal("nothing here says when it should fire")
+			}
+			if got := firing(t, h...); !slices.Equal(got, []string{a.Alert}) {
+				t.Errorf("%v fire", got)
+			}
+		})
+	}
+}
