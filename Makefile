@@ -8,7 +8,7 @@ SOAKTIME    ?= 10m
 FAULTS      ?= all
 FAULTS_AT_ONCE ?= 4
 
-.PHONY: run build test integration faults histories soak model check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run manifests build test integration faults histories soak model check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run ./cmd/sidecar --dev
@@ -41,6 +41,10 @@ faults: ## every promise about faults, on real processes, with a table of what w
 
 model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
 	$(GO) run ./integration/model
+
+# A module of its own: what Kubernetes, kustomize and Prometheus bring with them is for these tests only.
+manifests: ## deploy/k8s: rendered, decoded, held against policies; alerts and dashboard against the program's metrics
+	cd deploy && $(GO) vet ./... && $(GO) test -timeout 10m ./k8s/...
 
 check: fmt vet lint tidy vuln ## everything about the code that is no test
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 )
 
 func parseInt(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
@@ -94,5 +95,26 @@ func TestAnOverlaySetsImageResourcesAndConfiguration(t *testing.T) {
 	}
 	if config := one[*corev1.ConfigMap](t, "testdata/overlay"); !strings.Contains(config.Data["wxtoken.yaml"], "wx0000000000000001") || config.Namespace != "elsewhere" {
 		t.Errorf("the overlay's configuration is not there:\n%s", toYAML(t, config))
+	}
+}
+
+// What README.md explains line by line is what is rendered.
+func TestTheREADMEShowsTheRenderedPod(t *testing.T) {
+	t.Parallel()
+	readme := read(t, "README.md")
+	_, after, ok := strings.Cut(readme, "## A Deployment, line by line")
+	_, after, ok2 := strings.Cut(after, "```yaml\n")
+	shown, _, ok3 := strings.Cut(after, "```")
+	if !ok || !ok2 || !ok3 {
+		t.Fatal("no YAML in the section")
+	}
+	var pod corev1.PodSpec
+	if err := yaml.UnmarshalStrict([]byte(shown), &pod); err != nil {
+		t.Fatal(err)
+	}
+	want := pods(t, "testdata/bare-native")["Deployment app"].Spec
+	want.Containers = nil
+	if diff := cmp.Diff(want, pod); diff != "" {
+		t.Errorf("-rendered +README.md:\n%s", diff)
 	}
 }

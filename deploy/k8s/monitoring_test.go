@@ -42,29 +42,47 @@ func scrape(t *testing.T) []sample {
 	if scraped.samples != nil {
 		return scraped.samples
 	}
-	p, err := start(t, nil, "--dev")
+	dev, err := start(t, nil, "--dev")
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "not started", func() bool {
-		status, _ := do(t, "GET", "http://"+p.ops+"/startupz", "")
-		return status == 200
+	var app, redis, wechat string
+	eventually(t, "it does not say where everything is", func() bool {
+		for what, at := range map[*string]string{&app: `/v1/apps/(\w+)/token`, &redis: `redis-cli -u (\S+)`, &wechat: `(http://\S+)/sim/`} {
+			if m := regexp.MustCompile(at).FindStringSubmatch(dev.out.String()); m != nil {
+				*what = m[1]
+			}
+		}
+		return app != "" && redis != "" && wechat != ""
 	})
-	var apps struct {
-		Apps []struct{ ID string }
+	// Another replica, so that there are events.
+	other, err := start(t, []string{"WECHAT_APPID=" + app, "WECHAT_SECRET=development-only", "REDIS_URL=" + redis, "WECHAT_API_BASE=" + wechat})
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, answer := do(t, "GET", "http://"+p.ops+"/status", "")
-	if err := json.Unmarshal([]byte(answer), &apps); err != nil || len(apps.Apps) != 1 {
-		t.Fatalf("%v: %s", err, answer)
+	for _, p := range []*process{dev, other} {
+		eventually(t, "not started", func() bool {
+			status, _ := do(t, "GET", "http://"+p.ops+"/startupz", "")
+			return status == 200
+		})
 	}
-	app := "http://" + p.values + "/v1/apps/" + apps.Apps[0].ID
-	if status, answer := do(t, "GET", app+"/token", ""); status != 200 {
+	_, token := do(t, "GET", "http://"+other.values+"/v1/apps/"+app+"/token", "", "Accept", "text/plain")
+	do(t, "GET", "http://"+dev.values+"/v1/apps/"+app+"/token", "")
+	do(t, "GET", "http://"+dev.values+"/v1/apps/"+app+"/tickets/jsapi", "") // not configured: a problem
+	do(t, "GET", "http://"+dev.values+"/proxy/"+app+"/cgi-bin/getcallbackip", "")
+	do(t, "POST", wechat+"/sim/apps/"+app+"/kill", "")
+	report, err := json.Marshal(map[string]any{"access_token": strings.TrimSpace(token), "errcode": 40001})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := do(t, "POST", "http://"+other.values+"/v1/apps/"+app+"/token/report", string(report), "Content-Type", "application/json"); status != 200 {
 		t.Fatalf("%d %s", status, answer)
 	}
-	do(t, "POST", app+"/token/report", `{"access_token":"another","errcode":40001}`, "Content-Type", "application/json")
-	do(t, "GET", app+"/tickets/jsapi", "") // not configured: a problem
-	do(t, "GET", "http://"+p.values+"/proxy/"+apps.Apps[0].ID+"/cgi-bin/getcallbackip", "")
-	_, text := do(t, "GET", "http://"+p.ops+"/metrics", "")
+	var text string
+	eventually(t, "no event of the new token was heard of", func() bool {
+		_, text = do(t, "GET", "http://"+dev.ops+"/metrics", "")
+		return strings.Contains(text, "\nwxtoken_event_lag_seconds_bucket") && regexp.MustCompile(`\nwxtoken_token_fresh{.*} 1\n`).MatchString(text)
+	})
 	scraped.samples = append(parseMetrics(t, text), sample{addTarget(labels.FromStrings("__name__", "up")), 1})
 	return scraped.samples
 }

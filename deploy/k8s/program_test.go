@@ -44,15 +44,22 @@ func TestMain(m *testing.M) {
 // process is a running program.
 type process struct {
 	values, ops string // host:port
-	log         *logLines
+	out, log    *output
 }
 
-type logLines struct {
+type output struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (l *logLines) String() string {
+func (l *output) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(text))
+	return len(text), nil
+}
+
+func (l *output) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines, "\n")
@@ -64,6 +71,8 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 	t.Helper()
 	cmd := exec.Command(program, append([]string{"--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}, args...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "WXTOKEN_LOG_FORMAT=json"}, env...)
+	p := &process{out: &output{}, log: &output{}}
+	cmd.Stdout = p.out
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +80,6 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{log: &logLines{}}
 	up, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -81,9 +89,7 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 				Listen    string
 				OpsListen string `json:"ops_listen"`
 			}
-			p.log.mu.Lock()
-			p.log.lines = append(p.log.lines, lines.Text())
-			p.log.mu.Unlock()
+			_, _ = p.log.Write(lines.Bytes())
 			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "started" {
 				p.values, p.ops = entry.Listen, entry.OpsListen
 				close(up)

@@ -148,4 +148,3 @@ func toYAML(t *testing.T, v any) string {
 	}
 	return string(text)
 }
-
