@@ -30,18 +30,22 @@ type sample struct {
 }
 
 var scraped struct {
-	sync.Mutex
+	once    sync.Once
 	samples []sample
 }
 
 // scrape returns what a sidecar exports after some of everything has been asked of it, with the target's labels.
 func scrape(t *testing.T) []sample {
 	t.Helper()
-	scraped.Lock()
-	defer scraped.Unlock()
-	if scraped.samples != nil {
-		return scraped.samples
+	scraped.once.Do(func() { scraped.samples = scrapeNow(t) })
+	if scraped.samples == nil {
+		t.Fatal("there is nothing to compare with: another test has failed")
 	}
+	return scraped.samples
+}
+
+func scrapeNow(t *testing.T) []sample {
+	t.Helper()
 	dev, err := start(t, nil, "--dev")
 	if err != nil {
 		t.Fatal(err)
@@ -83,8 +87,7 @@ func scrape(t *testing.T) []sample {
 		_, text = do(t, "GET", "http://"+dev.ops+"/metrics", "")
 		return strings.Contains(text, "\nwxtoken_event_lag_seconds_bucket") && regexp.MustCompile(`\nwxtoken_token_fresh{.*} 1\n`).MatchString(text)
 	})
-	scraped.samples = append(parseMetrics(t, text), sample{addTarget(labels.FromStrings("__name__", "up")), 1})
-	return scraped.samples
+	return append(parseMetrics(t, text), sample{addTarget(labels.FromStrings("__name__", "up")), 1})
 }
 
 func addTarget(l labels.Labels) labels.Labels {
