@@ -64,6 +64,9 @@ func TestTheProgramTakesEveryConfigMap(t *testing.T) {
 				if status, answer := do(t, "GET", "http://"+p.ops+"/healthz", ""); status != 200 {
 					t.Errorf("/healthz: %d %s", status, answer)
 				}
+				if strings.Contains(p.log.String(), "configuration:") {
+					t.Errorf("it warns: %s", p.log)
+				}
 			})
 		}
 	}

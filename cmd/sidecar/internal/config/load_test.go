@@ -221,7 +221,7 @@ func TestWarningsStopNothing(t *testing.T) {
 	want := []string{
 		"--redis-url: every user of this host can see the password in the list of processes: use REDIS_URL or redis.url_file",
 		"WECHAT_API_BASE: http sends the secret and all tokens in clear: use https",
-		"WECHAT_SECRET_FILE: " + f.path + "/shop: every user of this host may read it: chmod o-r, or defaultMode: 0440 for a Kubernetes Secret",
+		"WECHAT_SECRET_FILE: " + f.path + "/shop: every user of this host may read it: chmod o-r",
 	}
 	if diff := cmp.Diff(want, got.Warnings); diff != "" {
 		t.Errorf("Warnings (-want +got):\n%s", diff)

@@ -69,10 +69,18 @@ func (n *notes) secretFile(path, at string) secret.String {
 		n.mistake(at, "%v", err)
 		return secret.String{}
 	}
-	if mode&worldRead != 0 {
-		n.warn(at, "%s: every user of this host may read it: chmod o-r, or defaultMode: 0440 for a Kubernetes Secret", path)
+	if mode&worldRead != 0 && !inKubernetesVolume(path) {
+		n.warn(at, "%s: every user of this host may read it: chmod o-r", path)
 	}
 	return n.checkSecret(string(data), at, path+": ")
+}
+
+// inKubernetesVolume reports whether kubelet mounted path. Only the containers that mount it can reach it, whatever
+// its mode says; and its files belong to root, so without an fsGroup for the whole pod the program can read them by
+// that one bit only.
+func inKubernetesVolume(path string) bool {
+	target, err := os.Readlink(path)
+	return err == nil && strings.HasPrefix(target, "..data/")
 }
 
 // checkSecret trims one newline and refuses what can be no secret. The prefix goes before the text

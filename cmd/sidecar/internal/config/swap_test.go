@@ -79,3 +79,29 @@ func TestAThousandSwapsOfTheVolumeAreReadWell(t *testing.T) {
 		t.Errorf("the configuration in force at the end has %q", final)
 	}
 }
+
+// A mounted Secret belongs to root, and another user reads it by the bit for all: no reason to warn.
+func TestTheModeOfAMountedSecretIsNoReasonToWarn(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	for _, dir := range []string{"..data", "elsewhere"} {
+		if err := os.Mkdir(filepath.Join(f.path, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		secret := filepath.Join(f.path, dir, "mounted")
+		if err := os.WriteFile(secret, []byte("secret"), 0o444); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(f.path, "in-"+strings.Trim(dir, "."))
+		if err := os.Symlink(filepath.Join(dir, "mounted"), path); err != nil {
+			t.Fatal(err)
+		}
+		c, err := f.load("redis: {url: redis://r}\napps: [{id: wx01, secret_file: "+path+"}]\n", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warned, want := len(c.Warnings) > 0, dir != "..data"; warned != want {
+			t.Errorf("by way of %s: warnings %q", dir, c.Warnings)
+		}
+	}
+}
