@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// tryOut runs the program of this host's platform from the unpacked image: as its user and with
+// nothing else in sight where this process is root, else only with its files.
+func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) error {
+	l, err := readArchive(archive)
+	if err != nil {
+		return err
+	}
+	images, err := l.images()
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(images, func(i image) bool { return i.arch == runtime.GOARCH })
+	if runtime.GOOS != "linux" || at < 0 {
+		fmt.Fprintf(stdout, "\nnot run: no image for %s/%s\n", runtime.GOOS, runtime.GOARCH)
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "wxtoken-rootfs")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), unpack(images[at].files, dir)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	values, ops := freePort(), freePort()
+	sidecar := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "/"+programPath, args...)
+		cmd.Env = []string{"WXTOKEN_LISTEN=" + values, "WXTOKEN_OPS_LISTEN=" + ops}
+		cmd.Dir = "/"
+		if os.Geteuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		} else {
+			cmd.Path = filepath.Join(dir, programPath)
+		}
+		return cmd
+	}
+
+	version, err := sidecar("--version").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("--version: %w\n%s", err, version)
+	}
+	if got := strings.TrimSpace(string(version)); got != "sidecar "+src.version {
+		return fmt.Errorf("--version says %q, the image is of %s", got, src.version)
+	}
+	if out, err := sidecar("healthcheck").CombinedOutput(); err == nil {
+		return fmt.Errorf("healthcheck says that all is well where nothing runs:\n%s", out)
+	}
+	var log bytes.Buffer
+	serve := sidecar("--dev")
+	serve.Stdout, serve.Stderr = &log, &log
+	serve.Cancel = func() error { return serve.Process.Signal(syscall.SIGTERM) }
+	serve.WaitDelay = 10 * time.Second
+	began := time.Now()
+	if err := serve.Start(); err != nil {
+		return err
+	}
+	err = waitReady(ctx, "http://"+ops+"/readyz")
+	ready := time.Since(began)
+	if err == nil {
+		if out, failed := sidecar("healthcheck").CombinedOutput(); failed != nil {
+			err = fmt.Errorf("healthcheck: %w\n%s", failed, out)
+		}
+	}
+	_ = serve.Process.Signal(syscall.SIGTERM)
+	if err := errors.Join(err, serve.Wait()); err != nil {
+		return fmt.Errorf("%w\n%s", err, &log)
+	}
+	how := "with its files"
+	if os.Geteuid() == 0 {
+		how = fmt.Sprintf("with nothing but its files, as uid %d", uid)
+	}
+	fmt.Fprintf(stdout, "\nrun %s: %s, ready after %d ms, healthy, stopped with status 0\n", how, bytes.TrimSpace(version), ready.Milliseconds())
+	return nil
+}
+
+func freePort() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return ""
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func waitReady(ctx context.Context, url string) error {
+	for {
+		if r, err := http.Get(url); err == nil {
+			_ = r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// buildAgain builds from a copy of the source at another place, without git, and compares every byte.
+func buildAgain(ctx context.Context, archive string, src source, o options, stdout io.Writer) error {
+	dir, err := os.MkdirTemp("", "wxtoken-again")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	there := src
+	there.root = filepath.Join(dir, "somewhere", "else")
+	if err := copySource(there.root, src.root); err != nil {
+		return err
+	}
+	env := os.Environ()
+	if o.cold {
+		env = append(env, "GOCACHE="+filepath.Join(dir, "cache"))
+	}
+	again := filepath.Join(dir, "again.oci.tar")
+	if err := build(ctx, there, o.name, again, env); err != nil {
+		return err
+	}
+	first, err := os.ReadFile(archive)
+	if err != nil {
+		return err
+	}
+	second, err := os.ReadFile(again)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(first, second) {
+		return fmt.Errorf("another build of the same source differs from %s", archive)
+	}
+	fmt.Fprintf(stdout, "built again from a copy elsewhere: the same %d bytes\n", len(first))
+	return nil
+}
+
+// copySource copies what a build can read: no version control, nothing that was built.
+func copySource(to, from string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case slices.Contains([]string{".git", "bin", "dist"}, rel), d.Name() == "node_modules":
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), data, 0o644)
+	})
+}
