@@ -54,8 +54,10 @@ func compile(ctx context.Context, src source, arch string, env []string) ([]byte
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, programPath)
-	_, err = output(ctx, src.root, append(slices.Clone(env), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off"),
-		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+src.version, "-o", binary, "./cmd/sidecar")
+	env = append(slices.Clone(env), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0",
+		"GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")
+	_, err = output(ctx, src.root, env,
+		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+src.version+" -X main.revision="+src.revision, "-o", binary, "./cmd/sidecar")
 	if err != nil {
 		return nil, err
 	}

@@ -58,12 +58,12 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 		return cmd
 	}
 
-	version, err := sidecar("--version").CombinedOutput()
+	about, err := sidecar("version").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("--version: %w\n%s", err, version)
+		return fmt.Errorf("version: %w\n%s", err, about)
 	}
-	if got := strings.TrimSpace(string(version)); got != "sidecar "+src.version {
-		return fmt.Errorf("--version says %q, the image is of %s", got, src.version)
+	if words := strings.Fields(string(about)); len(words) < 2 || words[1] != src.version {
+		return fmt.Errorf("version says\n%s\nthe image is of %s", about, src.version)
 	}
 	if out, err := sidecar("healthcheck").CombinedOutput(); err == nil {
 		return fmt.Errorf("healthcheck says that all is well where nothing runs:\n%s", out)
@@ -92,7 +92,7 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	if os.Geteuid() == 0 {
 		how = fmt.Sprintf("with nothing but its files, as uid %d", uid)
 	}
-	fmt.Fprintf(stdout, "\nrun %s: %s, ready after %d ms, healthy, stopped with status 0\n", how, bytes.TrimSpace(version), ready.Milliseconds())
+	fmt.Fprintf(stdout, "\nrun %s: ready after %d ms, healthy, stopped with status 0\n%s", how, ready.Milliseconds(), about)
 	return nil
 }
 
