@@ -6,55 +6,42 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
+	"path"
+	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// writeArchive writes index as an OCI layout into a tarball. The layout has one entry, so that no tool
-// asks which one is meant.
-func writeArchive(archive string, index v1.ImageIndex, src source, name string) error {
-	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
-	put := func(digest v1.Hash, data []byte) { files[blobPath(digest)] = data }
-	manifest, err := index.IndexManifest()
+// writeArchive writes the image as an OCI layout into a tarball. The layout has one entry, so that no
+// tool asks which one is meant.
+func writeArchive(archive string, src source, name string, parts []part) error {
+	contents := blobs{}
+	entry, err := contents.putIndex(src, parts)
 	if err != nil {
 		return err
 	}
-	for _, d := range manifest.Manifests {
-		image, err := index.Image(d.Digest)
-		if err != nil {
-			return err
-		}
-		if err := imageBlobs(image, put); err != nil {
-			return err
-		}
-	}
-	raw, err := index.RawManifest()
-	if err != nil {
-		return err
-	}
-	entry, err := partial.Descriptor(index)
-	if err != nil {
-		return err
-	}
-	put(entry.Digest, raw)
 	entry.Annotations = map[string]string{
 		"org.opencontainers.image.ref.name": src.version,
 		"io.containerd.image.name":          name + ":" + src.version,
 	}
-	files["index.json"], err = json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{*entry},
+	top, err := json.Marshal(v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{entry},
 	})
 	if err != nil {
 		return err
 	}
-	entries := make(map[string]file, len(files))
-	for path, data := range files {
-		entries[path] = file{data, 0o644}
+	files := map[string]file{
+		"oci-layout": {[]byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644},
+		"index.json": {top, 0o644},
 	}
-	out, err := layerTar(entries, src.created)
+	for digest, data := range contents {
+		files[blobPath(digest)] = file{data, 0o644}
+	}
+	out, err := tarOf(files, src.created)
 	if err != nil {
 		return err
 	}
@@ -63,44 +50,29 @@ func writeArchive(archive string, index v1.ImageIndex, src source, name string) 
 
 func blobPath(digest v1.Hash) string { return "blobs/" + digest.Algorithm + "/" + digest.Hex }
 
-// imageBlobs gives put the manifest, the configuration and the layers of image.
-func imageBlobs(image v1.Image, put func(v1.Hash, []byte)) error {
-	manifest, err := image.RawManifest()
-	if err != nil {
-		return err
-	}
-	digest, err := image.Digest()
-	if err != nil {
-		return err
-	}
-	put(digest, manifest)
-	config, err := image.RawConfigFile()
-	if err != nil {
-		return err
-	}
-	if digest, err = image.ConfigName(); err != nil {
-		return err
-	}
-	put(digest, config)
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, l := range layers {
-		if digest, err = l.Digest(); err != nil {
-			return err
+// tarOf packs files, and the directories they are in: sorted, of root, and all of one time.
+func tarOf(files map[string]file, created time.Time) ([]byte, error) {
+	entries := map[string]*tar.Header{}
+	for name, f := range files {
+		entries[name] = &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: f.mode, Size: int64(len(f.data)), ModTime: created}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			entries[dir] = &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: created}
 		}
-		r, err := l.Compressed()
-		if err != nil {
-			return err
-		}
-		data, err := io.ReadAll(r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return err
-		}
-		put(digest, data)
 	}
-	return nil
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if err := w.WriteHeader(entries[name]); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(files[name].data); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // readTar returns the regular files of a tar, and the headers of all entries in their order.

@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"debug/buildinfo"
 	"debug/elf"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +22,7 @@ import (
 // layout is a tarball that was read back. Every blob that is asked for has been compared with its digest.
 type layout struct {
 	files map[string]file
-	index v1.Hash
+	index v1.Descriptor
 }
 
 // image is one platform's, unpacked.
@@ -53,18 +51,17 @@ func readArchive(path string) (*layout, error) {
 	if len(top.Manifests) != 1 {
 		return nil, fmt.Errorf("index.json has %d entries, want 1", len(top.Manifests))
 	}
-	l.index = top.Manifests[0].Digest
+	l.index = top.Manifests[0]
 	return l, nil
 }
 
 // blob returns what d describes.
 func (l *layout) blob(d v1.Descriptor) ([]byte, error) {
 	f, ok := l.files[blobPath(d.Digest)]
-	sum := sha256.Sum256(f.data)
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("blob %s is missing", d.Digest)
-	case hex.EncodeToString(sum[:]) != d.Digest.Hex || int64(len(f.data)) != d.Size:
+	case sha256Of(f.data) != d.Digest || int64(len(f.data)) != d.Size:
 		return nil, fmt.Errorf("blob %s is another one", d.Digest)
 	}
 	return f.data, nil
@@ -81,7 +78,7 @@ func (l *layout) decode(d v1.Descriptor, into any) error {
 // images unpacks what is in the index. Each must have its SBOM.
 func (l *layout) images() ([]image, error) {
 	var index v1.IndexManifest
-	if err := json.Unmarshal(l.files[blobPath(l.index)].data, &index); err != nil {
+	if err := l.decode(l.index, &index); err != nil {
 		return nil, fmt.Errorf("the index: %w", err)
 	}
 	byDigest := map[string]*image{}
@@ -131,8 +128,7 @@ func unpackLayer(layer []byte, config v1.ConfigFile) (map[string]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(plain)
-	if ids := config.RootFS.DiffIDs; len(ids) != 1 || ids[0].Hex != hex.EncodeToString(sum[:]) {
+	if !slices.Equal(config.RootFS.DiffIDs, []v1.Hash{sha256Of(plain)}) {
 		return nil, errors.New("the configuration names another layer")
 	}
 	files, headers, err := readTar(plain)

@@ -1,23 +1,13 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"io"
-	"maps"
-	"path"
-	"slices"
-	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -28,128 +18,106 @@ type part struct {
 	sbom  []byte
 }
 
-// newIndex is the image for all platforms. An SBOM is attached as BuildKit does it, by a manifest for no
-// platform in the same index, so that it goes wherever the image is copied; it names its image as its
-// subject, too, so that a registry lists it among the referrers.
-func newIndex(src source, parts []part) (v1.ImageIndex, error) {
-	var images, attestations []mutate.IndexAddendum
+// blobs are the contents of an OCI layout, by digest.
+type blobs map[v1.Hash][]byte
+
+// put adds a blob and returns its descriptor.
+func (b blobs) put(data []byte, mediaType types.MediaType) v1.Descriptor {
+	digest := sha256Of(data)
+	b[digest] = data
+	return v1.Descriptor{MediaType: mediaType, Size: int64(len(data)), Digest: digest}
+}
+
+func (b blobs) putJSON(v any, mediaType types.MediaType) (v1.Descriptor, error) {
+	data, err := json.Marshal(v)
+	return b.put(data, mediaType), err
+}
+
+func sha256Of(data []byte) v1.Hash {
+	sum := sha256.Sum256(data)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
+
+// putIndex adds the image for all platforms. An SBOM is attached as BuildKit does it, by a manifest for
+// no platform in the same index, so that it goes wherever the image is copied; it names its image as
+// its subject, too, so that a registry lists it among the referrers.
+func (b blobs) putIndex(src source, parts []part) (v1.Descriptor, error) {
+	var images, attestations []v1.Descriptor
 	for _, p := range parts {
-		image, err := newImage(src, p)
+		image, err := b.putImage(src, p)
 		if err != nil {
-			return nil, err
+			return v1.Descriptor{}, err
 		}
-		about, err := partial.Descriptor(image)
+		attestation, err := b.putAttestation(image, p.sbom)
 		if err != nil {
-			return nil, err
+			return v1.Descriptor{}, err
 		}
-		platform := &v1.Platform{OS: "linux", Architecture: p.arch}
-		images = append(images, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
-		attestation, err := newAttestation(*about, p.sbom)
-		if err != nil {
-			return nil, err
+		image.Platform = &v1.Platform{OS: "linux", Architecture: p.arch}
+		attestation.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
+		attestation.Annotations = map[string]string{
+			"vnd.docker.reference.type":   "attestation-manifest",
+			"vnd.docker.reference.digest": image.Digest.String(),
 		}
-		attestations = append(attestations, mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{
-			Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
-			Annotations: map[string]string{
-				"vnd.docker.reference.type":   "attestation-manifest",
-				"vnd.docker.reference.digest": about.Digest.String(),
-			},
-		}})
+		images, attestations = append(images, image), append(attestations, attestation)
 	}
-	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), append(images, attestations...)...)
-	return mutate.Annotations(index, src.labels()).(v1.ImageIndex), nil
+	return b.putJSON(v1.IndexManifest{
+		SchemaVersion: 2, MediaType: types.OCIImageIndex,
+		Manifests: append(images, attestations...), Annotations: src.labels(),
+	}, types.OCIImageIndex)
 }
 
-func newImage(src source, p part) (v1.Image, error) {
-	archive, err := layerTar(p.files, src.created)
+func (b blobs) putImage(src source, p part) (v1.Descriptor, error) {
+	plain, err := tarOf(p.files, src.created)
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil },
-		tarball.WithCompressionLevel(gzip.BestCompression), tarball.WithMediaType(types.OCILayer))
-	if err != nil {
-		return nil, err
-	}
+	layer := b.put(compress(plain), types.OCILayer)
 	created := v1.Time{Time: src.created}
-	image, err := mutate.ConfigFile(emptyImage(), &v1.ConfigFile{
+	config, err := b.putJSON(v1.ConfigFile{
 		OS: "linux", Architecture: p.arch, Created: created, Config: src.config(),
-		RootFS: v1.RootFS{Type: "layers"},
-	})
+		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{sha256Of(plain)}},
+		History: []v1.History{{Created: created, CreatedBy: "make image"}},
+	}, types.OCIConfigJSON)
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
-	image, err = mutate.Append(image, mutate.Addendum{
-		Layer: layer, History: v1.History{Created: created, CreatedBy: "make image"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return mutate.Annotations(image, src.labels()).(v1.Image), nil
+	return b.putJSON(v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
+		Config: config, Layers: []v1.Descriptor{layer}, Annotations: src.labels(),
+	}, types.OCIManifestSchema1)
 }
 
-func emptyImage() v1.Image {
-	return mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-}
-
-// newAttestation holds an SBOM as an in-toto statement about an image.
-func newAttestation(about v1.Descriptor, sbom []byte) (v1.Image, error) {
-	const inToto, predicate = "application/vnd.in-toto+json", "https://spdx.dev/Document"
+// putAttestation adds an SBOM as an in-toto statement about an image.
+func (b blobs) putAttestation(about v1.Descriptor, sbom []byte) (v1.Descriptor, error) {
+	const predicate = "https://spdx.dev/Document"
 	type subject struct {
 		Name   string            `json:"name"`
 		Digest map[string]string `json:"digest"`
 	}
-	statement, err := json.Marshal(struct {
+	layer, err := b.putJSON(struct {
 		Type          string          `json:"_type"`
 		PredicateType string          `json:"predicateType"`
 		Subject       []subject       `json:"subject"`
 		Predicate     json.RawMessage `json:"predicate"`
 	}{"https://in-toto.io/Statement/v0.1", predicate,
-		[]subject{{"_", map[string]string{about.Digest.Algorithm: about.Digest.Hex}}}, sbom})
+		[]subject{{"_", map[string]string{about.Digest.Algorithm: about.Digest.Hex}}}, sbom}, "application/vnd.in-toto+json")
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
-	image, err := mutate.ConfigFile(emptyImage(), &v1.ConfigFile{
-		OS: "unknown", Architecture: "unknown", RootFS: v1.RootFS{Type: "layers"},
-	})
+	layer.Annotations = map[string]string{"in-toto.io/predicate-type": predicate}
+	config, err := b.putJSON(v1.ConfigFile{
+		OS: "unknown", Architecture: "unknown", RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}},
+	}, types.OCIConfigJSON)
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
-	image, err = mutate.Append(image, mutate.Addendum{
-		Layer:       static.NewLayer(statement, inToto),
-		Annotations: map[string]string{"in-toto.io/predicate-type": predicate},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return mutate.Subject(image, about).(v1.Image), nil
+	return b.putJSON(v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
+		Config: config, Layers: []v1.Descriptor{layer}, Subject: &about,
+	}, types.OCIManifestSchema1)
 }
 
-// layerTar writes files, and the directories they are in, sorted and with one time.
-func layerTar(files map[string]file, created time.Time) ([]byte, error) {
-	entries := map[string]*tar.Header{}
-	for name, f := range files {
-		entries[name] = &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: f.mode, Size: int64(len(f.data)), ModTime: created}
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			entries[dir] = &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: created}
-		}
-	}
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		if err := w.WriteHeader(entries[name]); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(files[strings.TrimSuffix(name, "/")].data); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-// compress is how a layer is compressed: with no name and no time in its header.
+// compress is gzip with no name and no time in its header.
 func compress(data []byte) []byte {
 	var out bytes.Buffer
 	w, _ := gzip.NewWriterLevel(&out, gzip.BestCompression) // a level that exists

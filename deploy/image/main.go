@@ -94,10 +94,6 @@ func build(ctx context.Context, src source, name, archive string, env []string) 
 		}
 		parts = append(parts, part{arch: arch, files: files, sbom: bill})
 	}
-	index, err := newIndex(src, parts)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(filepath.Dir(archive), 0o755); err != nil {
 		return err
 	}
@@ -107,7 +103,7 @@ func build(ctx context.Context, src source, name, archive string, env []string) 
 			return err
 		}
 	}
-	return writeArchive(archive, index, src, name)
+	return writeArchive(archive, src, name, parts)
 }
 
 // look checks the tarball as it is on disk, and prints its figures.
@@ -123,7 +119,7 @@ func look(archive string, src source, o options, stdout io.Writer) error {
 	if err := checkImages(images, src, o.maxSize); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s\nindex %s\n\n", archive, contents.index)
+	fmt.Fprintf(stdout, "%s\nindex %s\n\n", archive, contents.index.Digest)
 	fmt.Fprintln(stdout, "| platform | image, compressed | program | program, gzip | files |\n|---|---|---|---|---|")
 	for _, i := range images {
 		program := i.files[programPath].data
