@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"integration/faults":            {},
 	"integration/rig":               {"pkg/wechat/wechattest"},
 	"integration/model":             {},
+	"integration/figures":           {"pkg/wechat/wechattest"},
 }
 
 func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
