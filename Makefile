@@ -1,4 +1,4 @@
-# Everything that CI does is a target here; CI calls check and test, and nothing else.
+# Everything that CI does is a target here.
 
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -41,8 +41,6 @@ HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves
 test: ## everything that runs on a bare machine: with the race detector, but for the long histories
 	$(GO) test -race -timeout 10m -p 3 -parallel 6 ./...
 	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/
-	@# Without the cache of results: it does not see a change in the files of the other module that these read.
-	cd deploy && $(GO) test -timeout 5m -count 1 ./...
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
@@ -62,9 +60,10 @@ faults: ## every promise about faults, on real processes, with a table of what w
 model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
 	$(GO) run ./integration/model
 
-# A module of its own: what Kubernetes, kustomize and Prometheus bring with them is for these tests only.
-manifests: ## deploy/k8s: rendered, decoded, held against policies; alerts and dashboard against the program's metrics
-	cd deploy && $(GO) vet ./... && $(GO) test -timeout 10m ./k8s/...
+# In a module of its own: what Kubernetes, kustomize and Prometheus bring with them is for these tests only.
+# Without the cache of results, which does not see a change in the files of the other module.
+manifests: ## deploy: rendered, decoded, held against policies; alerts and dashboard against the program's metrics
+	cd deploy && $(GO) test -timeout 10m -count 1 ./...
 
 check: fmt vet lint tidy vuln ## everything about the code that is no test
 

@@ -18,7 +18,8 @@ type holder struct {
 	want  want
 	start instant
 
-	settled bool // a probe, and no fetch, says what is committed
+	asked   instant // when upstream was last asked for a value
+	settled bool    // a probe, and no fetch, says what is committed
 }
 
 // closeTime is how long a stopping replica takes to end what a lease guards.
@@ -106,7 +107,8 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		}
 		return reason == rejected && v.Equal(h.want.value) || v.Fingerprint() == bad
 	}
-	before, asked := h.cr.view.Load(), now()
+	before := h.cr.view.Load()
+	h.asked = now()
 	v, err := h.c.ask(ctx, h.cr, h.want.reason, Request{})
 	if err == nil && repeated(v.Value) {
 		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
@@ -121,7 +123,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		case b.decision == decisionLimited:
 			return true, h.limited(b.wait, forced)
 		}
-		asked = now()
+		h.asked = now()
 		v, err = h.c.ask(ctx, h.cr, forced, Request{Force: true})
 		if err == nil && repeated(v.Value) {
 			err = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
@@ -130,7 +132,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 	if err != nil {
 		return true, h.failed(err)
 	}
-	return h.commit(v, asked, before)
+	return h.commit(v, h.asked, before)
 }
 
 // ask asks upstream, for a reason that may be forced.
@@ -268,13 +270,13 @@ func (h *holder) conclude(e conclusion) error {
 
 // cut is for what must not be dropped silently, whatever became of the lease.
 func (h *holder) cut(why Result) {
-	if h.spec.Overlap == 0 {
-		return
+	if h.spec.Overlap == 0 || h.asked.mono.IsZero() {
+		return // nothing was superseded
 	}
 	try := func() error {
 		fin, cancel := h.finish()
 		defer cancel()
-		return h.c.store.cut(fin, h.spec, h.lease.Value(), h.want.reason, why)
+		return h.c.store.cut(fin, h.spec, h.lease.Value(), h.asked, h.want.reason, why)
 	}
 	err := try()
 	if err == nil {

@@ -71,6 +71,12 @@ func (x scripted) fetched() state {
 	return x.commit("first", "v1")
 }
 
+// due makes what stands due for renewal.
+func (x scripted) due(st state) state {
+	x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "renew_left", ms(2*time.Hour))
+	return st
+}
+
 var scriptCases = map[string]func(x scripted){
 	"a commit stands until its margin and releases the lease": func(x scripted) {
 		st := x.fetched()
@@ -129,9 +135,9 @@ var scriptCases = map[string]func(x scripted){
 		x.begin("b", Due, st.version, decisionLost)
 	},
 	"a cut is undone to the life that stood before, even if begin was repeated": func(x scripted) {
-		st := x.fetched()
-		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
-		b := x.begin("b", Missing, st.version+1, decisionGo)
+		st := x.due(x.fetched())
+		x.begin(x.lease("b"), Due, st.version, decisionGo)
+		b := x.begin("b", Due, st.version, decisionGo)
 		if !b.state.doubt || b.state.left > goodInDoubt {
 			x.Errorf("no cut: %+v", b.state)
 		}
@@ -153,7 +159,7 @@ var scriptCases = map[string]func(x scripted){
 	"a cut without a lease outlives undo and commit": func(x scripted) {
 		st := x.fetched()
 		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
-		if err := x.s.cut(x.Context(), x.spec, "lost1", Due, Refused); err != nil {
+		if err := x.s.cut(x.Context(), x.spec, "lost1", now(), Due, Refused); err != nil {
 			x.Fatal(err)
 		}
 		x.conclude("b", conclusion{result: Failed, undo: true})
@@ -161,27 +167,59 @@ var scriptCases = map[string]func(x scripted){
 			x.Error("undo took back another's cut")
 		}
 		x.begin(x.lease("c"), Due, st.version, decisionGo)
-		_ = x.s.cut(x.Context(), x.spec, "lost2", Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost2", now(), Due, Refused)
 		if now := x.commit("c", "v2"); !now.doubt || now.left > goodInDoubt || now.value.Reveal() != "v2" {
 			x.Errorf("committed after another's cut: %+v", now)
 		}
 	},
 	"a cut whose reply was lost does not strike what was fetched since": func(x scripted) {
 		st := x.fetched()
-		_ = x.s.cut(x.Context(), x.spec, "lost", Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost", now(), Due, Refused)
 		x.begin(x.lease("b"), Due, st.version, decisionGo)
 		x.commit("b", "v2")
-		if err := x.s.cut(x.Context(), x.spec, "lost", Due, Refused); err != nil || x.load().doubt {
+		if err := x.s.cut(x.Context(), x.spec, "lost", now(), Due, Refused); err != nil || x.load().doubt {
 			x.Errorf("the repeat struck: %v", err)
 		}
-		if _ = x.s.cut(x.Context(), x.spec, "another", Due, Refused); !x.load().doubt {
+		if _ = x.s.cut(x.Context(), x.spec, "another", now(), Due, Refused); !x.load().doubt {
 			x.Error("the cut for another lease did nothing")
+		}
+	},
+	"a cut that comes late leaves less, and nothing to what was asked for since": func(x scripted) {
+		x.fetched()
+		before := func(d time.Duration) instant { return at(time.Now().Add(-d)) }
+		_ = x.s.cut(x.Context(), x.spec, "asked before", before(3*time.Minute), Due, Refused)
+		if x.load().doubt {
+			x.Error("struck what was asked for later")
+		}
+		age := func(d time.Duration) {
+			x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(d))
+		}
+		age(3*time.Minute - workTime - leaseTTL) // within one lease and its work of ours: who knows
+		_ = x.s.cut(x.Context(), x.spec, "asked at about the same time", before(3*time.Minute), Due, Refused)
+		if st := x.load(); !st.doubt || st.left > goodInDoubt-3*time.Minute || st.left < goodInDoubt-3*time.Minute-time.Second {
+			x.Errorf("three minutes late: %+v", st)
+		}
+		age(time.Hour)
+		_ = x.s.cut(x.Context(), x.spec, "too late", before(10*time.Minute), Due, Refused)
+		if st := x.load(); st.left > time.Millisecond {
+			x.Errorf("ten minutes late, and what has been dead for five stands: %+v", st)
+		}
+	},
+	"what a commit that Redis lost superseded is in doubt, even if nobody may ask now": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), Due, st.version, decisionDone)
+		x.begin(x.lease("c"), Missing, st.version+1, decisionGo)
+		x.conclude("c", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+		x.s.rdb.HDel(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "doubt")
+		x.begin(x.lease("d"), Due, st.version+1, decisionBackoff)
+		if got := x.load(); !got.doubt || got.left > goodInDoubt {
+			x.Errorf("%+v", got)
 		}
 	},
 	"a cut bounds a key that somebody made persistent": func(x scripted) {
 		x.fetched()
 		x.s.rdb.Persist(x.Context(), x.s.valueKey(x.spec.Key))
-		_ = x.s.cut(x.Context(), x.spec, "lost3", Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost3", now(), Due, Refused)
 		if left := x.load().left; left <= 0 || left > goodInDoubt {
 			x.Errorf("%v left", left)
 		}
@@ -254,7 +292,7 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"an old doubt may be settled by whoever has the value": func(x scripted) {
 		st := x.fetched()
-		_ = x.s.cut(x.Context(), x.spec, "lost4", Due, Refused)
+		_ = x.s.cut(x.Context(), x.spec, "lost4", now(), Due, Refused)
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
 		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
 		x.conclude("b", conclusion{result: Failed, undo: true})

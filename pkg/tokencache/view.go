@@ -87,8 +87,9 @@ func (v *view) merge(st state, asked instant) *view {
 		// But that is no confirmation, so the time until one is needed runs on.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case st.version == v.version && st.doubt && !v.value.Empty() && !st.value.Empty() && !st.value.Equal(v.value):
-		// Ours could not be committed, and is newer than what it left in doubt there.
-		next.due = 0
+		// Ours could not be committed, and is newer than what it left in doubt there. But whoever held the
+		// lease next may have superseded it and died: this is no confirmation of ours, either.
+		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case !st.value.Empty():
 		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:

@@ -19,6 +19,7 @@ func known() *view {
 }
 
 func TestPolicyOfAView(t *testing.T) {
+	superseded := state{value: secret.New("v4"), version: 5, left: time.Minute, doubt: true}
 	for _, c := range []struct {
 		name              string
 		v                 *view
@@ -38,6 +39,8 @@ func TestPolicyOfAView(t *testing.T) {
 		{"somebody deleted the key", known().merge(state{version: 5}, moment(time.Minute)), time.Minute, true, true, true},
 		{"Redis lost everything", known().merge(state{}, moment(time.Minute)), time.Minute, true, true, true},
 		{"and that is no confirmation", known().merge(state{}, moment(3*time.Minute)).merge(state{}, moment(5*time.Minute)), 5 * time.Minute, false, true, true},
+		{"one that could not be committed", known().merge(superseded, moment(3*time.Minute)), 3 * time.Minute, true, true, true},
+		{"nor is what it left there", known().merge(superseded, moment(3*time.Minute)), 5 * time.Minute, false, true, true},
 		{"another holds the lease", known().merge(state{version: 5, held: 5 * time.Second}, moment(time.Minute)), time.Minute, true, true, false},
 		{"a backoff", (&view{asOf: moment(0)}).merge(state{backoff: time.Minute}, moment(0)), 0, false, false, false},
 	} {

@@ -79,6 +79,13 @@ elseif may_settle and version == want and num('doubt') == 1 and num('rejected') 
   return answer('settle')
 end
 
+-- Redis lost a commit, so what stands may be superseded, and stays so whether or not we may ask now.
+if cut > 0 and left > 0 and version < want then
+  doubt(cut)
+  publish('doubt')
+  left = redis.call('PTTL', value_key)
+end
+
 if backoff() > 0 then return answer('backoff') end
 
 -- What is missing because it was rejected counts as reported, whoever comes to replace it.
