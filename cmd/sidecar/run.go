@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
@@ -41,7 +42,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := api.NewMetrics(registry)
 	logEvent := api.LogEvents(log)
-	tracer, err := trace.New(buildVersion(), func(err error) { log.Debug("traces", zap.Error(err)) })
+	tracer, err := trace.New(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
 	if err != nil {
 		log.Warn("no traces are sent", zap.Error(err)) // and the pod starts all the same
 	}
@@ -110,7 +111,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		Gatherer: registry, Log: log,
 	})
 
-	log.Info("started", zap.String("version", buildVersion()), zap.Stringer("listen", values.Addr()),
+	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", values.Addr()),
 		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
 	var apps callers
 	g.Go(func() error { return serve(serving, values, tracer.Handler(valueFace), apps.track) })

@@ -6,6 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
@@ -39,7 +40,7 @@ func runServe(ctx context.Context, c *invocation) int {
 		return status
 	}
 	if *showVersion {
-		fmt.Fprintln(c.stdout, "sidecar", buildVersion())
+		fmt.Fprintln(c.stdout, "sidecar", build.Version())
 		return exitDone
 	}
 

@@ -1,19 +1,27 @@
 package main
 
-import "runtime/debug"
+import (
+	"context"
+	"fmt"
+	"runtime"
 
-// version is set by the linker where the image is built, which the go command may not know to be a
-// checkout: -X main.version=v1.2.3. Nothing else writes it.
-var version string
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
+)
 
-// buildVersion is the version of the image, or what the go command says that this is: a tag, or a
-// commit and its time.
-func buildVersion() string {
-	if version != "" {
-		return version
+const versionUsage = "version"
+
+const versionAbout = `Prints the version, the commit that it was built from, the version of Go, and the platform.
+
+exit status:
+  0  printed
+  2  wrong usage
+`
+
+func runVersion(_ context.Context, c *invocation) int {
+	if _, status, done := c.parse(c.flags(), 0); done {
+		return status
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
+	fmt.Fprintf(c.stdout, "sidecar   %s\nrevision  %s\ngo        %s\nplatform  %s/%s\n",
+		build.Version(), build.Revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return exitDone
 }

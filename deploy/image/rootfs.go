@@ -46,6 +46,9 @@ func rootfs(ctx context.Context, src source, arch string, env []string) (map[str
 	return files, bill, err
 }
 
+// buildPackage is where the program keeps what it was built from.
+const buildPackage = "github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
+
 // compile returns the program. Nothing of this host gets into it: no C library, no path, no state of git.
 func compile(ctx context.Context, src source, arch string, env []string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "wxtoken-image")
@@ -57,7 +60,7 @@ func compile(ctx context.Context, src source, arch string, env []string) ([]byte
 	env = append(slices.Clone(env), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")
 	_, err = output(ctx, src.root, env,
-		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+src.version+" -X main.revision="+src.revision, "-o", binary, "./cmd/sidecar")
+		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X "+buildPackage+".version="+src.version+" -X "+buildPackage+".revision="+src.revision, "-o", binary, "./cmd/sidecar")
 	if err != nil {
 		return nil, err
 	}

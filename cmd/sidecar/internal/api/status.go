@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
@@ -157,9 +158,8 @@ const (
 
 // look gathers everything.
 func (h *ops) look() status {
-	b := build()
 	s := status{
-		Uptime: seconds(time.Since(h.since)), Version: b.version, Revision: b.revision, Stopping: h.opts.Stopping(),
+		Uptime: seconds(time.Since(h.since)), Version: build.Version(), Revision: build.Revision(), Stopping: h.opts.Stopping(),
 		Apps: []appStatus{}, Problems: []problemStatus{}, Configuration: configurationOf(h.opts.Configuration()),
 	}
 	s.Started, s.Missing = h.isStarted()
