@@ -88,6 +88,12 @@ func TestTheLeastACLIsEnoughAndEachPartOfItIsMissed(t *testing.T) {
 		r.set(t, "ACL", "SETUSER", "wxtoken", "-"+name)
 		got := r.permissions(t)
 		r.set(t, "ACL", "SETUSER", "wxtoken", "+"+name)
+		if name == "xrevrange" || name == "pubsub|numsub" { // for /status only, which can do without
+			if len(got) != 1 || got[0].State != OK {
+				t.Errorf("without %s, which no refresh needs: %+v", name, got)
+			}
+			continue
+		}
 		if len(got) != 1 || got[0].State != Fail || !strings.Contains(got[0].Text, name) || !strings.HasPrefix(got[0].Mend, "ACL SETUSER wxtoken +") || !strings.Contains(got[0].Mend, "+"+name) {
 			t.Errorf("without %s: %+v", name, got)
 		}
