@@ -485,7 +485,7 @@ end:	do
 		printf("%c: cannot conclude, Redis is away\n", 65+I) }
 
 	/* Without a lease.
-	   mirrors tokencache.(*holder).cut, tokencache.(*store).cut, lua/cut.lua */
+	   mirrors tokencache.(*holder).cut, tokencache.(*Cache).tellLater, tokencache.(*store).cut, lua/cut.lua */
 	:: d_step { R[I].pc == CUT ->
 		mark_doubt(); r.cutby = 0; overdue[R[I].victim] = 0; /* unclear_at is later than the act now */
 		printf("%c: cuts what stands (value %d), without a lease\n", 65+I, name[r.val]);

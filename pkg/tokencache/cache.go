@@ -91,6 +91,7 @@ type credential struct {
 	nPast   int              // how many there ever were
 	local   holdback         // upstream refuses this pod
 	retry   holdback         // the last refresh failed; its schedule
+	untold  *cut             // nil: nothing
 	news    news
 	direct  [2]time.Time // the last fetches without Redis
 }

@@ -268,28 +268,6 @@ func (h *holder) conclude(e conclusion) error {
 	return nil
 }
 
-// cut is for what must not be dropped silently, whatever became of the lease.
-func (h *holder) cut(why Result) {
-	if h.spec.Overlap == 0 || h.asked.mono.IsZero() {
-		return // nothing was superseded
-	}
-	try := func() error {
-		fin, cancel := h.finish()
-		defer cancel()
-		return h.c.store.cut(fin, h.spec, h.lease.Value(), h.asked, h.want.reason, why)
-	}
-	err := try()
-	if err == nil {
-		return
-	}
-	// Beside the flight, whose callers need not wait for Redis; but Close does, for this too.
-	h.c.flights.Go(func() {
-		for err != nil && sleep(h.c.ctx, time.Second) {
-			err = try()
-		}
-	})
-}
-
 // finish returns a context for what must be done although the work's time is over: what the lease guards,
 // and its release. It ends soon after the cache is closed, because then others wait for it.
 func (h *holder) finish() (context.Context, context.CancelFunc) {

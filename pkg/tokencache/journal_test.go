@@ -18,7 +18,7 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	x.begin(x.lease("second"), Missing, st.version+1, decisionGo)
 	x.conclude("second", conclusion{reason: Missing, result: Failed, took: 40 * time.Millisecond,
 		failed: &FetchError{Class: Quota, Code: 45009, Message: "m"}})
-	if err := x.s.cut(t.Context(), x.spec, "lease", now(), Due, Refused); err != nil {
+	if err := x.cut("lease", now()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)

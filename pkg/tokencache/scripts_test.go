@@ -60,6 +60,11 @@ func (x scripted) conclude(lease string, e conclusion) {
 	}
 }
 
+// cut tells that upstream was asked at some time, on behalf of a lost lease.
+func (x scripted) cut(lease string, asked instant) error {
+	return x.s.cut(x.Context(), x.spec, cut{lease, asked, asked, Due, Refused})
+}
+
 func (x scripted) meta(field string) string {
 	return x.s.rdb.HGet(x.Context(), x.s.valueKey(x.spec.Key)+":meta", field).Val()
 }
@@ -159,7 +164,7 @@ var scriptCases = map[string]func(x scripted){
 	"a cut without a lease outlives undo and commit": func(x scripted) {
 		st := x.fetched()
 		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
-		if err := x.s.cut(x.Context(), x.spec, "lost1", now(), Due, Refused); err != nil {
+		if err := x.cut("lost1", now()); err != nil {
 			x.Fatal(err)
 		}
 		x.conclude("b", conclusion{result: Failed, undo: true})
@@ -167,27 +172,27 @@ var scriptCases = map[string]func(x scripted){
 			x.Error("undo took back another's cut")
 		}
 		x.begin(x.lease("c"), Due, st.version, decisionGo)
-		_ = x.s.cut(x.Context(), x.spec, "lost2", now(), Due, Refused)
+		_ = x.cut("lost2", now())
 		if now := x.commit("c", "v2"); !now.doubt || now.left > goodInDoubt || now.value.Reveal() != "v2" {
 			x.Errorf("committed after another's cut: %+v", now)
 		}
 	},
 	"a cut whose reply was lost does not strike what was fetched since": func(x scripted) {
 		st := x.fetched()
-		_ = x.s.cut(x.Context(), x.spec, "lost", now(), Due, Refused)
+		_ = x.cut("lost", now())
 		x.begin(x.lease("b"), Due, st.version, decisionGo)
 		x.commit("b", "v2")
-		if err := x.s.cut(x.Context(), x.spec, "lost", now(), Due, Refused); err != nil || x.load().doubt {
+		if err := x.cut("lost", now()); err != nil || x.load().doubt {
 			x.Errorf("the repeat struck: %v", err)
 		}
-		if _ = x.s.cut(x.Context(), x.spec, "another", now(), Due, Refused); !x.load().doubt {
+		if _ = x.cut("another", now()); !x.load().doubt {
 			x.Error("the cut for another lease did nothing")
 		}
 	},
 	"a cut that comes late leaves less, and nothing to what was asked for since": func(x scripted) {
 		x.fetched()
 		before := func(d time.Duration) instant { return at(time.Now().Add(-d)) }
-		_ = x.s.cut(x.Context(), x.spec, "asked before", before(3*time.Minute), Due, Refused)
+		_ = x.cut("asked before", before(3*time.Minute))
 		if x.load().doubt {
 			x.Error("struck what was asked for later")
 		}
@@ -195,12 +200,12 @@ var scriptCases = map[string]func(x scripted){
 			x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(d))
 		}
 		age(3*time.Minute - workTime - leaseTTL) // within one lease and its work of ours: who knows
-		_ = x.s.cut(x.Context(), x.spec, "asked at about the same time", before(3*time.Minute), Due, Refused)
+		_ = x.cut("asked at about the same time", before(3*time.Minute))
 		if st := x.load(); !st.doubt || st.left > goodInDoubt-3*time.Minute || st.left < goodInDoubt-3*time.Minute-time.Second {
 			x.Errorf("three minutes late: %+v", st)
 		}
 		age(time.Hour)
-		_ = x.s.cut(x.Context(), x.spec, "too late", before(10*time.Minute), Due, Refused)
+		_ = x.cut("too late", before(10*time.Minute))
 		if st := x.load(); st.left > time.Millisecond {
 			x.Errorf("ten minutes late, and what has been dead for five stands: %+v", st)
 		}
@@ -219,7 +224,7 @@ var scriptCases = map[string]func(x scripted){
 	"a cut bounds a key that somebody made persistent": func(x scripted) {
 		x.fetched()
 		x.s.rdb.Persist(x.Context(), x.s.valueKey(x.spec.Key))
-		_ = x.s.cut(x.Context(), x.spec, "lost3", now(), Due, Refused)
+		_ = x.cut("lost3", now())
 		if left := x.load().left; left <= 0 || left > goodInDoubt {
 			x.Errorf("%v left", left)
 		}
@@ -292,7 +297,7 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"an old doubt may be settled by whoever has the value": func(x scripted) {
 		st := x.fetched()
-		_ = x.s.cut(x.Context(), x.spec, "lost4", now(), Due, Refused)
+		_ = x.cut("lost4", now())
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
 		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
 		x.conclude("b", conclusion{result: Failed, undo: true})

@@ -277,13 +277,13 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 }
 
 // cut shortens whatever stands, on behalf of a lease that is lost. It does so once for each lease.
-func (s *store) cut(ctx context.Context, c *Credential, lease string, asked instant, r Reason, result Result) error {
+func (s *store) cut(ctx context.Context, c *Credential, t cut) error {
 	n := now()
-	left := max(time.Millisecond, c.cut()-n.since(asked))
+	left := max(time.Millisecond, c.cut()-n.since(t.first))
 	// Whoever committed so long after our request had begun its own when ours was over. Here it is the clock
 	// that is never too fast which counts.
-	before := max(0, n.mono.Sub(asked.mono)-workTime-leaseTTL)
-	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(left), string(r), string(result), lease, ms(before))
+	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
+	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(left), string(t.reason), string(t.why), t.lease, ms(before))
 	return err
 }
 

@@ -25,7 +25,7 @@ func TestTheJournalTellsOfEveryEnd(t *testing.T) {
 	x.begin(x.lease("slow"), Due, st.version+1, decisionGo)
 	x.lease("other")
 	_, _ = x.s.commit(t.Context(), x.spec, "slow", Value{secret.New("v2"), time.Hour, 0}, 0, Due, 12*time.Second)
-	_ = x.s.cut(t.Context(), x.spec, "lease", now(), Due, Refused)
+	_ = x.cut("lease", now())
 	if err := x.s.conclude(t.Context(), x.spec, "slow", conclusion{reason: Due, result: Failed, failed: &FetchError{Code: -1}}); err != errRefused {
 		t.Error(err)
 	}

@@ -1,0 +1,60 @@
+package tokencache
+
+import (
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+// While Redis is away, or too slow for any commit, each refresh has something to tell. One goroutine tells
+// it for all: the earliest question to upstream says what may be left, the latest who may have come after.
+func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})
+	defer rdb.Close()
+	c := New(rdb, Options{})
+	defer c.Close()
+	x := scripted{t, c.store, &Credential{Key: Key{"wx1", "access_token"}, Overlap: 5 * time.Minute, Fingerprint: "f"}}
+	x.fetched()
+	x.s.rdb.HIncrBy(t.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(time.Hour))
+	cr := c.credential(nil)
+	cr.spec.Store(x.spec)
+
+	server.SetError("away")
+	asked := func(ago time.Duration, lease string) cut {
+		then := at(time.Now().Add(-ago))
+		return cut{lease, then, then, Due, Refused}
+	}
+	c.tellLater(cr, asked(3*time.Minute, "a"))
+	c.tellLater(cr, asked(2*time.Minute, "b"))
+	c.tellLater(cr, asked(time.Minute, "c"))
+	server.SetError("")
+	for deadline := time.Now().Add(20 * time.Second); !x.load().doubt; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody was told")
+		}
+	}
+	c.flights.Wait()
+	if st := x.load(); st.left > goodInDoubt-3*time.Minute {
+		t.Errorf("%v left three minutes after upstream was asked", st.left)
+	}
+	entries, err := x.s.journals(t.Context(), []string{"wx1"}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cuts := 0
+	for _, e := range entries {
+		if e.Result == Cut {
+			cuts++
+		}
+	}
+	if cuts != 1 {
+		t.Errorf("told %d times", cuts)
+	}
+	if cr.untold != nil {
+		t.Error("and it would be told again")
+	}
+}
