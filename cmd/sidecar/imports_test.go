@@ -70,3 +70,21 @@ func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
 		t.Errorf("saw %d packages, the list has %d", seen, len(imports))
 	}
 }
+
+// A template calls methods by name (reflect.MethodByName), so a program with one keeps every exported
+// method of all its types: 9 MB, in every pod.
+func TestTheProgramHasNoTemplates(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"cmd/sidecar").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Fields(string(out))
+	if !slices.Contains(all, module+"cmd/sidecar/internal/api") {
+		t.Fatalf("the list is not that of the program: %q", all)
+	}
+	for _, name := range []string{"html/template", "text/template"} {
+		if slices.Contains(all, name) {
+			t.Errorf("the program imports %s", name)
+		}
+	}
+}

@@ -1,13 +1,11 @@
 package api
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"fmt"
-	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,21 +14,8 @@ import (
 	"time"
 )
 
-//go:embed status.html
-var statusHTML string
-
 //go:embed status.css
-var statusCSS string
-
-// statusPage is the template of the page; what it is given is a page.
-var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{
-	"span": span, "ago": ago, "took": took, "reason": reasonWords, "result": resultWords, "ended": ended, "resultLevel": resultLevel,
-	"sign": func(l level) string {
-		return map[level]string{levelWell: "✓", levelAttention: "!", levelTrouble: "✕"}[l]
-	},
-	// Ours and constant, and to the byte what the policy's hash is of.
-	"style": func() template.HTML { return template.HTML("<style>" + statusCSS + "</style>") },
-}).Parse(statusHTML))
+var statusCSS markup
 
 // statusPolicy lets the page be nothing but itself: no script, no request, no frame around it.
 var statusPolicy = func() string {
@@ -98,45 +83,43 @@ func refresh(query url.Values) int {
 	return min(max(n, 2), 3600)
 }
 
-// page is the status as the template shows it.
+// page is the status as people are shown it.
 type page struct {
 	status
-	Title   string
-	Summary string
-	Now     string // by this host's clock
-	Refresh int    // in seconds; 0: never
-	Every   int    // what the link to switch it on says
-	Scale   int64  // of the bars, in seconds
-	Rows    []row
-	Reason  map[int]string // of the journal's errcodes
+	title   string
+	summary string
+	now     string // by this host's clock
+	refresh int    // in seconds; 0: never
+	scale   int64  // of the bars, in seconds
+	rows    []row
+	advice  map[int]string // on the journal's errcodes
 }
 
 // row is one app.
 type row struct {
-	ID, Alias   string
-	Level       level
-	Credentials []cell
+	id, alias   string
+	level       level
+	credentials []cell
 }
 
 // cell is one credential.
 type cell struct {
 	credentialStatus
-	Level level
-	Bar   *bar
+	level level
+	bar   *bar
 }
 
-// bar is the life of a value, as percentages of the scale.
+// bar is the life of a value, as percentages of the scale. What is "" is not drawn.
 type bar struct {
-	Left, Renew, Margin string
-	Seconds             int64
+	left, renew, margin string
 }
 
 // commonLife is the scale of the bars: what WeChat gives, so that all bars are alike.
 const commonLife = 2 * 3600
 
 func newPage(s status, refresh int) *page {
-	p := &page{status: s, Refresh: refresh, Every: refreshEvery, Now: time.Now().UTC().Format("15:04:05 UTC"),
-		Scale: commonLife, Reason: map[int]string{}}
+	p := &page{status: s, refresh: refresh, now: time.Now().UTC().Format("15:04:05 UTC"),
+		scale: commonLife, advice: map[int]string{}}
 	worst := map[string]level{}
 	for _, one := range s.Problems {
 		for _, c := range one.Credentials {
@@ -147,21 +130,21 @@ func newPage(s status, refresh int) *page {
 	}
 	for _, a := range s.Apps {
 		for _, c := range a.Credentials {
-			p.Scale = max(p.Scale, c.ExpiresIn)
+			p.scale = max(p.scale, c.ExpiresIn)
 		}
 	}
 	for _, a := range s.Apps {
-		r := row{ID: a.ID, Alias: a.Alias, Level: levelWell}
+		r := row{id: a.ID, alias: a.Alias, level: levelWell}
 		for _, c := range a.Credentials {
 			l := cmp.Or(worst[a.ID+"/"+c.Kind], levelWell)
-			if l.rank() < r.Level.rank() {
-				r.Level = l
+			if l.rank() < r.level.rank() {
+				r.level = l
 			}
-			r.Credentials = append(r.Credentials, cell{c, conditionLevel(c.Condition, l), p.bar(c)})
+			r.credentials = append(r.credentials, cell{c, conditionLevel(c.Condition, l), p.life(c)})
 		}
-		p.Rows = append(p.Rows, r)
+		p.rows = append(p.rows, r)
 	}
-	slices.SortStableFunc(p.Rows, func(a, b row) int { return cmp.Compare(a.Level.rank(), b.Level.rank()) })
+	slices.SortStableFunc(p.rows, func(a, b row) int { return cmp.Compare(a.level.rank(), b.level.rank()) })
 	if s.Journal != nil {
 		platforms := map[string]Platform{}
 		for _, a := range s.Apps {
@@ -169,7 +152,7 @@ func newPage(s status, refresh int) *page {
 		}
 		for _, e := range s.Journal.Entries {
 			if e.Errcode != 0 {
-				p.Reason[e.Errcode] = advice(platforms[e.App], e.Kind, e.Errcode)
+				p.advice[e.Errcode] = advice(platforms[e.App], e.Kind, e.Errcode)
 			}
 		}
 	}
@@ -188,8 +171,8 @@ func conditionLevel(c condition, worst level) level {
 	return worst
 }
 
-// Called returns an app, or an app's credential as app/kind, under the name that people gave the app.
-func (p *page) Called(name string) string {
+// called returns an app, or an app's credential as app/kind, under the name that people gave the app.
+func (p *page) called(name string) string {
 	app, kind, _ := strings.Cut(name, "/")
 	for _, a := range p.Apps {
 		if a.ID == app && a.Alias != "" {
@@ -220,15 +203,15 @@ func (p *page) summarize() {
 	}
 	switch {
 	case p.Level == levelTrouble:
-		p.Title, p.Summary = "Trouble", lack
+		p.title, p.summary = "Trouble", lack
 	case p.Level == levelAttention && without > 0:
-		p.Title, p.Summary = "Starting", "The credentials are being looked for."
+		p.title, p.summary = "Starting", "The credentials are being looked for."
 	case p.Level == levelAttention:
-		p.Title, p.Summary = "Attention", fmt.Sprintf("Everything is served, but %s to look at.", things(len(p.Problems)))
+		p.title, p.summary = "Attention", fmt.Sprintf("Everything is served, but %s to look at.", things(len(p.Problems)))
 	case credentials == 1:
-		p.Title, p.Summary = "All well", "One credential, and it is good."
+		p.title, p.summary = "All well", "One credential, and it is good."
 	default:
-		p.Title, p.Summary = "All well", fmt.Sprintf("%s of %s, all good.", count(credentials, "credential"), count(len(p.Apps), "app"))
+		p.title, p.summary = "All well", fmt.Sprintf("%s of %s, all good.", count(credentials, "credential"), count(len(p.Apps), "app"))
 	}
 }
 
@@ -246,30 +229,20 @@ func things(n int) string {
 	return fmt.Sprintf("there are %d things", n)
 }
 
-// bar returns nil for what has no life.
-func (p *page) bar(c credentialStatus) *bar {
+// life returns nil for what has none.
+func (p *page) life(c credentialStatus) *bar {
 	if c.State == "missing" {
 		return nil
 	}
 	percent := func(s int64) string {
-		return strconv.FormatFloat(100*float64(min(max(0, s), p.Scale))/float64(p.Scale), 'f', 2, 64) + "%"
+		return strconv.FormatFloat(100*float64(min(max(0, s), p.scale))/float64(p.scale), 'f', 2, 64) + "%"
 	}
-	b := &bar{Left: percent(c.ExpiresIn), Seconds: c.ExpiresIn}
+	b := &bar{left: percent(c.ExpiresIn)}
 	if c.Condition == conditionFresh && c.Backoff == 0 {
-		b.Renew = percent(c.ExpiresIn - c.RenewIn)
+		b.renew = percent(c.ExpiresIn - c.RenewIn)
 	}
 	if c.LeavesRedisIn > 0 {
-		b.Margin = percent(c.ExpiresIn - c.LeavesRedisIn)
+		b.margin = percent(c.ExpiresIn - c.LeavesRedisIn)
 	}
 	return b
 }
-
-func (p *page) appendBody(buf []byte, _ format) ([]byte, []string) {
-	b := bytes.NewBuffer(buf)
-	if err := statusPage.Execute(b, p); err != nil {
-		panic(err) // cannot be: the template was parsed, and its data is of one type
-	}
-	return b.Bytes(), typeHTML
-}
-
-var typeHTML = []string{"text/html; charset=utf-8"}

@@ -53,9 +53,37 @@ func page(t *testing.T, o api.OpsOptions) (markup, text string) {
 		t.Fatalf("got %d %v", w.Code, w.Header())
 	}
 	markup = w.Body.String()
+	wantWellFormed(t, markup)
 	_, body, _ := strings.Cut(markup, "</head>")
 	text = html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(body, ""))
 	return markup, strings.Join(strings.Fields(text), " ")
+}
+
+// wantWellFormed wants every tag closed in its turn, and every attribute quoted: where it is not, escaping
+// a text is not enough.
+func wantWellFormed(t *testing.T, markup string) {
+	t.Helper()
+	tag := regexp.MustCompile(`<(/?)([a-z][a-z0-9]*)(?: [a-z][a-z0-9-]*="[^"<>]*")*(/?)>`)
+	body, ok := strings.CutPrefix(markup, "<!doctype html>")
+	if rest := tag.ReplaceAllString(body, ""); !ok || strings.Contains(rest, "<") {
+		t.Errorf("not all is text or a tag in\n%s", markup)
+	}
+	var open []string
+	for _, m := range tag.FindAllStringSubmatch(body, -1) {
+		closes, name, empty := m[1] != "", m[2], m[3] != "" || m[2] == "meta" || m[2] == "link"
+		switch {
+		case empty:
+		case !closes:
+			open = append(open, name)
+		case len(open) == 0 || open[len(open)-1] != name:
+			t.Fatalf("</%s> closes nothing: open are %q in\n%s", name, open, markup)
+		default:
+			open = open[:len(open)-1]
+		}
+	}
+	if len(open) > 0 {
+		t.Errorf("left open: %q", open)
+	}
 }
 
 func wantAll(t *testing.T, text string, parts ...string) {
@@ -374,6 +402,27 @@ func TestOfManyAppsThoseWithProblemsComeFirst(t *testing.T) {
 	}
 	if perApp != 3 {
 		t.Errorf("%d entries asked of each of 100 journals, want 3", perApp)
+	}
+}
+
+func TestAProblemOfManyCredentialsNamesTheFirst(t *testing.T) {
+	var all []tokencache.Status
+	for i := range 9 {
+		all = append(all, wrongSecret(fmt.Sprintf("wx%d", i)))
+	}
+	_, text := page(t, api.OpsOptions{Status: statusOf(all...)})
+	wantAll(t, text, "wx4/access_token, wx5/access_token and 3 more")
+}
+
+func TestThePageSaysWhichConfigurationIsInForce(t *testing.T) {
+	for want, c := range map[string]api.Configuration{
+		"Readat the start":     {},
+		"just now in force":    {Read: time.Now()},
+		"not valid The old":    {Read: time.Now(), Err: errors.New("x")},
+		"PROXY_PORT, API_PORT": {Read: time.Now(), NeedsRestart: []string{"PROXY_PORT", "API_PORT"}},
+	} {
+		_, text := page(t, api.OpsOptions{Configuration: func() api.Configuration { return c }})
+		wantAll(t, text, want)
 	}
 }
 

@@ -154,6 +154,17 @@ func ended(entries []entryStatus) []entryStatus {
 	return shown
 }
 
+// sign says a level without a colour.
+func sign(l level) string {
+	switch l {
+	case levelTrouble:
+		return "✕"
+	case levelAttention:
+		return "!"
+	}
+	return "✓"
+}
+
 // resultLevel says how a line of the journal looks.
 func resultLevel(r tokencache.Result) level {
 	switch r {
