@@ -32,9 +32,7 @@ func TestAllKindsGetTheSameSidecar(t *testing.T) {
 			got = got.DeepCopy()
 			// What the classic one has instead of being an init container.
 			got.RestartPolicy, got.Lifecycle = want.RestartPolicy, nil
-			if last := len(got.Env) - 1; got.Env[last].Name == "WXTOKEN_QUIT" {
-				got.Env = got.Env[:last]
-			}
+			got.Env = without(got.Env, func(e corev1.EnvVar) bool { return e.Name == "WXTOKEN_QUIT" || e.Name == drainQuiet })
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%s, %s (-bare-native Deployment +this):\n%s", dir, name, diff)
 			}

@@ -1,9 +1,11 @@
 package k8s
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -153,6 +155,59 @@ func TestTheSidecarOfEachPodIsAsItShouldBe(t *testing.T) {
 		check(limit > 0, "no limit of memory")
 		share := float64(goMemLimit(t, c)) / float64(limit)
 		check(share > .85 && share < .92, "GOMEMLIMIT is not about 90 % of the limit")
+	})
+}
+
+// drainQuiet is the setting that differs with the kind of sidecar.
+const drainQuiet = "WXTOKEN_DRAIN_QUIET"
+
+// A sidecar that is killed while it serves would cut its app off; so would one that takes an app for gone
+// which is between two calls. Only a native sidecar is asked to stop when its app has ended.
+func TestTheStopFitsIntoTheGracePeriod(t *testing.T) {
+	const answers = 5 * time.Second // stopGrace of cmd/sidecar, after the drain
+	drains := regexp.MustCompile(`DefaultDrain += (\d+) \* time\.Second`).FindStringSubmatch(read(t, "../../cmd/sidecar/internal/config/config.go"))
+	if drains == nil {
+		t.Fatal("the program has no default drain")
+	}
+	byDefault, err := time.ParseDuration(drains[1] + "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachWorkload(t, func(t *testing.T, dir string, w workload) {
+		c, native := sidecar(w.pod.Spec)
+		if c == nil {
+			return
+		}
+		drain, quiet := byDefault, time.Duration(0)
+		for _, e := range c.Env {
+			var err error
+			switch e.Name {
+			case "WXTOKEN_DRAIN":
+				drain, err = time.ParseDuration(e.Value)
+			case drainQuiet:
+				quiet, err = time.ParseDuration(e.Value)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		grace := 30 * time.Second // Kubernetes' default
+		if s := w.pod.Spec.TerminationGracePeriodSeconds; s != nil {
+			grace = time.Duration(*s) * time.Second
+		}
+		needs := drain + answers
+		if native {
+			needs = answers // of what the app leaves
+		}
+		if grace <= needs {
+			t.Errorf("the pod is killed after %v, the sidecar takes up to %v", grace, needs)
+		}
+		switch {
+		case native && quiet != 0:
+			t.Errorf("%s=%v: its app is gone already", drainQuiet, quiet)
+		case !native && (quiet < 5*time.Second || quiet >= drain):
+			t.Errorf("%s=%v: long enough to see an app between its calls, and shorter than the drain of %v", drainQuiet, quiet, drain)
+		}
 	})
 }
 
