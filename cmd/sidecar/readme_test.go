@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
@@ -18,10 +19,12 @@ const (
 	readmeTwin = "README.zh-CN.md"
 )
 
-// The README exists in two languages. A translation differs in its prose and in nothing else.
+// These pages exist in two languages. A translation differs in its prose and in nothing else.
 func TestReadmeTwinsAreInStep(t *testing.T) {
-	for _, drift := range drifts(readRoot(t, readme), readRoot(t, readmeTwin)) {
-		t.Error(drift)
+	for _, dir := range []string{".", "deploy/k8s"} {
+		for _, drift := range drifts(readRoot(t, filepath.Join(dir, readme)), readRoot(t, filepath.Join(dir, readmeTwin))) {
+			t.Errorf("%s: %s", dir, drift)
+		}
 	}
 }
 
@@ -29,20 +32,26 @@ func TestReadmeTwinsAreInStep(t *testing.T) {
 // want of eyes.
 func TestReadmeDriftIsSeen(t *testing.T) {
 	const original = "# t\n\n[language](README.zh-CN.md)\n\n## Use `it`\n\n" +
-		"- one\n- two, see [`run`](cmd)\n\n| a | b |\n|---|---|\n| c | `d` |\n\n```sh\nrun # it\n```\n"
-	twin := strings.Replace(original, readmeTwin, readme, 1)
+		"- one\n- two, see [`run`](cmd)\n  ```sh\n  cd a\n  ```\n\n| a | b |\n|---|---|\n| c | `d` |\n\n```sh\nrun # it\n```\n" +
+		"\n## Older, than 1.29\n\nfirst [use](#use-it), then [this](#older-than-129)\n"
+	// The headings' anchors are as different as their text.
+	twin := strings.NewReplacer(readmeTwin, readme, "Use `it`", "使用 `it`", "#use-it", "#使用-it",
+		"Older, than 1.29", "比 1.29（含）更旧", "#older-than-129", "#比-129含更旧").Replace(original)
 	if got := drifts(original, twin); len(got) != 0 {
 		t.Errorf("twins in step: %q", got)
 	}
 	for _, c := range []struct{ name, old, new, want string }{
-		{"heading level", "## Use", "### Use", "heading"},
-		{"heading lost", "## Use `it`\n", "", "headings"},
+		{"heading level", "## 使用", "### 使用", "heading"},
+		{"heading lost", "## 使用 `it`\n", "", "headings"},
 		{"code", "run # it", "run # es", "code block"},
+		{"code in a list", "cd a", "cd b", "code block"},
 		{"code lost", "```sh\nrun # it\n```\n", "", "code block"},
 		{"row", "| c | `d` |\n", "| c | `d` |\n| e | f |\n", "table"},
 		{"column", "| a | b |", "| a | b | c |", "table"},
 		{"span", "`d`", "`e`", "inline code"},
 		{"link", "(cmd)", "(pkg)", "link"},
+		{"link to another section", "(#使用-it)", "(#比-129含更旧)", "link"},
+		{"link to the other's section", "(#使用-it)", "(#use-it)", "link"},
 		{"item", "- one\n", "", "list"},
 		{"language switch", "(README.md)", "(README.fr.md)", "language"},
 	} {
@@ -116,7 +125,7 @@ type section struct {
 	tables  [][]int  // the number of columns of each row
 	items   int      // of lists
 	spans   []string // inline code, the heading's too, sorted and distinct
-	links   []string // their targets, sorted
+	links   []string // their targets, sorted; of one on the same page, the number of the section
 }
 
 func (s section) level() int { return len(s.heading) - len(strings.TrimLeft(s.heading, "#")) }
@@ -137,12 +146,11 @@ func sections(text string) []section {
 		for _, m := range linkTarget.FindAllStringSubmatch(inlineCode.ReplaceAllString(prose, ""), -1) {
 			s.links = append(s.links, m[1])
 		}
-		slices.Sort(s.links)
 		all = append(all, s)
 	}
 	inCode, inTable := false, false
 	for line := range strings.Lines(text) {
-		isFence, wasTable := strings.HasPrefix(line, "```"), inTable
+		isFence, wasTable := strings.HasPrefix(strings.TrimLeft(line, " "), "```"), inTable
 		inTable = !inCode && strings.HasPrefix(line, "|")
 		switch {
 		case isFence && !inCode:
@@ -168,7 +176,39 @@ func sections(text string) []section {
 		inCode = inCode != isFence
 	}
 	end()
-	return all[1:] // nothing stands before the title
+	all = all[1:] // nothing stands before the title
+	numberAnchors(all)
+	return all
+}
+
+// numberAnchors makes links to sections of the same page comparable: a translated heading has another
+// anchor. One that leads nowhere stays as it is.
+func numberAnchors(all []section) {
+	numbers := map[string]string{}
+	for i, s := range all {
+		numbers["#"+anchor(s.heading)] = fmt.Sprintf("#%d", i)
+	}
+	for _, s := range all {
+		for i, link := range s.links {
+			if n, ok := numbers[link]; ok {
+				s.links[i] = n
+			}
+		}
+		slices.Sort(s.links)
+	}
+}
+
+// anchor is what GitHub makes of a heading: letters and digits in lower case, dashes for spaces.
+func anchor(heading string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-', r == '_', unicode.IsLetter(r), unicode.IsDigit(r):
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, strings.TrimLeft(heading, "# "))
 }
 
 // drifts says in what the twins differ, and where.
