@@ -186,7 +186,7 @@ func TestDoctorNamesTheMistakeInTheConfiguration(t *testing.T) {
 			if err := os.Chmod(p.env["WECHAT_SECRET_FILE"], 0o444); err != nil {
 				t.Fatal(err)
 			}
-		}, want{"config", warn, "every user of this host may read it: chmod o-r, or defaultMode: 0440 for a Kubernetes Secret", ""}},
+		}, want{"config", warn, "every user of this host may read it: chmod o-r", ""}},
 		"a secret that others change": {func(t *testing.T, p *patient) {
 			if err := os.Chmod(p.env["WECHAT_SECRET_FILE"], 0o460); err != nil {
 				t.Fatal(err)

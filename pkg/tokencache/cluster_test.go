@@ -43,6 +43,7 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 			t.Errorf("the entry: %+v", e)
 		}
 		c.Replicas[2].Stop()
+		time.Sleep(time.Second) // the server has to notice
 		if n := look(0).Listeners; n != 2 {
 			t.Errorf("%d listen after one has stopped, want 2", n)
 		}
