@@ -74,6 +74,31 @@ func TestACacheWorksOnRedis(t *testing.T) {
 	}
 }
 
+// A script that fails half way leaves what it did: a value that is cut and that nobody replaces.
+func TestARefreshNeedsNoRightToPublish(t *testing.T) {
+	t.Parallel()
+	rdb := dialed(t, tokencachetest.RedisServer(t))
+	u := &upstream{}
+	c := tokencache.New(rdb, tokencache.Options{})
+	defer c.Close()
+	err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source("one"), Probe: u.Probe, Overlap: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := c.Get(t.Context(), tokencachetest.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.Do(t.Context(), "ACL", "SETUSER", "default", "resetchannels").Err(); err != nil {
+		t.Fatal(err)
+	}
+	u.Kill()
+	second, err := c.Report(t.Context(), tokencachetest.Key, first.Value)
+	if err != nil || second.Version <= first.Version || second.Stale || len(u.Fetches()) != 2 {
+		t.Errorf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+	}
+}
+
 // I7: nothing that leaves the cache, except the value's own key and the Token, holds a value.
 func TestNoSecretAndNoValueLeavesInErrorsEventsJournalOrDumps(t *testing.T) {
 	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {

@@ -73,8 +73,10 @@ local function state()
   }
 end
 
+-- publish must not fail: a script has no way back, and what it did would be half done. A replica that
+-- hears nothing has the slow look, and its subscription fails for the same reason, which it tells.
 local function publish(event)
-  redis.call('PUBLISH', channel, string.format('{"app":"%s","kind":"%s","version":%s,"event":"%s","at":%s}',
+  redis.pcall('PUBLISH', channel, string.format('{"app":"%s","kind":"%s","version":%s,"event":"%s","at":%s}',
     app, kind, int(num('version')), event, int(now)))
 end
 
