@@ -21,13 +21,14 @@ type RedisCluster struct {
 	client redis.UniversalClient
 }
 
-// StartRedisCluster starts the four and returns when they agree.
-func StartRedisCluster(t testing.TB) *RedisCluster {
+// StartRedisCluster starts the four, with more arguments as redis-server takes them, and returns when they
+// agree.
+func StartRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	t.Helper()
 	ctx := context.Background()
 	var nodes []*Redis
 	for range 4 {
-		nodes = append(nodes, StartRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"))
+		nodes = append(nodes, StartRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"}, args...)...))
 	}
 	one := func(s *Redis) *redis.Client { return s.Client().(*redis.Client) }
 	must := func(err error) {
