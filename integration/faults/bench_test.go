@@ -22,6 +22,8 @@ type bench struct {
 	endpoint endpoint
 	store    rig.Store
 
+	redisClock *rig.Clock // of the rows that set it
+
 	load     *rig.Load
 	watch    *watch
 	provoked int

@@ -21,6 +21,8 @@ type row struct {
 	quick bool
 	// replicas is the number of sidecars; default 3.
 	replicas int
+	// build is how the sidecars are built.
+	build rig.Build
 	// env goes over the settings of each sidecar.
 	env []string
 	// store starts the Redis; default is a plain one, with a link between it and each sidecar.

@@ -71,7 +71,7 @@ func (r row) try(t *testing.T, e endpoint) {
 		b.store = rig.StartRedis(t)
 	}
 	b.Cluster = rig.New(t, b.store, append([]string{"WECHAT_ENDPOINT=" + string(e)}, r.env...)...)
-	b.Linked = r.store == nil
+	b.Linked, b.Build = r.store == nil, r.build
 	b.Upstream.Lenient()
 	b.Upstream.Tune(func(k *wechattest.Knobs) { k.PerDay = nil }) // the load's own calls
 	replicas := r.replicas

@@ -13,31 +13,59 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// binary is the program under test, built when the first test needs it; with the race detector if the
-// test has it.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "wxtoken")
+// Build says how the program under test is built.
+type Build string
+
+const (
+	// Raced has the race detector if the test has it.
+	Raced Build = ""
+	// Plain never has it: for many processes at a time.
+	Plain Build = "plain"
+	// Clocked is Plain with a wall clock that the test sets: see [Clock].
+	Clocked Build = "clocked"
+)
+
+// builds are made when the first test needs them.
+var builds = map[Build]func() (string, error){
+	Raced:   sync.OnceValues(func() (string, error) { return build(Raced) }),
+	Plain:   sync.OnceValues(func() (string, error) { return build(Plain) }),
+	Clocked: sync.OnceValues(func() (string, error) { return build(Clocked) }),
+}
+
+var buildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "wxtoken") })
+
+func build(how Build) (string, error) {
+	dir, err := buildDir()
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(dir, "sidecar")
+	file := filepath.Join(dir, "sidecar"+string(how))
 	args := []string{"build", "-o", file}
-	if raced {
+	if raced && how == Raced {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, "github.com/wxtoken/sidecar/cmd/sidecar")...).CombinedOutput()
+	if how == Clocked {
+		overlay, err := clockOverlay(dir)
+		if err != nil {
+			return "", fmt.Errorf("a clock for the sidecar: %w", err)
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	out, err := exec.Command("go", append(args, program)...).CombinedOutput()
 	if err != nil {
-		return file, fmt.Errorf("building the sidecar: %w\n%s", err, out)
+		return "", fmt.Errorf("building the sidecar: %w\n%s", err, out)
 	}
 	return file, nil
-})
+}
+
+const program = "github.com/wxtoken/sidecar/cmd/sidecar"
 
 // Main runs the tests and removes what was built for them. It returns the exit status.
 func Main(m *testing.M) int {
 	redis.SetLogger(silence{}) // its own words on servers that die on purpose
 	code := m.Run()
-	if mine != "" {
-		_ = os.RemoveAll(filepath.Dir(mine))
+	if dir, err := buildDir(); err == nil {
+		_ = os.RemoveAll(dir)
 	}
 	return code
 }
@@ -46,19 +74,10 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-// mine is set once, by the first Binary; Main reads it when no test runs any more.
-var (
-	mine    string
-	mineSet sync.Mutex
-)
-
 // Binary returns the path of the program under test.
-func Binary(t testing.TB) string {
+func Binary(t testing.TB, how Build) string {
 	t.Helper()
-	file, err := binary()
-	mineSet.Lock()
-	mine = file
-	mineSet.Unlock()
+	file, err := builds[how]()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,14 +42,18 @@ func (a at) Client() redis.UniversalClient { return a.client }
 // Cluster is some sidecars on one Redis and one upstream.
 type Cluster struct {
 	Upstream *Upstream
-	All      []*Sidecar
+	// All is written by Add; somebody beside the test's own goroutine reads it through Others.
+	All []*Sidecar
 	// Linked puts a [Link] between each sidecar that is added from now on and a plain Redis.
 	Linked bool
+	// Build is how each sidecar is built that is added from now on.
+	Build Build
 
 	t     testing.TB
 	store Store
 	env   []string
 
+	mu       sync.Mutex // of All
 	searched sync.Once
 }
 
@@ -63,8 +67,13 @@ func New(t testing.TB, store Store, env ...string) *Cluster {
 func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 	c.t.Helper()
 	var started []*Sidecar
-	for range n {
-		p := &Sidecar{Name: fmt.Sprintf("sidecar-%d", len(c.All)), t: c.t, Log: &Buffer{}, bodies: &Buffer{}}
+	for i := range n {
+		p := &Sidecar{Name: fmt.Sprintf("sidecar-%d", len(c.All)+i), t: c.t, build: c.Build, Log: &Buffer{}, bodies: &Buffer{}}
+		own := env
+		if c.Build == Clocked {
+			p.Clock = newClock(c.t)
+			own = append([]string{clockSetting + "=" + p.Clock.file}, env...)
+		}
 		url := c.store.URL()
 		if c.Linked {
 			p.Link = newLink(c.t, c.store.(*Redis).Addr)
@@ -75,15 +84,17 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 			"WECHAT_API_BASE=" + c.Upstream.URL + "/" + p.Name,
 			"REDIS_URL=" + url, "WXTOKEN_LISTEN=127.0.0.1:0", "WXTOKEN_OPS_LISTEN=127.0.0.1:0",
 			"WXTOKEN_DRAIN=0s", // the test, whose connections stay, is not an app that ends
-		}, c.env, env))
-		c.All = append(c.All, p)
+		}, c.env, own))
 		started = append(started, p)
 	}
-	// What is registered last is done first: while the sidecars still run.
-	c.t.Cleanup(func() { c.searched.Do(c.searchForSecrets) })
 	for _, p := range started {
 		Eventually(c.t, 20*time.Second, p.Name+" says where it listens", p.listens)
 	}
+	c.mu.Lock()
+	c.All = append(c.All, started...)
+	c.mu.Unlock()
+	// What is registered last is done first: while the sidecars still run.
+	c.t.Cleanup(func() { c.searched.Do(c.searchForSecrets) })
 	return started
 }
 
@@ -101,7 +112,10 @@ func (c *Cluster) ByName(name string) *Sidecar {
 
 // Others returns the sidecars that run, but for p.
 func (c *Cluster) Others(p *Sidecar) []*Sidecar {
-	return slices.DeleteFunc(slices.Clone(c.All), func(o *Sidecar) bool {
+	c.mu.Lock()
+	all := slices.Clone(c.All)
+	c.mu.Unlock()
+	return slices.DeleteFunc(all, func(o *Sidecar) bool {
 		_, there := o.present()
 		return o == p || !there
 	})

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,13 +38,22 @@ type Seen struct {
 // and of the proxy, and each has a direct reader of Redis beside it, which goes past the links. Callers who are
 // given a dead value report it to a sidecar, as an app would.
 type Load struct {
-	c    *Cluster
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	c      *Cluster
+	every  time.Duration
+	dropIn caller
+	ctx    context.Context
+	stop   context.CancelFunc
 
 	mu       sync.Mutex
+	apps     map[*Sidecar]*app
 	seen     Seen
 	lostFrom time.Time // since when the key has not been seen; zero: it is there
+}
+
+// app is the callers of one sidecar.
+type app struct {
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 }
 
 // LoadOptions are optional.
@@ -53,39 +64,67 @@ type LoadOptions struct {
 	Stable bool
 }
 
-// StartLoad starts the load. Sidecars that are added later have none.
+// StartLoad starts the load on the sidecars that are there. Those that are added later have none until they
+// [Load.Join].
 func (c *Cluster) StartLoad(o LoadOptions) *Load {
 	if o.Every == 0 {
 		o.Every = 40 * time.Millisecond
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{c: c, stop: cancel}
-	dropIn := classicDropIn
+	l := &Load{c: c, every: o.Every, dropIn: classicDropIn, ctx: ctx, stop: cancel, apps: map[*Sidecar]*app{}}
 	if o.Stable {
-		dropIn = stableDropIn
+		l.dropIn = stableDropIn
 	}
 	for _, p := range c.All {
-		for _, call := range []caller{native, dropIn, proxied} {
-			l.wg.Go(func() { l.every(ctx, o.Every, func() { l.call(ctx, p, call) }) })
-		}
-		l.wg.Go(func() { l.every(ctx, o.Every, func() { l.read(ctx, p) }) })
+		l.Join(p)
 	}
 	c.t.Cleanup(func() { l.Stop() })
 	return l
 }
 
+// Join starts the callers of one more sidecar.
+func (l *Load) Join(p *Sidecar) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	a := &app{stop: cancel}
+	for _, call := range []caller{native, l.dropIn, proxied} {
+		a.wg.Go(func() { l.repeat(ctx, func() { l.call(ctx, p, call) }) })
+	}
+	a.wg.Go(func() { l.repeat(ctx, func() { l.read(ctx, p) }) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.apps[p] = a
+}
+
+// Leave ends the callers of one sidecar, as an app that ends, and their connections.
+func (l *Load) Leave(p *Sidecar) {
+	l.mu.Lock()
+	a := l.apps[p]
+	delete(l.apps, p)
+	l.mu.Unlock()
+	if a != nil {
+		a.stop()
+		a.wg.Wait()
+	}
+	HTTP.CloseIdleConnections()
+}
+
 // Stop ends the load and returns what it met. It may be called again.
 func (l *Load) Stop() Seen {
 	l.stop()
-	l.wg.Wait()
+	l.mu.Lock()
+	apps := slices.Collect(maps.Values(l.apps))
+	l.mu.Unlock()
+	for _, a := range apps {
+		a.wg.Wait()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.found(time.Now())
 	return l.seen
 }
 
-func (l *Load) every(ctx context.Context, d time.Duration, do func()) {
-	ticker := time.NewTicker(d)
+func (l *Load) repeat(ctx context.Context, do func()) {
+	ticker := time.NewTicker(l.every)
 	defer ticker.Stop()
 	for {
 		select {

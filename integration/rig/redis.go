@@ -18,6 +18,7 @@ type Redis struct {
 	t    testing.TB
 	dir  string
 	args []string
+	env  []string // besides this process' own
 	proc *process
 
 	client redis.UniversalClient
@@ -38,8 +39,13 @@ func NeedRedis(t testing.TB) {
 // StartRedis starts a server with more arguments as redis-server takes them: "--maxmemory", "1mb".
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
+	return startRedis(t, nil, args)
+}
+
+func startRedis(t testing.TB, env, args []string) *Redis {
+	t.Helper()
 	NeedRedis(t)
-	s := &Redis{t: t, dir: t.TempDir(), args: args}
+	s := &Redis{t: t, dir: t.TempDir(), args: args, env: env}
 	t.Cleanup(s.Kill)
 	for range 3 { // somebody may take the port between the question and the start
 		s.Addr = FreeAddr(t)
@@ -66,7 +72,9 @@ func (s *Redis) try() bool {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(s.Addr)
 	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}
-	proc, err := start(exec.Command("redis-server", append(args, s.args...)...))
+	cmd := exec.Command("redis-server", append(args, s.args...)...)
+	cmd.Env = append(os.Environ(), s.env...)
+	proc, err := start(cmd)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -22,9 +22,11 @@ type Sidecar struct {
 	Values string // host:port of the listener of values
 	Ops    string // host:port of the listener of operations
 	Log    *Buffer
-	Link   *Link // to Redis; nil unless the cluster is Linked
+	Link   *Link  // to Redis; nil unless the cluster is Linked
+	Clock  *Clock // nil unless it is Clocked
 
 	t      testing.TB
+	build  Build
 	bodies *Buffer // everything it answered that must hold no value
 	proc   *process
 
@@ -57,6 +59,9 @@ func (p *Sidecar) Terminate() {
 	p.proc.signal(syscall.SIGTERM)
 }
 
+// Stop sends SIGTERM as a pod's end does: its app still calls, and is still owed its answers.
+func (p *Sidecar) Stop() { p.proc.signal(syscall.SIGTERM) }
+
 // Freeze stops the process, as a suspended machine does, until [Sidecar.Thaw].
 func (p *Sidecar) Freeze() {
 	p.setAway(true)
@@ -85,7 +90,7 @@ func (p *Sidecar) present() (int, bool) {
 
 func (p *Sidecar) launch(env []string) {
 	p.t.Helper()
-	cmd := exec.Command(Binary(p.t), "--log-level", "debug", "--log-format", "json")
+	cmd := exec.Command(Binary(p.t, p.build), "--log-level", "debug", "--log-format", "json")
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	cmd.Stderr, cmd.Stdout = p.Log, p.Log
 	proc, err := start(cmd)
@@ -160,7 +165,7 @@ func Tell(t testing.TB, env []string, args ...string) (output string, code int) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(t), args...)
+	cmd := exec.CommandContext(ctx, Binary(t, Raced), args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	out, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
