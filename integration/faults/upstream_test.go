@@ -1,0 +1,131 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+// What WeChat answers to a fetch, or does not.
+func upstreamRows() []row {
+	return []row{
+		failing("WeChat is busy five times", 5, sure, wechattest.Fault{Effect: wechattest.EffectErrcode, Code: -1}),
+		failing("WeChat answers 502", 3, unclear, wechattest.Fault{Effect: wechattest.EffectStatus, After: true}),
+		failing("WeChat answers 200 and HTML", 3, unclear, wechattest.Fault{Effect: wechattest.EffectHTML}),
+		failing("WeChat answers half of the JSON", 3, unclear, wechattest.Fault{Effect: wechattest.EffectTruncate}),
+		failing("WeChat resets a request that it read", 3, unclear, wechattest.Fault{Effect: wechattest.EffectReset, After: true}),
+		failing("WeChat never answers", 1, unclear, wechattest.Fault{Effect: wechattest.EffectHang}),
+	}
+}
+
+// What a failed fetch says about the token that stands, where every fetch supersedes it.
+const (
+	sure    = false // nothing was issued: the cut is undone
+	unclear = true  // something may have been issued: the cut stays
+)
+
+// failing is a row in which the next n fetches meet a fault.
+func failing(name string, n int, isUnclear bool, fault wechattest.Fault) row {
+	becomes := "undone"
+	if isUnclear {
+		becomes = "kept"
+	}
+	return row{
+		name: name, promise: fmt.Sprintf("each of %d times followed by its backoff; on the classic endpoint the cut is %s", n, becomes),
+		limits:  limits{fetches: n},
+		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total", labels: []string{`class="transient"`}, by: float64(n)},
+		run: func(b *bench) {
+			old, _ := b.stands()
+			fault.Path, fault.Count = b.path(), n
+			b.Upstream.AddFault(fault)
+			fetches := b.fetches()
+			b.provoke()
+			b.within(90*time.Second, "all failures have been", func() bool { return b.journaled("failed") == n })
+			// The next fetch is at least half a second away.
+			b.checkCut(isUnclear)
+			healed := b.refreshed(30*time.Second, b.All, old)
+			b.note("healed after another %v", round(healed))
+			b.checkBackoff(fetches(), n)
+			b.checkLife()
+		},
+	}
+}
+
+// fetches notes when WeChat is asked from now on, and returns what was noted.
+func (b *bench) fetches() func() []time.Time {
+	var mu sync.Mutex
+	var at []time.Time
+	b.Upstream.OnCall(func(_ string, r *http.Request) {
+		if rig.IsFetch(r) {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Now())
+		}
+	})
+	return func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(at)
+	}
+}
+
+// journaled returns how many refreshes ended with a result, as far as the journal remembers.
+func (b *bench) journaled(result string) (n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, e := range b.store.Client().XRange(ctx, rig.Namespace+":{"+rig.AppID+"}:journal", "-", "+").Val() {
+		if e.Values["result"] == result {
+			n++
+		}
+	}
+	return n
+}
+
+// checkBackoff checks that each of n failures, the first of these fetches, held the next one back for 1 s,
+// doubling, less half of it at most.
+func (b *bench) checkBackoff(fetches []time.Time, n int) {
+	b.t.Helper()
+	if len(fetches) < n+1 {
+		b.t.Errorf("%d fetches, want %d", len(fetches), n+1)
+		return
+	}
+	for i := range n {
+		gap, least := fetches[i+1].Sub(fetches[i]), time.Second<<i/2
+		if gap < least {
+			b.t.Errorf("fetch %d came %v after the one before, which had failed; want at least %v", i+2, gap, least)
+		}
+	}
+	b.note("last wait %v", round(fetches[n].Sub(fetches[n-1])))
+}
+
+// checkCut checks what a failure left of the token that stands: its life and its good name; or, where it may
+// have been superseded, a life that is over before its overlap is, and a doubt.
+func (b *bench) checkCut(kept bool) {
+	b.t.Helper()
+	const overlap = 5 * time.Minute
+	kept = kept && b.endpoint == classic
+	left := b.store.Client().PTTL(context.Background(), rig.ValueKey).Val()
+	if doubt := b.doubtful(); doubt != kept {
+		b.t.Errorf("in doubt: %t, want %t", doubt, kept)
+	}
+	if kept != (left < overlap) {
+		b.t.Errorf("what stands leaves Redis in %v; cut: want %t", left, kept)
+	}
+}
+
+// checkLife checks that what stands in Redis goes before WeChat ends it, as far as is decided.
+func (b *bench) checkLife() {
+	b.t.Helper()
+	value, _ := b.stands()
+	left := b.store.Client().PTTL(context.Background(), rig.ValueKey).Val()
+	_, end, ok := b.Upstream.Life(rig.AppID, value)
+	if !ok || time.Now().Add(left).After(end) {
+		b.t.Errorf("what stands leaves Redis in %v, and is dead in %v", left, time.Until(end))
+	}
+}
