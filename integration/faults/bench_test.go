@@ -28,6 +28,7 @@ type bench struct {
 	watch    *watch
 	provoked int
 	notes    []string
+	volume   string // of [bench.secretFile]
 }
 
 // redis is the plain server of most rows.
@@ -160,7 +161,9 @@ func (b *bench) startWatch(r reveal) *watch {
 	w := &watch{stop: cancel, done: make(chan struct{}), most: map[string]float64{}}
 	base := map[string]float64{}
 	for _, p := range b.All {
-		base[p.Name] = p.Metric(r.name, r.labels...)
+		if !b.row.cold { // where the fault is there from the beginning
+			base[p.Name] = p.Metric(r.name, r.labels...)
+		}
 	}
 	go func() {
 		defer close(w.done)

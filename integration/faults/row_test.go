@@ -25,6 +25,10 @@ type row struct {
 	build rig.Build
 	// env goes over the settings of each sidecar.
 	env []string
+	// settings are such as are known only when the row runs; they go over env.
+	settings func(*bench) []string
+	// cold rows begin while nobody has a token.
+	cold bool
 	// store starts the Redis; default is a plain one, with a link between it and each sidecar.
 	store func(*bench) rig.Store
 	// run makes the fault and waits until what it promises is so. It fails the test with b.t.

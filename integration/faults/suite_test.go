@@ -78,13 +78,20 @@ func (r row) try(t *testing.T, e endpoint) {
 	if replicas == 0 {
 		replicas = 3
 	}
-	b.Add(replicas)
-	// No row is about starting, which takes its time where many programs start at once.
-	b.within(20*time.Second, "every sidecar has the token", func() bool { return b.everywhere(b.All, "") })
+	var settings []string
+	if r.settings != nil {
+		settings = r.settings(b)
+	}
+	b.Add(replicas, settings...)
+	cold := 0
+	if !r.cold {
+		// No row is about starting, which takes its time where many programs start at once.
+		b.within(20*time.Second, "every sidecar has the token", func() bool { return b.everywhere(b.All, "") })
+		cold = b.Upstream.Calls(rig.AppID).Fetches()
+	}
 	before := b.goroutines()
-	cold := b.Upstream.Calls(rig.AppID).Fetches()
 	b.watch = b.startWatch(r.reveals)
-	b.load = b.StartLoad(rig.LoadOptions{Stable: e == stable})
+	b.load = b.startLoad()
 
 	done := false
 	defer func() { // for the figures of a row that gave up
@@ -113,6 +120,12 @@ func (r row) try(t *testing.T, e endpoint) {
 	if late := b.settled(before); late != "" {
 		t.Errorf("not all is as it was: %s", late)
 	}
+}
+
+// startLoad starts callers of every kind, of the drop-in on the endpoint of the row. They are beside those of
+// b.load, unless a row replaces them.
+func (b *bench) startLoad() *rig.Load {
+	return b.StartLoad(rig.LoadOptions{Stable: b.endpoint == stable})
 }
 
 // logJournal shows what the sidecars did, in the words of the cache.
