@@ -168,6 +168,29 @@ func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 	})
 }
 
+// A backoff of the cluster outlives the way to Redis: what all of them were told not to ask, no replica asks
+// by itself because one look at Redis failed.
+func TestWithoutRedisTheBackoffOfTheClusterStillHolds(t *testing.T) {
+	t.Parallel()
+	u := &upstream{Mode: repeating, Fault: func(int, string) fault {
+		return fault{Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret"}}
+	}}
+	bubble(t, 3, u, func(t *testing.T, c *cluster) {
+		storm(c, 1, get).want(t, 0, 0, 3)
+		wantFetches(t, c, 1)
+		eachLink(c, true, (*tokencachetest.Link).Cut)
+		for range 20 { // of the 30 s that it lasts at least
+			a := storm(c, 1, get)
+			a.want(t, 0, 0, 3)
+			if f, ok := errors.AsType[*tokencache.FetchError](a.err); !ok || f.Code != 40125 {
+				t.Fatalf("got %v, want what upstream said", a.err)
+			}
+			time.Sleep(time.Second)
+		}
+		wantFetches(t, c, 1)
+	})
+}
+
 // Whatever Redis loses, the replicas notice; nothing dead is served, and one fetch makes it good.
 func TestLostDataCostsOneFetchAndServesNothingDead(t *testing.T) {
 	t.Parallel()

@@ -247,6 +247,10 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause 
 	if refused := cr.refusedHere(); mayAsk && refused != nil {
 		return refused
 	}
+	// What the cluster agreed on, as far as this replica heard of it, holds without Redis, too.
+	if left := v.backoffLeft(n); mayAsk && left > 0 {
+		return &UnavailableError{Key: spec.Key, RetryAfter: left, Err: v.note.err()}
+	}
 	if !mayAsk || !cr.mayFetchDirectly() {
 		c.observe(cr, Event{Reason: w.reason, Result: NoRedis})
 		return gone
