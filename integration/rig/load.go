@@ -62,6 +62,8 @@ type LoadOptions struct {
 	Every time.Duration
 	// Stable makes callers of the drop-in use /cgi-bin/stable_token instead of /cgi-bin/token.
 	Stable bool
+	// NoProxy leaves out the callers of the proxy, where they are not to be served.
+	NoProxy bool
 }
 
 // StartLoad starts the load on the sidecars that are there. Those that are added later have none until they
@@ -76,7 +78,18 @@ func (c *Cluster) StartLoad(o LoadOptions) *Load {
 		l.dropIn = stableDropIn
 	}
 	for _, p := range c.All {
+<<<<<<< HEAD
 		l.Join(p)
+=======
+		callers := []caller{native, dropIn}
+		if !o.NoProxy {
+			callers = append(callers, proxied)
+		}
+		for _, call := range callers {
+			l.wg.Go(func() { l.every(ctx, o.Every, func() { l.call(ctx, p, call) }) })
+		}
+		l.wg.Go(func() { l.every(ctx, o.Every, func() { l.read(ctx, p) }) })
+>>>>>>> dad4b15 (faults: WeChat breaks what the proxy passes on, and refuses connections)
 	}
 	c.t.Cleanup(func() { l.Stop() })
 	return l

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -86,6 +87,23 @@ func (u *Upstream) FetchesAtOnce() int {
 
 // HangUp ends every connection, idle or not.
 func (u *Upstream) HangUp() { u.http.CloseClientConnections() }
+
+// StopListening closes WeChat's listener and every connection, until [Upstream.Listen].
+func (u *Upstream) StopListening() {
+	_ = u.http.Listener.Close()
+	u.HangUp()
+}
+
+// Listen opens the listener that [Upstream.StopListening] closed, at the same address.
+func (u *Upstream) Listen(t testing.TB) {
+	t.Helper()
+	listener, err := net.Listen("tcp", u.http.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.http.Listener = listener // which the server closes at its end
+	go func() { _ = u.http.Config.Serve(listener) }()
+}
 
 // Works reports whether WeChat would accept the token now.
 func (u *Upstream) Works(token string) bool { return u.Valid(AppID, token) }
