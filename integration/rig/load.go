@@ -38,11 +38,11 @@ type Seen struct {
 // and of the proxy, and each has a direct reader of Redis beside it, which goes past the links. Callers who are
 // given a dead value report it to a sidecar, as an app would.
 type Load struct {
-	c      *Cluster
-	every  time.Duration
-	dropIn caller
-	ctx    context.Context
-	stop   context.CancelFunc
+	c       *Cluster
+	every   time.Duration
+	callers []caller
+	ctx     context.Context
+	stop    context.CancelFunc
 
 	mu       sync.Mutex
 	apps     map[*Sidecar]*app
@@ -73,23 +73,15 @@ func (c *Cluster) StartLoad(o LoadOptions) *Load {
 		o.Every = 40 * time.Millisecond
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{c: c, every: o.Every, dropIn: classicDropIn, ctx: ctx, stop: cancel, apps: map[*Sidecar]*app{}}
+	l := &Load{c: c, every: o.Every, callers: []caller{native, classicDropIn}, ctx: ctx, stop: cancel, apps: map[*Sidecar]*app{}}
 	if o.Stable {
-		l.dropIn = stableDropIn
+		l.callers[1] = stableDropIn
+	}
+	if !o.NoProxy {
+		l.callers = append(l.callers, proxied)
 	}
 	for _, p := range c.All {
-<<<<<<< HEAD
 		l.Join(p)
-=======
-		callers := []caller{native, dropIn}
-		if !o.NoProxy {
-			callers = append(callers, proxied)
-		}
-		for _, call := range callers {
-			l.wg.Go(func() { l.every(ctx, o.Every, func() { l.call(ctx, p, call) }) })
-		}
-		l.wg.Go(func() { l.every(ctx, o.Every, func() { l.read(ctx, p) }) })
->>>>>>> dad4b15 (faults: WeChat breaks what the proxy passes on, and refuses connections)
 	}
 	c.t.Cleanup(func() { l.Stop() })
 	return l
@@ -99,7 +91,7 @@ func (c *Cluster) StartLoad(o LoadOptions) *Load {
 func (l *Load) Join(p *Sidecar) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	a := &app{stop: cancel}
-	for _, call := range []caller{native, l.dropIn, proxied} {
+	for _, call := range l.callers {
 		a.wg.Go(func() { l.repeat(ctx, func() { l.call(ctx, p, call) }) })
 	}
 	a.wg.Go(func() { l.repeat(ctx, func() { l.read(ctx, p) }) })
