@@ -2,35 +2,26 @@ package rig
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
 // searchForSecrets looks for the secret and every value ever issued in all that was printed or shown, and
 // in the Redis keys that must hold none.
 func (c *Cluster) searchForSecrets() {
-	var forms []string
-	add := func(n string) {
-		forms = append(forms, n, url.QueryEscape(n), base64.StdEncoding.EncodeToString([]byte(n)),
-			base64.RawStdEncoding.EncodeToString([]byte(n)), base64.URLEncoding.EncodeToString([]byte(n)), base64.RawURLEncoding.EncodeToString([]byte(n)))
-	}
-	add(AppSecret)
+	forms := secrettest.Forms(AppSecret)
 	for _, i := range c.Upstream.Issued(AppID) {
-		add(i.Value)
+		forms = append(forms, secrettest.Forms(i.Value)...)
 	}
 	holds := func(text string) bool {
-		for _, f := range forms {
-			if strings.Contains(text, f) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(text, form) })
 	}
 	for _, p := range c.All {
 		if _, there := p.present(); there {

@@ -11,11 +11,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
@@ -169,10 +169,8 @@ func assertSilent(t *testing.T, name string, err error) {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		asJSON, _ := json.Marshal(e)
 		text := fmt.Sprintf("%v %+v %#v %q %s", e, e, e, e, asJSON)
-		for _, canary := range []string{secretCanary, tokenCanary, issuedCanary, "secret=", "access_token=", "grant_type"} {
-			if strings.Contains(text, canary) {
-				t.Errorf("%s: %s shows %s", name, text, canary)
-			}
+		if form := secrettest.Find(text, secretCanary, tokenCanary, issuedCanary, "secret=", "access_token=", "grant_type"); form != "" {
+			t.Errorf("%s: %s shows %s", name, text, form)
 		}
 		if _, ok := e.(*url.Error); ok {
 			t.Errorf("%s: the chain has a *url.Error", name)

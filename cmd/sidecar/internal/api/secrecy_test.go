@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
@@ -25,16 +25,7 @@ import (
 var canaries = []string{"CANARY-1/+value", "CANARY-2/+value", "CANARY-bearer/+", "CANARY-cause/+"}
 
 // findCanary returns the first canary in text, in whatever form.
-func findCanary(text string) string {
-	for _, c := range append(canaries, "CANARY") {
-		for _, form := range []string{c, url.QueryEscape(c), url.PathEscape(c), base64.StdEncoding.EncodeToString([]byte(c)), base64.URLEncoding.EncodeToString([]byte(c)), fmt.Sprintf("%x", c)} {
-			if strings.Contains(text, form) {
-				return form
-			}
-		}
-	}
-	return ""
-}
+func findCanary(text string) string { return secrettest.Find(text, append(canaries, "CANARY")...) }
 
 // A day of everything that goes wrong. Values leave through answers of 200 and through nothing else.
 func TestNoValueLeavesButInAnswers(t *testing.T) {
