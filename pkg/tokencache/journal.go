@@ -206,13 +206,13 @@ func (e *Entry) set(name, text string) {
 	case "kind":
 		e.Key.Kind = text
 	case "by":
-		e.By = short(text)
+		e.By = short(text, maxWord)
 	case "reason":
-		e.Reason = Reason(short(text))
+		e.Reason = Reason(short(text, maxWord))
 	case "result":
-		e.Result = Result(short(text))
+		e.Result = Result(short(text, maxWord))
 	case "why":
-		e.Why = Result(short(text))
+		e.Why = Result(short(text, maxWord))
 	case "version":
 		e.Version = max(0, number())
 	case "took_ms":
@@ -229,13 +229,16 @@ func bounded(ms int64) time.Duration {
 	return duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond)))
 }
 
+// longest is more than anything here lasts, and little enough to add some of them up: 73 years.
+const longest = time.Duration(math.MaxInt64 / 4)
+
 // maxWord bounds a text of the journal, in bytes. Ours are names and single words.
 const maxWord = 128
 
-// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most maxWord bytes.
-func short(text string) string {
-	if len(text) > maxWord {
-		text = text[:maxWord]
+// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most limit bytes.
+func short(text string, limit int) string {
+	if len(text) > limit {
+		text = text[:limit]
 	}
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -199,20 +200,25 @@ func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason
 	if err != nil {
 		return begun{}, err
 	}
+	b, err := decodeBegun(reply)
+	if err != nil {
+		return begun{}, s.health.failed(c.Key, "begin", err)
+	}
+	return b, nil
+}
+
+func decodeBegun(reply any) (begun, error) {
 	parts, ok := reply.([]any)
 	if !ok || len(parts) != 3 {
-		return begun{}, s.health.failed(c.Key, "begin", errReply)
+		return begun{}, errReply
 	}
 	verdict, ok1 := parts[0].(string)
 	wait, ok2 := parts[1].(int64)
-	st, err := s.decode(c, "begin", parts[2])
-	if err != nil {
-		return begun{}, err
+	st, err := decodeState(parts[2])
+	if !ok1 || !ok2 || err != nil {
+		return begun{}, errReply
 	}
-	if !ok1 || !ok2 {
-		return begun{}, s.health.failed(c.Key, "begin", errReply)
-	}
-	return begun{decision(verdict), duration(wait), st}, nil
+	return begun{decision(verdict), min(bounded(wait), longest), st}, nil
 }
 
 // errRefused: the lease was lost before the write that it should have guarded.
@@ -266,12 +272,21 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	if err != nil {
 		return err
 	}
-	parts, ok := reply.([]any)
-	if !ok || len(parts) < 1 {
-		return s.health.failed(c.Key, "conclude", errReply)
+	if err = decodeConcluded(reply); errors.Is(err, errReply) {
+		return s.health.failed(c.Key, "conclude", err)
 	}
-	if parts[0] == int64(0) {
+	return err
+}
+
+func decodeConcluded(reply any) error {
+	parts, ok := reply.([]any)
+	switch {
+	case !ok || len(parts) < 1:
+		return errReply
+	case parts[0] == int64(0):
 		return errRefused
+	case parts[0] != int64(1):
+		return errReply
 	}
 	return nil
 }
@@ -305,19 +320,16 @@ func decodeState(reply any) (state, error) {
 		bad = bad || !ok
 		return s
 	}
+	// Whoever may write to Redis may have written anything: what overflows would be a life without an end.
+	lasts := func(i int) time.Duration { return min(bounded(num(i)), longest) }
+	ago := func(i int) time.Duration { return duration(max(-1, min(num(i), longest.Milliseconds()))) }
 	st := state{
-		value: secret.New(text(0)), left: duration(num(1)),
-		version: num(2), margin: duration(num(3)), renewLeft: duration(num(4)),
-		doubt: num(5) != 0, rejected: num(6), held: duration(num(7)),
-		backoff: duration(num(8)), acceptAge: duration(num(10)),
-		young: num(11), bad: text(12), issuedAge: duration(num(13)), now: duration(num(14)),
-		spent: spent{fetches: duration(num(15)), reports: duration(num(16)), forced: duration(num(17)), probes: duration(num(18))},
-	}
-	if body := text(9); body != "" {
-		// A note that cannot be read costs its explanation, not the backoff.
-		if err := json.Unmarshal([]byte(body), &st.note); err != nil {
-			st.note = note{Class: Transient, Message: "unreadable note"}
-		}
+		value: secret.New(text(0)), left: lasts(1),
+		version: max(0, num(2)), margin: lasts(3), renewLeft: lasts(4),
+		doubt: num(5) != 0, rejected: num(6), held: lasts(7),
+		backoff: lasts(8), note: decodeNote(text(9)), acceptAge: ago(10),
+		young: max(0, num(11)), bad: text(12), issuedAge: ago(13), now: bounded(num(14)),
+		spent: spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17), probes: lasts(18)},
 	}
 	if bad {
 		return state{}, errReply
@@ -326,6 +338,27 @@ func decodeState(reply any) (state, error) {
 		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted
 	}
 	return st, nil
+}
+
+// maxNote bounds the message of a note, in bytes.
+const maxNote = 512
+
+// decodeNote reads a note. One that cannot be read costs its explanation, not the backoff.
+func decodeNote(body string) note {
+	var n note
+	if body == "" {
+		return n
+	}
+	if err := json.Unmarshal([]byte(body), &n); err != nil {
+		return note{Class: Transient, Message: "unreadable note"}
+	}
+	switch n.Class {
+	case "", Transient, Permanent, Quota, Local, limitedClass:
+	default:
+		n.Class = Transient // of a later version
+	}
+	n.Message = short(n.Message, maxNote)
+	return n
 }
 
 // event is what the channel carries: that something changed, never what it is.
@@ -343,6 +376,7 @@ func decodeEvent(payload string) (event, bool) {
 	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
 		return event{}, false
 	}
+	e.Version, e.At = max(0, e.Version), max(0, min(e.At, math.MaxInt64/int64(time.Millisecond)))
 	return e, e.key().validate() == nil
 }
 
