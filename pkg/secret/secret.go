@@ -68,7 +68,7 @@ func (String) String() string { return redacted }
 // MarshalText keeps the text out of JSON, YAML and every other encoder that honours it.
 func (String) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// Scrub returns text with every occurrence of the secrets in it, raw, URL-encoded or in base64,
+// Scrub returns text with every occurrence of the secrets in it, raw, URL-encoded, in base64 or in hex,
 // replaced by [redacted]. It is for texts from elsewhere, which may echo what was sent.
 func Scrub(text string, secrets ...String) string {
 	for _, s := range secrets {
@@ -82,13 +82,19 @@ func Scrub(text string, secrets ...String) string {
 	return text
 }
 
-// forms lists how a text shows up in logs and errors: raw, URL-encoded, in base64.
+// forms lists how a text shows up in logs and errors: raw, URL-encoded, in base64 with and without
+// padding, in hex.
 func forms(s string) []string {
+	inHex := hex.EncodeToString([]byte(s))
 	return []string{
 		s,
 		url.QueryEscape(s),
 		url.PathEscape(s),
 		base64.StdEncoding.EncodeToString([]byte(s)),
 		base64.URLEncoding.EncodeToString([]byte(s)),
+		base64.RawStdEncoding.EncodeToString([]byte(s)),
+		base64.RawURLEncoding.EncodeToString([]byte(s)),
+		inHex,
+		strings.ToUpper(inHex),
 	}
 }

@@ -42,7 +42,7 @@ func TestRevealAndEqual(t *testing.T) {
 }
 
 func TestScrubFindsEncodedForms(t *testing.T) {
-	for _, text := range []string{hush, url.QueryEscape(hush), url.PathEscape(hush), "SFVTSCsvPXNlY3JldA=="} {
+	for _, text := range []string{hush, url.QueryEscape(hush), url.PathEscape(hush), "SFVTSCsvPXNlY3JldA==", "SFVTSCsvPXNlY3JldA", fmt.Sprintf("%x", hush), fmt.Sprintf("%X", hush)} {
 		if got := secret.Scrub("a "+text+" b", secret.String{}, secret.New(hush)); got != "a [redacted] b" {
 			t.Errorf("Scrub(%q) = %q", text, got)
 		}
