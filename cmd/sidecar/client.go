@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
@@ -121,7 +120,7 @@ func (r reply) refusal() error {
 		RetryAfter    int64 `json:"retry_after"`
 	}
 	if json.Unmarshal(r.body, &p) != nil || p.Title == "" {
-		if text := strings.TrimSpace(string(r.body)); r.status == http.StatusServiceUnavailable && len(text) < 300 {
+		if text := oneLine(string(r.body)); r.status == http.StatusServiceUnavailable && text != "" && len(text) < 300 {
 			return errors.New(text) // of a probe
 		}
 		return fmt.Errorf("HTTP status %d: is this a sidecar?", r.status)
@@ -131,9 +130,9 @@ func (r reply) refusal() error {
 		text = fmt.Sprintf("%s (errcode %d)", text, p.Errcode)
 	}
 	if p.RetryAfter > 0 {
-		text = fmt.Sprintf("%s; come back in %v", text, time.Duration(p.RetryAfter)*time.Second)
+		text = fmt.Sprintf("%s; come back in %v", text, seconds(p.RetryAfter))
 	}
-	return errors.New(text)
+	return errors.New(oneLine(text))
 }
 
 // sidecarStatus is the part of /status that is read here. Whatever else it says is left alone.
@@ -170,10 +169,15 @@ func (c client) status(ctx context.Context) (sidecarStatus, []byte, error) {
 	if r.status != http.StatusOK {
 		return s, nil, r.refusal()
 	}
-	if err := json.Unmarshal(r.body, &s); err != nil {
+	if s, err = decodeStatus(r.body); err != nil {
 		return s, nil, fmt.Errorf("%s: the answer is no status: is this a sidecar?", c.at.OpsListen)
 	}
 	return s, r.body, nil
+}
+
+// decodeStatus reads the answer of /status. Another program may listen at its address.
+func decodeStatus(body []byte) (s sidecarStatus, err error) {
+	return s, json.Unmarshal(body, &s)
 }
 
 // names returns what its apps can be asked for by.

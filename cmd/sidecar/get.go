@@ -95,7 +95,7 @@ func (c client) app(ctx context.Context, named []string) (string, error) {
 		return "", err
 	}
 	if names := s.names(); len(names) != 1 {
-		return "", fmt.Errorf("it has %d apps, name one: %s", len(names), strings.Join(names, ", "))
+		return "", fmt.Errorf("it has %d apps, name one: %s", len(names), oneLine(strings.Join(names, ", ")))
 	}
 	return s.Apps[0].ID, nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
@@ -57,9 +59,9 @@ func runStatus(ctx context.Context, c *invocation) int {
 }
 
 func (s sidecarStatus) print(w io.Writer) error {
-	fmt.Fprintf(w, "sidecar %s, up %v\n", s.Version, seconds(s.Uptime))
+	fmt.Fprintf(w, "sidecar %s, up %v\n", oneLine(s.Version), seconds(s.Uptime))
 	if !s.Started {
-		fmt.Fprintf(w, "not started: %s\n", s.Missing)
+		fmt.Fprintf(w, "not started: %s\n", oneLine(s.Missing))
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "APP\tKIND\tSTATE\tLIFE LEFT\tRENEWS IN\tVERSION\tLAST ERROR")
@@ -86,14 +88,18 @@ func (s sidecarStatus) print(w io.Writer) error {
 			if k.Version > 0 {
 				version = fmt.Sprint(k.Version)
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, k.Kind, strings.Join(state, ", "),
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(name), oneLine(k.Kind), oneLine(strings.Join(state, ", ")),
 				orDash(k.ExpiresIn), orDash(k.RenewIn), version, strings.TrimPrefix(failure, "; "))
 		}
 	}
 	return table.Flush()
 }
 
-func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
+// seconds is a duration that an answer states, which may be any number.
+func seconds(n int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Second)
+	return time.Duration(max(0, min(n, most))) * time.Second
+}
 
 func orDash(n int64) string {
 	if n <= 0 {
@@ -102,4 +108,13 @@ func orDash(n int64) string {
 	return seconds(n).String()
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine keeps a text of another program from being more than one line, and from being anything else to a
+// terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " "))
+}

@@ -82,7 +82,7 @@ func FuzzDecode(f *testing.F) {
 			if ip, err := netip.ParseAddr(e.EgressIP()); e.EgressIP() != "" && (err != nil || ip.Zone() != "" || ip.IsUnspecified()) {
 				t.Fatalf("%q is no address (%q)", e.EgressIP(), e.Message)
 			}
-			if strings.ContainsFunc(e.Error()+e.Advice(), func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+			if !utf8.ValidString(e.Error()) || strings.ContainsFunc(e.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Fatalf("%q is not for one line", e.Error())
 			}
 			sent := tokenCanary

@@ -94,7 +94,7 @@ func (e *examination) fail(check, text, mend string) { e.found(Finding{check, Fa
 
 // found passes a finding on. What peers say may hold what was sent to them.
 func (e *examination) found(f Finding) {
-	f.Text, f.Mend = secret.Scrub(f.Text, e.secrets...), secret.Scrub(f.Mend, e.secrets...)
+	f.Text, f.Mend = oneLine(secret.Scrub(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Mend, e.secrets...))
 	e.report(f)
 }
 

@@ -36,13 +36,18 @@ func (e *examination) info(ctx context.Context, n node) (map[string]string, erro
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	text, err := n.Info(ctx).Result()
+	return infoFacts(text), err
+}
+
+// infoFacts returns what INFO says, by name.
+func infoFacts(text string) map[string]string {
 	facts := map[string]string{}
 	for line := range strings.Lines(text) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
 			facts[k] = v
 		}
 	}
-	return facts, err
+	return facts
 }
 
 func (e *examination) eviction(n node, info map[string]string) {

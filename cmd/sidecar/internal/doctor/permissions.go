@@ -75,11 +75,17 @@ func (e *examination) ask(ctx context.Context, mode string, keys []string, chann
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	reply, err := e.rdb.Eval(ctx, aclLua, keys, channel, mode).Result()
-	list, ok := reply.([]any)
+	_, ok = reply.([]any)
+	return namesOf(reply), ok, err
+}
+
+// namesOf returns the names in the script's answer.
+func namesOf(reply any) (names []string) {
+	list, _ := reply.([]any)
 	for _, name := range list {
 		names = append(names, fmt.Sprint(name))
 	}
-	return names, ok, err
+	return names
 }
 
 // mayHear reports whether the channel can be subscribed to, and if not, whether that is for the channel.

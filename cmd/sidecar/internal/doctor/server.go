@@ -47,11 +47,15 @@ func (e *examination) servers(ctx context.Context, nodes []node) {
 func (e *examination) hello(ctx context.Context, n node) map[string]string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	facts := map[string]string{}
 	reply, err := n.Do(ctx, "HELLO").Result()
 	if err != nil {
-		return facts // older than 6.2, or not quite Redis
+		return nil // older than 6.2, or not quite Redis
 	}
+	return helloFacts(reply)
+}
+
+func helloFacts(reply any) map[string]string {
+	facts := map[string]string{}
 	switch r := reply.(type) {
 	case map[any]any:
 		for k, v := range r {
