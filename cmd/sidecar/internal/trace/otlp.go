@@ -76,12 +76,18 @@ func exporterOf(getenv func(string) string) (*exporter, error) {
 		}
 		name, value, ok := strings.Cut(pair, "=")
 		value, err := url.PathUnescape(strings.TrimSpace(value))
-		if name = strings.TrimSpace(name); !ok || name == "" || err != nil {
+		if name = strings.TrimSpace(name); !ok || err != nil || !isHeader(name, value) {
 			return nil, fmt.Errorf("%s: entry %d is not name=value", at, i+1) // which may be a password
 		}
 		e.headers[name] = secret.New(value)
 	}
 	return e, nil
+}
+
+// isHeader reports whether net/http would send a header, without asking it: its errors repeat the name.
+func isHeader(name, value string) bool {
+	const free = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	return name != "" && strings.Trim(name, free) == "" && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 // Shutdown is of [sdk.SpanExporter].
