@@ -36,11 +36,11 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 
 # Days of virtual time, and a thousand dead tokens: too slow with the race detector, which finds nothing in
 # them that it does not find in the shorter ones.
-HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost)
+HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion)
 
 test: ## everything that runs on a bare machine: with the race detector, but for the long histories
 	$(GO) test -race -timeout 10m -p 3 -parallel 6 ./...
-	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/
+	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
