@@ -26,9 +26,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// mostLeft is how much more the heap may hold after the requests than before, in bytes: less than one byte for
-// each of a million.
-const mostLeft = 512 << 10
+// mostLeft is how much more the heap may hold after the requests than before, in bytes: half a byte for each of a
+// million, and 64 KiB with the few of the race detector.
+const mostLeft = max(64<<10, strangers/2)
 
 // strange are requests for what there is not, or that must not be kept, each another one for each n. Each is with the
 // status that answers it.
