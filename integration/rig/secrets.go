@@ -28,6 +28,7 @@ func (c *Cluster) searchForSecrets() {
 			for _, path := range []string{"/metrics", "/status", "/healthz", "/readyz", "/startupz"} {
 				_, _ = p.Show(path)
 			}
+			_, _, _ = p.ShowAs("text/html", "/status")
 		}
 		p.proc.kill() // so that its last words are searched, too
 		if holds(p.Log.String()) {

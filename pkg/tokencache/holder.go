@@ -3,6 +3,10 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/lock"
@@ -150,7 +154,7 @@ func (c *Cache) ask(ctx context.Context, cr *credential, reason Reason, r Reques
 // ask asks upstream, and fills in what a Source left open, on the safe side.
 func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
 	asked := now()
-	v, err := c.Source.Fetch(ctx, r)
+	v, err := c.fetch(ctx, r)
 	if err == nil && (v.Value.Empty() || v.Life <= now().since(asked)) {
 		return Value{}, &FetchError{Class: Transient, Message: "upstream gave no usable value", Unclear: true}
 	}
@@ -161,6 +165,32 @@ func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
 		return Value{}, &FetchError{Class: Transient, Message: "no answer", Unclear: true, Err: err}
 	}
 	return v, nil
+}
+
+// fetch asks the source. A panic in it is a failure of this credential alone. What it panicked with may hold a
+// value, and the runtime would print it: only its type and its place are told.
+func (c *Credential) fetch(ctx context.Context, r Request) (v Value, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = Value{}, &FetchError{Class: Transient, Unclear: true, Message: fmt.Sprintf("the source panicked with a %T%s", p, panicPlace())}
+		}
+	}()
+	return c.Source.Fetch(ctx, r)
+}
+
+// panicPlace says where the panic began that a deferred function has just recovered from.
+func panicPlace() string {
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)]) // without Callers, this and the deferred function
+	for {
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "runtime.") {
+			return fmt.Sprintf(" at %s:%d", filepath.Base(frame.File), frame.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
 }
 
 // commit stores a value asked for at asked, when before was known.
