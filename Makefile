@@ -43,7 +43,7 @@ test: ## everything that runs on a bare machine: with the race detector, but for
 	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
-	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
+	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
 
 # They allocate much that dies at once. A failure prints the command that plays it again, and is made smaller.
 RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvariants$$' ./pkg/tokencache/
@@ -55,7 +55,7 @@ soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
 
 faults: ## every promise about faults, on real processes, with a table of what was promised and what was seen
-	WXTOKEN_REQUIRE_REDIS=1 $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
+	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_RACED_SIDECAR=1 $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
 
 model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
 	$(GO) run ./integration/model

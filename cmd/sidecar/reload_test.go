@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,10 +24,10 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var mistake error
+		var mistake atomic.Pointer[error]
 		load := func() (*config.Config, error) {
-			if mistake != nil {
-				return nil, mistake
+			if err := mistake.Load(); err != nil && *err != nil {
+				return nil, *err
 			}
 			return running, nil
 		}
@@ -48,7 +49,7 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 			mistake error
 			want    float64
 		}{{nil, 1}, {errors.New("a mistake"), 0}, {nil, 1}} {
-			mistake = step.mistake
+			mistake.Store(&step.mistake)
 			time.Sleep(3 * config.DefaultEvery)
 			synctest.Wait()
 			if got := successful(); got != step.want {

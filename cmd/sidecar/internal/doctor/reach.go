@@ -57,7 +57,12 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(t.address)
 	}
-	secure := tls.Client(conn, cfg)
+	secure := &secured{}
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		secure.askedForCertificate = true
+		return &tls.Certificate{}, nil
+	}
+	secure.Conn = tls.Client(conn, cfg)
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
@@ -67,6 +72,13 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 	}
 	e.ok(check+" TLS", "the certificate is good, "+tls.VersionName(secure.ConnectionState().Version))
 	return secure
+}
+
+// secured is a connection whose peer may have asked who we are. With TLS 1.3 it says only later that it
+// wanted more than no answer, by an alert that a reset may overtake.
+type secured struct {
+	*tls.Conn
+	askedForCertificate bool
 }
 
 func (e *examination) resolve(ctx context.Context, check, host string, t target) ([]string, bool) {

@@ -114,7 +114,7 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	switch {
 	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err):
 		e.fail("redis TLS", t.address+" does not answer without TLS", "write rediss:// for redis:// in "+redisNamed)
-	case n == 0 && t.tls != nil && strings.Contains(fmt.Sprint(err), "certificate"):
+	case n == 0 && t.tls != nil && conn.(*secured).askedForCertificate && !isTimeout(err):
 		e.fail("redis TLS", t.address+" demands a certificate of its clients", "set tls-auth-clients no (or optional) in Redis: the sidecar has none, but user and password")
 	case n == 0:
 		e.fail(check, t.address+" accepts connections but does not answer", "is this Redis? Look at its log, and correct "+redisNamed)
