@@ -98,7 +98,9 @@ var fleetRows = []row{
 	},
 	{
 		name: "clock of Redis wrong and stepped", promise: "10 minutes ahead and behind, and stepped by an hour there and back, between refreshes and during one",
-		limits: limits{fetches: 1}, // a step forward ends the lease
+		// An hour forward ends the lease and, on the classic endpoint, the key, whose life is cut to minutes at that
+		// moment: it is missing until the refresh is done.
+		limits: limits{fetches: 1, missingFor: 2 * time.Second},
 		store: func(b *bench) rig.Store {
 			server, clock := rig.StartRedisWithClock(b.t)
 			b.redisClock = clock
