@@ -56,10 +56,14 @@ func lostReplyRows() []row {
 }
 
 // limitOf is how long a new token may take while replies to a script are lost. A look that an event caused
-// and that fails is made up for by the slow one; everything else by the end of a lease.
+// and that fails is made up for by the slow one; everything else by the end of a lease. That is obtained only
+// after all the silent losses of obtain, if it was another's that was lost before.
 func limitOf(script string) time.Duration {
-	if script == "load" {
+	switch script {
+	case "load":
 		return reread + time.Second
+	case "obtain":
+		return takeUp + 3*time.Second
 	}
 	return takeUp
 }

@@ -92,6 +92,7 @@ func (r row) try(t *testing.T, e endpoint) {
 	before := b.goroutines()
 	b.watch = b.startWatch(r.reveals)
 	b.load = b.startLoad()
+	b.within(20*time.Second, "the load runs", b.load.Runs)
 
 	done := false
 	defer func() { // for the figures of a row that gave up

@@ -113,6 +113,13 @@ func (l *Load) Leave(p *Sidecar) {
 	HTTP.CloseIdleConnections()
 }
 
+// Runs reports whether there have been calls and direct reads.
+func (l *Load) Runs() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen.Calls > 0 && l.seen.Reads > 0
+}
+
 // Stop ends the load and returns what it met. It may be called again.
 func (l *Load) Stop() Seen {
 	l.stop()
