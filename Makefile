@@ -6,7 +6,8 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 60s
 SOAKTIME    ?= 10m
 FAULTS      ?= all
-FAULTS_AT_ONCE ?= 4
+FAULTS_AT_ONCE ?= 6
+FAULTS_RACED ?= 0
 
 # What is deployed has a module of its own, so that the program's stays free of what that takes.
 MODULES     := . deploy
@@ -34,13 +35,8 @@ image-check: image ## runs the program from the image, and builds the image agai
 figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP server in the same run
 	$(GO) run ./integration/figures
 
-# Days of virtual time, and a thousand dead tokens: too slow with the race detector, which finds nothing in
-# them that it does not find in the shorter ones.
-HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion)
-
-test: ## everything that runs on a bare machine: with the race detector, but for the long histories
-	$(GO) test -race -timeout 10m -p 3 -parallel 6 ./...
-	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
+test: ## everything that runs on a bare machine, with the race detector: of the histories, short ones
+	$(GO) test -race -timeout 10m -p 2 -parallel 6 ./...
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(GO) test -race -timeout 10m -count 1 -v ./integration/...
@@ -48,14 +44,20 @@ integration: ## only the tests with real processes and a real redis-server, verb
 # They allocate much that dies at once. A failure prints the command that plays it again, and is made smaller.
 RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvariants$$' ./pkg/tokencache/
 
-histories: ## 3000 random histories of a cluster and its faults
+# Days of virtual time, and a thousand dead tokens: too slow with the race detector, which finds nothing in
+# them that it does not find in the shorter ones.
+HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion)
+
+histories: ## the long histories, and 3000 random ones of a cluster and its faults
+	$(GO) test -timeout 10m -run '$(HISTORIES)' ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
 	WXTOKEN_HISTORIES=3000 $(RANDOM) -timeout 20m
 
 soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
 
+# FAULTS_RACED=1 gives the sidecars the race detector, too: that takes twice as long.
 faults: ## every promise about faults, on real processes, with a table of what was promised and what was seen
-	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_RACED_SIDECAR=1 $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
+	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_RACED_SIDECAR=$(FAULTS_RACED) $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
 
 model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
 	$(GO) run ./integration/model

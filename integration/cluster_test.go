@@ -22,7 +22,7 @@ func TestSixteenProcessesFetchOnceColdAndOnceMoreInAStorm(t *testing.T) {
 			c.Upstream.SetKnobs(k)
 			all := c.Add(16)
 
-			first := rig.Everywhere(t, all, 64, (*rig.Sidecar).Token)
+			first := rig.Everywhere(t, all, 16, (*rig.Sidecar).Token)
 			c.wantFetches(1)
 			c.wantAllWork(first)
 
