@@ -103,7 +103,7 @@ func (d *dev) greet(w io.Writer, cfg *config.Config, values, ops string) error {
 	lines = append(lines, "  # a call of WeChat's API, without any token, and a token as an SDK asks for it",
 		"  curl -s http://"+values+"/proxy/"+app+"/cgi-bin/getcallbackip",
 		"  curl -s 'http://"+values+"/cgi-bin/token?grant_type=client_credential&appid="+app+"'", "")
-	lines = append(lines, "  # health and metrics",
+	lines = append(lines, "  # health and metrics; in a browser, http://"+ops+"/status",
 		"  curl -s http://"+ops+"/readyz", "  curl -s http://"+ops+"/metrics | grep ^wxtoken", "")
 	var errs []error
 	for _, line := range lines {
