@@ -15,8 +15,8 @@ ARG VERSION=devel
 ARG SOURCE_DATE_EPOCH=0
 ARG TARGETARCH
 # CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' and the texts of the licenses: deploy/image/rootfs.go.
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    cd deploy && SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH go run ./image -version "$VERSION" -arch "$TARGETARCH" rootfs /rootfs
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/go/cache \
+    cd deploy && GOCACHE=/go/cache SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH go run ./image -version "$VERSION" -arch "$TARGETARCH" rootfs /rootfs
 
 FROM scratch
 ARG VERSION=devel
