@@ -225,7 +225,7 @@ func (r *results) print(out *os.File) {
 			verdict = "**FAIL**"
 		}
 		if l.row.reveals.name != "" {
-			metric = fmt.Sprintf("%s +%.3g", strings.ReplaceAll(l.row.reveals.String(), "wxtoken_", ""), l.grew)
+			metric = fmt.Sprintf("%s +%.3g", cell.Replace(l.row.reveals.String()), l.grew)
 		}
 		fmt.Fprintf(out, "| %s | %s | %s; %s | %d | %d | %d | %d | %d | %d (%v) | %v | %s | %s | %v | %s |\n",
 			l.row.name, l.endpoint, l.row.promise, l.row.limits, l.fetches, l.seen.Calls, l.seen.Failed, l.seen.Stale, l.seen.Dead,
@@ -233,6 +233,9 @@ func (r *results) print(out *os.File) {
 			strings.Join(l.notes, ", "), l.took.Round(100*time.Millisecond), verdict)
 	}
 }
+
+// cell makes a metric's name fit for a table.
+var cell = strings.NewReplacer("wxtoken_", "", "|", `\|`)
 
 // order is the place of a row among all.
 func (r row) order() int {
