@@ -12,7 +12,7 @@ type Allowance struct {
 }
 
 // spent is how far ahead of Redis' clock each allowance's timestamp lies: the burst that is used up.
-type spent struct{ fetches, reports, forced, probes time.Duration }
+type spent struct{ fetches, reports, forced time.Duration }
 
 // allowance returns what is left of l, age after Redis said that ahead of it was spent.
 func (l Limit) allowance(ahead, age time.Duration) Allowance {

@@ -27,8 +27,8 @@ type Options struct {
 	// Reread is how often everything is read again from Redis, in case an event was lost: the time is drawn
 	// between it and half more. Default 10 s, so that an event lost costs at most 15 s.
 	Reread time.Duration
-	// Observe is told what the cache does, for logs and metrics. It is called from the cache's own
-	// goroutines and must not block. Default: nobody is told.
+	// Observe is called with what the cache does, for logs and metrics. The calls come from the cache's own
+	// goroutines, and must not block. A panic in Observe loses that event and nothing else. Default: none.
 	Observe func(Event)
 }
 
@@ -38,7 +38,10 @@ type Cache struct {
 	store *store
 	opts  Options
 	creds atomic.Pointer[map[Key]*credential]
+	set   sync.Mutex    // held by Set: two at once would make two states of one key
 	wake  chan struct{} // of 1: something changed, look at the schedule
+
+	pending pendingLooks // that events announced
 
 	ctx    context.Context // of every refresh: a caller who gives up cancels nothing
 	cancel context.CancelFunc
@@ -65,11 +68,15 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	if o.Reread <= 0 {
 		o.Reread = 10 * time.Second
 	}
-	if o.Observe == nil {
-		o.Observe = func(Event) {}
+	observe := o.Observe
+	o.Observe = func(e Event) {
+		if observe != nil {
+			_ = guard("observer", func() error { observe(e); return nil })
+		}
 	}
 	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica), opts: o, wake: make(chan struct{}, 1)}
 	c.creds.Store(&map[Key]*credential{})
+	c.pending = pendingLooks{first: map[*credential]int64{}, wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	last, cancelLast := context.WithCancel(context.Background())
 	context.AfterFunc(c.ctx, func() { time.AfterFunc(closeTime, cancelLast) })
@@ -94,6 +101,8 @@ type credential struct {
 	untold  *cut             // nil: nothing
 	news    news
 	direct  [2]time.Time // the last fetches without Redis
+
+	lastProbe finding // without Redis
 }
 
 // holdback is a reason not to try before a moment.
@@ -107,8 +116,10 @@ func (h *holdback) left() time.Duration { return max(0, time.Until(h.until)) }
 
 // Set replaces the set of credentials. What is known of those that stay is kept; a changed
 // Fingerprint forgets their failures. It refuses the whole set, with an error that names the key,
-// if any is not valid.
+// if any is not valid. Safe for concurrent use: the last call wins.
 func (c *Cache) Set(creds ...Credential) error {
+	c.set.Lock()
+	defer c.set.Unlock()
 	old := *c.creds.Load()
 	next := make(map[Key]*credential, len(creds))
 	for _, spec := range creds {
@@ -155,7 +166,7 @@ func (cr *credential) forgive() {
 	cr.local, cr.retry = holdback{}, holdback{}
 	v := *cr.view.Load()
 	v.backoff, v.note, v.due = 0, note{}, 0
-	cr.view.Store(&v)
+	cr.replace(cr.view.Load(), &v)
 }
 
 func (c *Cache) lookup(k Key) *credential { return (*c.creds.Load())[k] }
@@ -164,6 +175,9 @@ func (c *Cache) lookup(k Key) *credential { return (*c.creds.Load())[k] }
 func (c *Cache) adopt(cr *credential, st state, asked instant) {
 	if cr.lock.Unclear() {
 		st.held = 0 // it may be our own: the next try takes it over, and must not wait for its end
+	}
+	if st.scope != cr.spec.Load().Fingerprint {
+		st.backoff, st.note = 0, note{} // of a secret that was replaced while Redis was asked
 	}
 	cr.mu.Lock()
 	old := cr.view.Load()

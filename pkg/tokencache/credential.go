@@ -67,8 +67,8 @@ type Value struct {
 }
 
 // Limit is an allowance of calls for the whole cluster, kept in Redis. Any 24 hours see at most
-// PerDay of them, and one fiftieth (at least 2) may follow each other at once. The zero Limit takes
-// the default of its field; PerDay < 0 allows nothing.
+// PerDay of them. A tenth of PerDay may follow each other at once; at least 20, but then no more than half
+// of PerDay; and at least 2. The zero Limit takes the default of its field; PerDay < 0 allows nothing.
 type Limit struct{ PerDay int }
 
 func (l Limit) or(def int) Limit {
@@ -82,14 +82,15 @@ func (l Limit) burst() int64 {
 	if l.PerDay < 0 {
 		return 0
 	}
-	return int64(min(l.PerDay, max(2, l.PerDay/50)))
+	return int64(min(l.PerDay, max(2, min(l.PerDay/2, max(20, l.PerDay/10)))))
 }
 
-// every is the time after which one more is allowed: burst + day/every is PerDay.
+// every is the time after which one more is allowed: burst + day/every is at most PerDay. It is in whole ms, as Redis
+// counts, and never 0.
 func (l Limit) every() time.Duration {
 	const day = 24 * time.Hour
 	if rest := int64(l.PerDay) - l.burst(); rest > 0 {
-		return day / time.Duration(rest)
+		return duration(max(1, (day.Milliseconds()+rest-1)/rest))
 	}
 	return day
 }
@@ -135,13 +136,14 @@ const (
 	defaultMargin  = time.Minute
 	defaultFetches = 500
 	defaultReports = 200
-	probesPerDay   = 500
 
 	leaseTTL = 10 * time.Second // how long a dead holder holds up the others
 	workTime = 8 * time.Second  // of the lease, a parent credential included; the rest is for the commit
 
 	goodInDoubt = 4 * time.Minute // what a cut leaves: less than the overlap, with room for a lost event
 	forceGap    = 31 * time.Second
+	probeGap    = 10 * time.Second // between two probes of a value that is reported again and again
+	probeBurst  = 5                // that may precede them without a gap
 	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by somebody else
 )
 

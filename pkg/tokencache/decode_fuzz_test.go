@@ -106,7 +106,7 @@ func checkState(t *testing.T, st state) {
 	t.Helper()
 	for name, d := range map[string]time.Duration{
 		"left": st.left, "margin": st.margin, "renewLeft": st.renewLeft, "held": st.held, "backoff": st.backoff, "now": min(st.now, longest),
-		"fetches": st.spent.fetches, "reports": st.spent.reports, "forced": st.spent.forced, "probes": st.spent.probes,
+		"fetches": st.spent.fetches, "reports": st.spent.reports, "forced": st.spent.forced,
 		"acceptAge": st.acceptAge + time.Millisecond, "issuedAge": st.issuedAge + time.Millisecond,
 	} {
 		if d < 0 || d > longest+time.Millisecond {

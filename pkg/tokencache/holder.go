@@ -3,10 +3,6 @@ package tokencache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/lock"
@@ -40,15 +36,15 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 	defer cancel()
 
 	reason, settle := h.want.reason, h.canSettle()
-	if reason == Report && h.spec.Probe == nil {
-		reason = rejected // no way to find out: believe it
+	if reason == Report && h.spec.Probe == nil || h.cr.view.Load().refuted() {
+		reason = rejected // there is no way to find out; or this replica has found out while Redis was away
 	}
 	for {
 		asked := now()
-		b, err := h.c.store.begin(ctx, h.spec, h.lease.Value(), reason, h.want.version, settle)
+		b, err := h.c.store.begin(ctx, h.spec, h.lease.Value(), reason, h.want.version, settle, h.cr.view.Load().life(h.want.version, asked))
 		if err != nil {
 			_ = h.lease.Release(ctx) // Redis is in trouble; the lease runs out by itself
-			return true, h.c.withoutRedis(ctx, h.cr, h.want, err)
+			return true, h.c.withoutRedis(ctx, h.cr, h.spec, h.want, err)
 		}
 		h.c.adopt(h.cr, b.state, asked)
 		switch b.decision {
@@ -89,10 +85,7 @@ func (h *holder) work(ctx context.Context) (bool, error) {
 }
 
 func (h *holder) probe(ctx context.Context, value secret.String) error {
-	asked := now()
-	err := h.spec.Probe(ctx, value)
-	h.c.observe(h.cr, Event{Reason: h.want.reason, Result: Probed, Took: now().since(asked), Err: err})
-	return err
+	return h.c.probe(ctx, h.cr, h.spec, h.want.reason, value)
 }
 
 // canSettle reports whether a probe by this replica could show that a doubt was unfounded: it has
@@ -113,14 +106,14 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 	}
 	before := h.cr.view.Load()
 	h.asked = now()
-	v, err := h.c.ask(ctx, h.cr, h.want.reason, Request{})
+	v, err := h.c.fetch(ctx, h.cr, h.spec, h.want.reason, Request{})
 	if err == nil && repeated(v.Value) {
 		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
-		b, berr := h.c.store.begin(ctx, h.spec, h.lease.Value(), forced, h.want.version, false)
+		b, berr := h.c.store.begin(ctx, h.spec, h.lease.Value(), forced, h.want.version, false, life{left: -1})
 		switch {
 		case berr != nil:
 			_ = h.lease.Release(ctx)
-			return true, h.c.withoutRedis(ctx, h.cr, h.want, berr)
+			return true, h.c.withoutRedis(ctx, h.cr, h.spec, h.want, berr)
 		case b.decision == decisionLost:
 			h.observe(Lost, nil)
 			return false, nil
@@ -128,7 +121,7 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 			return true, h.limited(b.wait, forced)
 		}
 		h.asked = now()
-		v, err = h.c.ask(ctx, h.cr, forced, Request{Force: true})
+		v, err = h.c.fetch(ctx, h.cr, h.spec, forced, Request{Force: true})
 		if err == nil && repeated(v.Value) {
 			err = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
 		}
@@ -137,60 +130,6 @@ func (h *holder) fetch(ctx context.Context, reason Reason, bad string) (bool, er
 		return true, h.failed(err)
 	}
 	return h.commit(v, h.asked, before)
-}
-
-// ask asks upstream, for a reason that may be forced.
-func (c *Cache) ask(ctx context.Context, cr *credential, reason Reason, r Request) (Value, *FetchError) {
-	asked := now()
-	v, failed := cr.spec.Load().ask(ctx, r)
-	e := Event{Reason: reason, Result: Fetched, Took: now().since(asked)}
-	if failed != nil {
-		e.Err = failed
-	}
-	c.observe(cr, e)
-	return v, failed
-}
-
-// ask asks upstream, and fills in what a Source left open, on the safe side.
-func (c *Credential) ask(ctx context.Context, r Request) (Value, *FetchError) {
-	asked := now()
-	v, err := c.fetch(ctx, r)
-	if err == nil && (v.Value.Empty() || v.Life <= now().since(asked)) {
-		return Value{}, &FetchError{Class: Transient, Message: "upstream gave no usable value", Unclear: true}
-	}
-	if f, ok := errors.AsType[*FetchError](err); ok {
-		return Value{}, f
-	}
-	if err != nil {
-		return Value{}, &FetchError{Class: Transient, Message: "no answer", Unclear: true, Err: err}
-	}
-	return v, nil
-}
-
-// fetch asks the source. A panic in it is a failure of this credential alone. What it panicked with may hold a
-// value, and the runtime would print it: only its type and its place are told.
-func (c *Credential) fetch(ctx context.Context, r Request) (v Value, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			v, err = Value{}, &FetchError{Class: Transient, Unclear: true, Message: fmt.Sprintf("the source panicked with a %T%s", p, panicPlace())}
-		}
-	}()
-	return c.Source.Fetch(ctx, r)
-}
-
-// panicPlace says where the panic began that a deferred function has just recovered from.
-func panicPlace() string {
-	pcs := make([]uintptr, 16)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)]) // without Callers, this and the deferred function
-	for {
-		frame, more := frames.Next()
-		if !strings.HasPrefix(frame.Function, "runtime.") {
-			return fmt.Sprintf(" at %s:%d", filepath.Base(frame.File), frame.Line)
-		}
-		if !more {
-			return ""
-		}
-	}
 }
 
 // commit stores a value asked for at asked, when before was known.
@@ -222,7 +161,7 @@ func (h *holder) commit(v Value, asked instant, before *view) (bool, error) {
 			h.observe(Refused, err)
 			return false, nil
 		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
-			h.c.keep(h.cr, v, asked, before)
+			h.c.keep(h.cr, h.spec, v, asked, before)
 			h.cr.fetched()
 			h.observe(Orphaned, err)
 			h.cut(Orphaned) // the lease may have been over when upstream acted: as for a refused one
@@ -242,7 +181,7 @@ func (h *holder) failed(f *FetchError) error {
 		e.failed = nil // we are stopping: that says nothing about upstream
 	}
 	if f.Class == Local {
-		h.cr.stepBack(f)
+		h.cr.stepBack(h.spec, f)
 	}
 	if err := h.conclude(e); err != nil && f.Unclear {
 		h.cut(Failed)
@@ -252,10 +191,13 @@ func (h *holder) failed(f *FetchError) error {
 	return h.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
 }
 
-// stepBack remembers that upstream refuses this pod.
-func (cr *credential) stepBack(f *FetchError) {
+// stepBack remembers that upstream refuses this pod, unless the secret that it refused was replaced meanwhile.
+func (cr *credential) stepBack(spec *Credential, f *FetchError) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
+	if cr.spec.Load().Fingerprint != spec.Fingerprint {
+		return
+	}
 	base, limit := Local.backoff()
 	wait := max(f.RetryAfter, min(limit, base<<min(cr.local.tries, 10)))
 	cr.local = holdback{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}

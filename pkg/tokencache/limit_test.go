@@ -16,6 +16,7 @@ func failing(class tokencache.Class, code int) fault {
 // I5: hostile histories of a good day; every window of 24 hours stays inside the allowance.
 func TestUpstreamCallsStayUnderTheBudgetInEveryScenario(t *testing.T) {
 	t.Parallel()
+	heavy(t)
 	tight := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 		c.Fetches, c.Reports = tokencache.Limit{PerDay: 100}, tokencache.Limit{PerDay: 40}
 	})
@@ -185,17 +186,7 @@ func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
 				old := warm(t, c)
 				storm(c, 1, report(old.Value.Reveal())).want(t, 2, 0, 0) // a false alarm, remembered as such
 				stepped := time.Now()
-				stop := make(chan struct{})
-				go func() {
-					for {
-						select {
-						case <-stop:
-							return
-						case <-time.After(100 * time.Millisecond):
-							c.Redis.SetTime(time.Now().Add(step))
-						}
-					}
-				}()
+				defer stepRedisClock(c, step)()
 				time.Sleep(time.Minute)
 				c.Upstream.Kill()
 				// The false alarm lies in the future now; it must not answer this one.
@@ -206,8 +197,64 @@ func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
 				watch := c.Watch(10 * time.Second)
 				time.Sleep(3 * time.Hour)
 				wantServed(t, watch())
-				close(stop)
 			}, rarely(time.Minute))
 		})
 	}
+}
+
+// stepRedisClock sets Redis' clock off by step, until the returned function is called.
+func stepRedisClock(c *cluster, step time.Duration) (stop func()) {
+	done := make(chan struct{})
+	c.Redis.SetTime(time.Now().Add(step))
+	for _, key := range c.Redis.Keys() { // Redis keeps the moment at which a key ends, miniredis its life
+		if ttl := c.Redis.TTL(key) - step; ttl > 0 {
+			c.Redis.SetTTL(key, ttl)
+		} else {
+			c.Redis.Del(key)
+		}
+	}
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+				c.Redis.SetTime(time.Now().Add(step))
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// Redis' clock is set back and every key there lives longer. Replicas know better, and correct the key, so that a
+// direct reader meets no dead value either; and upstream is not asked more often because of it.
+func TestAStepBackOfRedisClockProlongsNoValue(t *testing.T) {
+	t.Parallel()
+	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
+		var down atomic.Bool
+		u := &upstream{Mode: mode, Fault: func(int, string) fault {
+			if down.Load() {
+				return failing(tokencache.Transient, -1)
+			}
+			return fault{}
+		}}
+		bubble(t, 2, u, func(t *testing.T, c *cluster) {
+			warm(t, c)
+			time.Sleep(20 * time.Minute)
+			defer stepRedisClock(c, -time.Hour)()
+			time.Sleep(20 * time.Second) // a slow re-read
+			wantFetches(t, c, 1)
+			down.Store(true)
+			stop := c.Watch(5 * time.Second)
+			time.Sleep(4 * time.Hour) // the value ends after 100 minutes, and nothing replaces it
+			if seen := stop(); seen.Dead+seen.DeadGood > 0 || seen.Errors == 0 {
+				t.Errorf("seen %+v; want no dead value after the end", seen)
+			}
+			down.Store(false)
+			time.Sleep(10 * time.Minute)
+			stop = c.Watch(time.Minute)
+			time.Sleep(3 * time.Hour)
+			wantServed(t, stop())
+		}, rarely(10*time.Second))
+	})
 }

@@ -3,6 +3,7 @@ package tokencache
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,11 +54,13 @@ func TestAnEventIsHeardWithItsLag(t *testing.T) {
 		t.Fatal(err)
 	}
 	hear := func(age time.Duration) {
-		c.heard(t.Context(), fmt.Sprintf(`{"app":"a","kind":"access_token","version":7,"event":"committed","at":%d}`, at.Add(-age).UnixMilli()))
+		c.announced(fmt.Sprintf(`{"app":"a","kind":"access_token","version":7,"event":"committed","at":%d}`, at.Add(-age).UnixMilli()))
+		c.lookAtAnnounced(t.Context())
 	}
 	hear(250 * time.Millisecond)
 	hear(-time.Second) // Redis' clock was stepped back meanwhile
-	c.heard(t.Context(), `{"app":"a","kind":"access_token","version":6,"event":"committed"}`)
+	c.announced(`{"app":"a","kind":"access_token","version":6,"event":"committed"}`)
+	c.lookAtAnnounced(t.Context())
 	if c.lookup(k).news.heard != 7 {
 		t.Errorf("version %d is heard of", c.lookup(k).news.heard)
 	}
@@ -70,6 +73,52 @@ func TestAnEventIsHeardWithItsLag(t *testing.T) {
 type unasked struct{}
 
 func (unasked) Fetch(context.Context, Request) (Value, error) { panic("asked") }
+
+// A flood of events costs Redis one look; what is not an event of this program costs none.
+func TestEventsOfOneCredentialMerge(t *testing.T) {
+	m := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: m.Addr()})
+	defer rdb.Close()
+	looks := 0
+	rdb.AddHook(pipelines(func(cmds []redis.Cmder) {
+		if cmds[0].Name() == "evalsha" {
+			looks++
+		}
+	}))
+	c := New(rdb, Options{})
+	defer c.Close()
+	if err := c.Set(Credential{Key: Key{"a", "access_token"}, Source: unasked{}}, Credential{Key: Key{"b", "access_token"}, Source: unasked{}}); err != nil {
+		t.Fatal(err)
+	}
+	const event = `{"app":"%s","kind":"access_token","version":%d,"event":"committed"%s}`
+	for i := range 5000 {
+		c.announced(fmt.Sprintf(event, "a", i, ""))
+		c.announced(fmt.Sprintf(event, "b", i, ""))
+	}
+	c.lookAtAnnounced(t.Context())
+	if looks != 1 {
+		t.Errorf("%d round trips for 10 000 events, want 1", looks)
+	}
+	for _, foreign := range []string{"", "hello", fmt.Sprintf(event, "unknown", 1, ""), fmt.Sprintf(event, "a", 1, `,"more":"`+strings.Repeat("x", 25<<20)+`"`)} {
+		c.announced(foreign)
+	}
+	c.lookAtAnnounced(t.Context())
+	if looks != 1 {
+		t.Errorf("%d round trips after events that are not of this program, want 1", looks)
+	}
+}
+
+// pipelines is a hook that sees pipelines.
+type pipelines func([]redis.Cmder)
+
+func (pipelines) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (pipelines) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (f pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		f(cmds)
+		return next(ctx, cmds)
+	}
+}
 
 // One answer with less may have been overtaken by a commit; a second one shows that Redis lost data.
 // It is told once.

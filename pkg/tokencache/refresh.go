@@ -3,7 +3,6 @@ package tokencache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -44,6 +43,7 @@ func (w want) met(v *view, n instant) bool {
 // flight is one refresh of one credential on this replica; callers share it.
 type flight struct {
 	want want
+	spec *Credential // as it was when the flight began: a reload does not change a refresh on its way
 	done chan struct{}
 	from From // valid once done is closed, as is err
 	err  error
@@ -89,7 +89,7 @@ func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) 
 	if cr.flight != nil {
 		return cr.flight, false, nil
 	}
-	f = &flight{want: w, done: make(chan struct{}), from: FromRedis}
+	f = &flight{want: w, spec: cr.spec.Load(), done: make(chan struct{}), from: FromRedis}
 	cr.flight = f
 	c.flights.Go(func() { c.fly(cr, f) })
 	return f, true, nil
@@ -98,13 +98,16 @@ func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) 
 func (c *Cache) fly(cr *credential, f *flight) {
 	ctx, cancel := context.WithTimeout(c.ctx, flightTime)
 	defer cancel()
-	if f.err = c.refresh(ctx, cr, f.want); f.err != nil && c.ctx.Err() != nil {
+	if f.err = c.refresh(ctx, cr, f.spec, f.want); f.err != nil && c.ctx.Err() != nil {
 		f.err = ErrClosed
 	}
 
 	cr.mu.Lock()
 	cr.flight = nil
-	if f.want.reason != Report {
+	switch {
+	case cr.spec.Load().Fingerprint != f.spec.Fingerprint:
+		cr.retry = holdback{} // what failed was another secret
+	case f.want.reason != Report:
 		cr.reschedule(f.err)
 	}
 	cr.mu.Unlock()
@@ -129,14 +132,14 @@ func (cr *credential) reschedule(err error) {
 // refresh is the one operation that changes a credential, for every reason: look; if nobody has
 // done the work, do it under the lease; if somebody is doing it, wait for the token and not for the
 // lease, because those who queue for a lease are served one after the other.
-func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
+func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w want) error {
 	start := now()
 	queue := queue{c: c, cr: cr, reason: w.reason}
 	defer queue.leave()
 	for {
 		st, err := c.load(ctx, cr)
 		if err != nil {
-			return c.withoutRedis(ctx, cr, w, err)
+			return c.withoutRedis(ctx, cr, spec, w, err)
 		}
 		changed := cr.changes() // before the look below, so that no change falls between the two
 		if done, err := c.othersDid(cr, w, st, start); done {
@@ -150,7 +153,7 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, w want) error {
 				return refused
 			}
 		} else if st.held == 0 || cr.lock.Unclear() {
-			done, err := c.underLease(ctx, cr, w, start, &queue)
+			done, err := c.underLease(ctx, cr, spec, w, start, &queue)
 			if done {
 				return err
 			}
@@ -199,7 +202,7 @@ func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool
 		c.observe(cr, Event{Reason: w.reason, Result: Shared, Took: now().since(start)})
 		return true, nil
 	}
-	if w.reason == Report && st.version == w.version && st.acceptAge >= 0 && st.acceptAge < now().since(w.since) {
+	if w.reason == Report && st.version == w.version && !cr.view.Load().rejected && st.acceptAge >= 0 && st.acceptAge < now().since(w.since) {
 		// The probe began after this report came in, so it speaks of the same moment or a later one.
 		c.observe(cr, Event{Reason: w.reason, Result: Accepted, Took: now().since(start)})
 		return true, nil
@@ -213,7 +216,7 @@ func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool
 }
 
 // underLease does the work if the lease is free. It reports false if the caller should look again.
-func (c *Cache) underLease(ctx context.Context, cr *credential, w want, start instant, q *queue) (bool, error) {
+func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential, w want, start instant, q *queue) (bool, error) {
 	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	lease, err := cr.lock.Obtain(obtain)
@@ -222,80 +225,10 @@ func (c *Cache) underLease(ctx context.Context, cr *credential, w want, start in
 		q.enter()
 		return false, nil
 	case err != nil:
-		return true, c.withoutRedis(ctx, cr, w, c.store.health.failed(cr.spec.Load().Key, "lease", err))
+		return true, c.withoutRedis(ctx, cr, spec, w, c.store.health.failed(spec.Key, "lease", err))
 	}
 	q.leave()
-	h := &holder{c: c, cr: cr, spec: cr.spec.Load(), lease: lease, want: w, start: start}
+	h := &holder{c: c, cr: cr, spec: spec, lease: lease, want: w, start: start}
 	// Not under ctx, which bounds the waiting: the lease bounds the work.
 	return h.work(c.ctx)
-}
-
-// withoutRedis is what can be done when Redis cannot be reached: nothing, for an upstream where
-// every fetch kills the value of the others; a fetch for this replica alone, rarely, for one where
-// it cannot.
-func (c *Cache) withoutRedis(ctx context.Context, cr *credential, w want, cause error) error {
-	spec := cr.spec.Load()
-	if err := c.ctx.Err(); err != nil {
-		return ErrClosed
-	}
-	gone := &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
-	if spec.Overlap > 0 {
-		gone.Err = fmt.Errorf("%w; without Redis this endpoint is not asked, because every fetch there ends the value that others use", cause)
-	}
-	v, n := cr.view.Load(), now()
-	mayAsk := spec.Overlap == 0 && w.reason != Report && n.since(v.asOf) >= v.key
-	if refused := cr.refusedHere(); mayAsk && refused != nil {
-		return refused
-	}
-	// What the cluster agreed on, as far as this replica heard of it, holds without Redis, too.
-	if left := v.backoffLeft(n); mayAsk && left > 0 {
-		return &UnavailableError{Key: spec.Key, RetryAfter: left, Err: v.note.err()}
-	}
-	if !mayAsk || !cr.mayFetchDirectly() {
-		c.observe(cr, Event{Reason: w.reason, Result: NoRedis})
-		return gone
-	}
-	ctx, cancel := context.WithTimeout(ctx, workTime)
-	defer cancel()
-	asked := now()
-	value, failed := c.ask(ctx, cr, w.reason, Request{})
-	if failed != nil {
-		if failed.Class != Transient {
-			cr.stepBack(failed) // alone as this replica is, nobody else holds it back
-		}
-		c.observe(cr, Event{Reason: w.reason, Result: Failed, Took: now().since(asked), Err: failed})
-		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
-	}
-	c.keep(cr, value, asked, v)
-	cr.fetched()
-	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
-	return nil
-}
-
-// mayFetchDirectly allows two fetches a minute without Redis.
-func (cr *credential) mayFetchDirectly() bool {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if time.Since(cr.direct[0]) < time.Minute {
-		return false
-	}
-	cr.direct = [2]time.Time{cr.direct[1], time.Now()}
-	return true
-}
-
-// keep puts a value that could not be committed into this replica's memory, unless a version later
-// than before has come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is
-// back.
-func (c *Cache) keep(cr *credential, v Value, asked instant, before *view) {
-	v = v.normal(0)
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	old := cr.view.Load()
-	if old.version != before.version {
-		return
-	}
-	cr.replace(old, &view{
-		value: v.Value, version: old.version, asOf: asked, spread: old.spread, young: old.young,
-		end: v.Life, good: v.Life, key: v.Life - cr.spec.Load().margin(v.Life),
-	})
 }

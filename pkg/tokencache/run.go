@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +22,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { c.refreshAhead(ctx); return nil })
 	g.Go(func() error { c.listen(ctx); return nil })
+	g.Go(func() error { c.readAnnounced(ctx); return nil })
 	g.Go(func() error { c.rereadNowAndThen(ctx); return nil })
 	return g.Wait()
 }
@@ -111,33 +115,93 @@ func (c *Cache) subscription(ctx context.Context) error {
 		case err == nil:
 			tested = false
 		case errors.As(err, &timeout) && timeout.Timeout() && !tested:
-			if tested = true; sub.Ping(ctx) != nil {
-				return err
+			tested = true
+			if err := sub.Ping(ctx); err != nil {
+				return fmt.Errorf("testing the subscription to events: %w", err)
 			}
 			continue
 		default:
 			return fmt.Errorf("listening for events: %w", err)
 		}
 		if m, ok := message.(*redis.Message); ok {
-			c.heard(ctx, m.Payload)
+			c.announced(m.Payload)
 		}
 	}
 }
 
-// heard reads again what an event says has changed.
-func (c *Cache) heard(ctx context.Context, payload string) {
+// announced notes that an event says that a credential changed. It does no I/O: a flood of events must cost neither
+// Redis a look each, nor the connection that they come on.
+func (c *Cache) announced(payload string) {
 	e, ok := decodeEvent(payload)
+	if !ok {
+		return
+	}
 	cr := c.lookup(e.key())
-	if !ok || cr == nil {
+	if cr == nil {
 		return
 	}
 	cr.hear(e.Version)
-	st, err := c.load(ctx, cr)
-	if err != nil || e.At == 0 {
-		return // the slow re-read tries again
+	c.pending.add(cr, e.At)
+}
+
+// pendingLooks are the credentials that events announced and that have not been read since. Events of one
+// credential merge. Safe for concurrent use.
+type pendingLooks struct {
+	mu    sync.Mutex
+	first map[*credential]int64 // when the first event was published, in ms by Redis' clock; 0: it does not say
+	wake  chan struct{}         // of 1: first is not empty
+}
+
+func (p *pendingLooks) add(cr *credential, at int64) {
+	p.mu.Lock()
+	if _, ok := p.first[cr]; !ok {
+		p.first[cr] = at
 	}
-	// Both times are of the clock of the one Redis that has the key.
-	c.observe(cr, Event{Result: Heard, Took: max(0, st.now-duration(e.At))})
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the set.
+func (p *pendingLooks) take() map[*credential]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.first
+	p.first = map[*credential]int64{}
+	return first
+}
+
+// lookGap is the least time between two rounds of looks that events cause: a flood costs 100 a second at most.
+const lookGap = 10 * time.Millisecond
+
+// readAnnounced reads what events announced, until ctx ends.
+func (c *Cache) readAnnounced(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.pending.wake:
+		}
+		c.lookAtAnnounced(ctx)
+		if !sleep(ctx, lookGap) {
+			return
+		}
+	}
+}
+
+// lookAtAnnounced reads what events have announced so far.
+func (c *Cache) lookAtAnnounced(ctx context.Context) {
+	first := c.pending.take()
+	// The slow re-read tries again what cannot be read now.
+	_, _ = c.look(ctx, slices.Collect(maps.Keys(first)), func(cr *credential, st state, asked instant) {
+		c.adopt(cr, st, asked)
+		if at := first[cr]; at != 0 {
+			// Both times are of the clock of the one Redis that has the key.
+			c.observe(cr, Event{Result: Heard, Took: max(0, st.now-duration(at))})
+		}
+	})
 }
 
 // rereadNowAndThen is for lost events.
@@ -159,15 +223,29 @@ const stepNoticed = time.Second
 // batch is how many credentials one round trip reads.
 const batch = 128
 
+// rereadAll reads every credential. It returns an error if Redis is away, and nil if only single ones cannot be read.
 func (c *Cache) rereadAll(ctx context.Context) error {
-	var failed error
-	var crs []*credential
-	for _, cr := range *c.creds.Load() {
-		crs = append(crs, cr)
+	whole, err := c.look(ctx, slices.Collect(maps.Values(*c.creds.Load())), func(cr *credential, st state, asked instant) {
+		missed := cr.reread(st.version)
+		c.adopt(cr, st, asked)
+		if missed {
+			c.observe(cr, Event{Result: Missed})
+		}
+	})
+	if whole {
+		c.opts.Observe(Event{Result: Reread})
 	}
-	for len(crs) > 0 && ctx.Err() == nil {
-		part := crs[:min(batch, len(crs))]
-		crs = crs[len(part):]
+	return err
+}
+
+// look asks Redis for crs, a batch in each round trip, and calls found with each answer. It returns an error if Redis
+// is away; whole says that every one was read.
+func (c *Cache) look(ctx context.Context, crs []*credential, found func(*credential, state, instant)) (whole bool, err error) {
+	whole = true
+	for part := range slices.Chunk(crs, batch) {
+		if ctx.Err() != nil {
+			return false, nil
+		}
 		specs := make([]*Credential, len(part))
 		for i, cr := range part {
 			specs[i] = cr.spec.Load()
@@ -175,25 +253,17 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 		asked := now()
 		states, errs := c.store.loadAll(ctx, specs)
 		for i, cr := range part {
-			if errs[i] != nil {
-				var answer redis.Error
-				if !errors.As(errs[i], &answer) && !errors.Is(errs[i], errReply) {
-					return errs[i] // Redis is away; the rest would only wait for the same
-				}
-				failed = errs[i] // of this credential alone
+			if errs[i] == nil {
+				found(cr, states[i], asked)
 				continue
 			}
-			missed := cr.reread(states[i].version)
-			c.adopt(cr, states[i], asked)
-			if missed {
-				c.observe(cr, Event{Result: Missed})
+			if !answered(errs[i]) {
+				return false, errs[i] // the rest would only wait for the same
 			}
+			whole = false // this one alone cannot be read
 		}
 	}
-	if failed == nil {
-		c.opts.Observe(Event{Result: Reread})
-	}
-	return nil
+	return whole, nil
 }
 
 // sleep reports whether d passed before ctx ended.

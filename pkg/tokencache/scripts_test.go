@@ -37,7 +37,7 @@ func (x scripted) load() state {
 
 func (x scripted) begin(lease string, r Reason, version int64, want decision) begun {
 	x.Helper()
-	b, err := x.s.begin(x.Context(), x.spec, lease, r, version, true)
+	b, err := x.s.begin(x.Context(), x.spec, lease, r, version, true, life{left: -1})
 	if err != nil || b.decision != want {
 		x.Fatalf("begin(%s, %d) = %v, %v; want %s", r, version, b.decision, err, want)
 	}
@@ -267,11 +267,27 @@ var scriptCases = map[string]func(x scripted){
 		if now := x.load(); now.acceptAge < 0 || now.acceptAge > time.Minute {
 			x.Errorf("accepted %v ago", now.acceptAge)
 		}
+		for _, lease := range []string{"2", "3", "4"} {
+			x.begin(x.lease(lease), Report, st.version, decisionProbe)
+			x.conclude(lease, conclusion{result: Accepted})
+		}
+		x.begin(x.lease("5"), Report, st.version, decisionProbe)
+		x.begin("5", Report, st.version, decisionProbe) // its reply was lost
+		x.conclude("5", conclusion{result: Accepted})
+		x.begin(x.lease("6"), Report, st.version, decisionDone) // the finding answers for a while
+		meta := x.s.valueKey(x.spec.Key) + ":meta"
+		x.s.rdb.HDel(x.Context(), meta, "accepted_at")
+		if b := x.begin(x.lease("7"), Report, st.version, decisionLimited); b.wait <= 0 || b.wait > probeGap {
+			x.Errorf("after probes that found nothing: wait %v", b.wait)
+		}
+		x.s.rdb.HIncrBy(x.Context(), meta, "probe_tat", -ms(probeGap))
 		x.begin(x.lease("c"), Report, st.version, decisionProbe)
 		b := x.begin("c", rejected, st.version, decisionGo)
-		if now := x.load(); !now.value.Empty() || now.rejected != st.version || now.bad != secret.New("v1").Fingerprint() || b.state.young != 1 {
+		if now := x.load(); !now.value.Empty() || now.rejected != st.version || now.bad != secret.New("v1").Fingerprint() || b.state.young != 1 || now.acceptAge >= 0 {
 			x.Errorf("%+v", now)
 		}
+		st = x.commit("c", "v2")
+		x.begin(x.lease("e"), Report, st.version, decisionProbe) // what was found of the value before says nothing
 	},
 	"force is rationed, 31 s apart, and a repeat is not a second one": func(x scripted) {
 		x.lease("b")

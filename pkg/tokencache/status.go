@@ -23,7 +23,7 @@ type Status struct {
 	// CommittedAt is when some replica committed the value, by this host's clock; zero if that is not known.
 	CommittedAt time.Time
 	// What is left of the cluster's allowances.
-	Fetches, Reports, Forced, Probes Allowance
+	Fetches, Reports, Forced Allowance
 	// Err says why the last refresh that this replica knows of failed; nil after one that did not.
 	Err error
 	// ForeignRefresher is as of [Event].
@@ -64,7 +64,6 @@ func (c *Cache) Status() []Status {
 		s.Fetches = spec.Fetches.or(defaultFetches).allowance(v.spent.fetches, age)
 		s.Reports = spec.Reports.or(defaultReports).allowance(v.spent.reports, age)
 		s.Forced = spec.Forced.allowance(v.spent.forced, age)
-		s.Probes = Limit{probesPerDay}.allowance(v.spent.probes, age)
 		list = append(list, s)
 	}
 	return list

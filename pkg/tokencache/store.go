@@ -93,6 +93,7 @@ func (s *store) decode(c *Credential, op string, reply any) (state, error) {
 	if err != nil {
 		return state{}, s.health.failed(c.Key, op, err)
 	}
+	st.scope = c.Fingerprint
 	return st, nil
 }
 
@@ -113,6 +114,8 @@ type state struct {
 	bad       string        // fingerprint of the value that upstream was found to reject, if nothing replaced it
 
 	issuedAge time.Duration // since the commit of the version; < 0: none
+	confirmed int64         // when upstream last gave or repeated the value, in ms by Redis' clock: only to tell one such time from another
+	scope     string        // the fingerprint of the secret that backoff is about
 	now       time.Duration // Redis' clock, to compare with nothing but Redis' clock
 	spent     spent
 }
@@ -188,15 +191,21 @@ type begun struct {
 	state    state
 }
 
+// life is what the holder of a lease knows of how long the key of the wanted version lives. left < 0: nothing.
+type life struct {
+	left      time.Duration
+	confirmed int64 // as of [state]
+}
+
 // begin is the double check, the rationing and the cut, in one step under the lease. settle says
 // that the holder is able to decide a doubt by a probe.
-func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason, want int64, settle bool) (begun, error) {
-	reports, fetches, probes := c.Reports.or(defaultReports), c.Fetches.or(defaultFetches), Limit{probesPerDay}
+func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason, want int64, settle bool, known life) (begun, error) {
+	reports, fetches := c.Reports.or(defaultReports), c.Fetches.or(defaultFetches)
 	reply, err := s.run(ctx, s.scripts.begin, "begin", c,
 		lease, string(r), want, ms(c.cut()), ms(c.Overlap+leaseTTL), flag(settle),
 		ms(fetches.every()), fetches.burst(), ms(reports.every()), reports.burst(),
 		ms(c.Forced.every()), c.Forced.burst(), ms(forceGap),
-		ms(probes.every()), probes.burst(), ms(youngAge))
+		ms(probeGap), probeBurst, ms(youngAge), max(-1, ms(known.left)), known.confirmed)
 	if err != nil {
 		return begun{}, err
 	}
@@ -204,6 +213,7 @@ func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason
 	if err != nil {
 		return begun{}, s.health.failed(c.Key, "begin", err)
 	}
+	b.state.scope = c.Fingerprint
 	return b, nil
 }
 
@@ -268,7 +278,7 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	reply, err := s.run(ctx, s.scripts.conclude, "conclude", c,
 		lease, string(e.reason), string(e.result), flag(e.undo),
 		where, ms(base), ms(limit), ms(e.atLeast), fmt.Sprintf("%.3f", jitter),
-		string(body), ms(e.took), code, ms(Limit{probesPerDay}.every()))
+		string(body), ms(e.took), code, ms(probeGap))
 	if err != nil {
 		return err
 	}
@@ -329,7 +339,8 @@ func decodeState(reply any) (state, error) {
 		doubt: num(5) != 0, rejected: num(6), held: lasts(7),
 		backoff: lasts(8), note: decodeNote(text(9)), acceptAge: ago(10),
 		young: max(0, num(11)), bad: text(12), issuedAge: ago(13), now: bounded(num(14)),
-		spent: spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17), probes: lasts(18)},
+		spent:     spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17)},
+		confirmed: max(0, num(18)),
 	}
 	if bad {
 		return state{}, errReply
@@ -371,8 +382,14 @@ type event struct {
 
 func (e event) key() Key { return Key{App: e.App, Kind: e.Kind} }
 
+// maxEvent is longer than any event of this program, in bytes.
+const maxEvent = 512
+
 func decodeEvent(payload string) (event, bool) {
 	var e event
+	if len(payload) > maxEvent {
+		return e, false
+	}
 	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
 		return event{}, false
 	}

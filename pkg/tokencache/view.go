@@ -21,8 +21,20 @@ type view struct {
 	due  time.Duration // from then on this replica would refresh it
 	turn time.Duration // from then on upstream has a better one, and whoever asks gets it
 
-	doubt    bool
-	rejected bool
+	// What is known of the true end only gets shorter while upstream does not confirm the value anew: Redis' clock
+	// may be stepped back, and every key there then lives longer. limit ages by the monotonic clock alone.
+	// longest: not known, as of a value that was cut when this replica first saw it.
+	limit     time.Duration
+	confirmed int64 // as of [state]
+
+	doubt       bool
+	rejected    bool
+	uncommitted bool // this replica fetched the value and could not commit it: Redis does not have it
+
+	// A probe by this replica, begun at refutedAt, found that upstream rejects refutedValue, and Redis does not
+	// say so yet. Zero: none.
+	refutedAt    instant
+	refutedValue secret.String
 
 	backoff time.Duration // upstream must not be asked before
 	note    note          // and why
@@ -80,29 +92,34 @@ func (v *view) merge(st state, asked instant) *view {
 	}
 	next := v.rebased(asked)
 	next.backoff, next.note, next.young, next.spent = st.backoff, st.note, st.young, st.spent
+	if st.version > v.version || st.version > 0 && st.rejected == st.version || st.acceptAge >= 0 && st.acceptAge < asked.since(v.refutedAt) {
+		// Another value was committed, the cluster knows, or a later probe found the value good.
+		next.refutedAt, next.refutedValue = instant{}, secret.String{}
+	}
 
 	switch {
 	case st.version < v.version, st.version == 0 && st.value.Empty():
 		// Redis lost data: what we have is the best there is, and what stands there may be superseded.
 		// But that is no confirmation, so the time until one is needed runs on.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
-	case st.version == v.version && st.doubt && !v.value.Empty() && !st.value.Empty() && !st.value.Equal(v.value):
-		// Ours could not be committed, and is newer than what it left in doubt there. But whoever held the
-		// lease next may have superseded it and died: this is no confirmation of ours, either.
+	case st.version == v.version && v.uncommitted && !st.value.Equal(v.value):
+		// The value here could not be committed, and is newer than what Redis has. But the next holder of the
+		// lease may have superseded it and died: this does not confirm it, either.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case !st.value.Empty():
 		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
 		// The margin has begun, or somebody deleted the key: ours is as good as it was, and as it was
 		// before a cut that is undone.
-		if next.due = 0; next.doubt {
-			next.doubt, next.good = false, next.end
+		if next.due = 0; next.doubt || next.rejected {
+			next.doubt, next.rejected, next.good = false, false, next.end
 		}
 	default:
 		// Rejected, or the cut has run out, or a newer value came and went: ours is nobody's best.
 		next.doubt, next.rejected = st.doubt, st.version == v.version && st.rejected == v.version
 		next.good, next.due = 0, 0
 	}
+	next.applyRefutation()
 	// While another works, or upstream must not be asked, nobody is due.
 	if later := max(st.held, st.backoff); later > 0 {
 		next.due = max(next.due, later+rand.N(time.Second))
@@ -112,27 +129,61 @@ func (v *view) merge(st state, asked instant) *view {
 
 // take adopts the value that stands in Redis. same says that it is the version already known.
 func (v *view) take(st state, same bool) {
-	known := v.end
+	known, limit := v.end, longest
+	if same && st.confirmed == v.confirmed {
+		limit = v.limit
+	}
 	if !same {
 		known, v.spread = 0, rand.Float64()
 	}
+	v.confirmed = st.confirmed
 	v.value, v.version = st.value, st.version
-	v.doubt, v.rejected = st.doubt, st.rejected == st.version
+	v.doubt, v.rejected, v.uncommitted = st.doubt, st.rejected == st.version, false
 	v.committed = time.Time{}
 	if st.issuedAge >= 0 {
 		v.committed = v.asOf.wall.Add(-st.issuedAge)
 	}
-	v.key = st.left
-	v.end = st.left + st.margin
+	v.end = min(st.left+st.margin, limit)
+	v.key = min(st.left, v.end-st.margin)
 	v.good = v.end
 	if st.doubt {
 		// The cut shortened what stands. A replica that knew the true end keeps it for bad times.
-		v.end = max(v.end, known)
-		v.due = 0
+		v.end = max(v.end, min(known, limit))
+		v.due, v.limit = 0, limit
 		return
 	}
+	v.limit = v.end
 	v.turn = v.end - st.renewLeft
 	v.due = v.turn + time.Duration(v.spread*float64(renewSpread(st.renewLeft)))
+	if st.left > v.key+clockStep {
+		v.due = 0 // a refresh tells Redis
+	}
+}
+
+// clockStep is how far Redis' clock must be behind to be corrected; the same number as in lua/begin.lua.
+const clockStep = 5 * time.Second
+
+// life is what the view knows of how long the key of a version lives.
+func (v *view) life(version int64, n instant) life {
+	if version == 0 || v.version != version || v.uncommitted {
+		return life{left: -1}
+	}
+	return life{left: max(0, v.key-n.mono.Sub(v.asOf.mono)), confirmed: v.confirmed}
+}
+
+// refuted reports whether this replica knows of a rejected value that Redis still has as good.
+func (v *view) refuted() bool { return !v.refutedValue.Empty() }
+
+// applyRefutation makes the view say what this replica found out and Redis does not know. The refresh is due, to
+// write it there.
+func (v *view) applyRefutation() {
+	if !v.refuted() {
+		return
+	}
+	v.due = 0
+	if v.value.Equal(v.refutedValue) {
+		v.rejected, v.good = true, 0
+	}
 }
 
 // renewSpread is the time over which replicas spread their renewals.
@@ -145,6 +196,9 @@ func (v *view) rebased(asOf instant) view {
 	next, age := *v, asOf.since(v.asOf)
 	next.asOf = asOf
 	next.end -= age
+	if v.limit < longest {
+		next.limit -= max(0, asOf.mono.Sub(v.asOf.mono))
+	}
 	next.good -= age
 	next.key -= age
 	next.due -= age

@@ -39,8 +39,8 @@ func TestPolicyOfAView(t *testing.T) {
 		{"somebody deleted the key", known().merge(state{version: 5}, moment(time.Minute)), time.Minute, true, true, true},
 		{"Redis lost everything", known().merge(state{}, moment(time.Minute)), time.Minute, true, true, true},
 		{"and that is no confirmation", known().merge(state{}, moment(3*time.Minute)).merge(state{}, moment(5*time.Minute)), 5 * time.Minute, false, true, true},
-		{"one that could not be committed", known().merge(superseded, moment(3*time.Minute)), 3 * time.Minute, true, true, true},
-		{"nor is what it left there", known().merge(superseded, moment(3*time.Minute)), 5 * time.Minute, false, true, true},
+		{"one that could not be committed", uncommitted().merge(superseded, moment(3*time.Minute)), 3 * time.Minute, true, true, true},
+		{"nor is what it left there", uncommitted().merge(superseded, moment(3*time.Minute)), 5 * time.Minute, false, true, true},
 		{"another holds the lease", known().merge(state{version: 5, held: 5 * time.Second}, moment(time.Minute)), time.Minute, true, true, false},
 		{"a backoff", (&view{asOf: moment(0)}).merge(state{backoff: time.Minute}, moment(0)), 0, false, false, false},
 	} {
@@ -49,6 +49,13 @@ func TestPolicyOfAView(t *testing.T) {
 			t.Errorf("%s: fresh, alive, due = %v, %v, %v; want %v, %v, %v", c.name, f, a, d, c.fresh, c.alive, c.due)
 		}
 	}
+}
+
+// uncommitted is a value that this replica fetched and Redis does not have.
+func uncommitted() *view {
+	v := known()
+	v.uncommitted = true
+	return v
 }
 
 func TestVersionsNeverGoBackwards(t *testing.T) {
@@ -64,7 +71,7 @@ func TestVersionsNeverGoBackwards(t *testing.T) {
 		t.Error("a committed value was dropped because a look overtook it")
 	}
 	// Ours could not be committed; the one that it superseded stands in doubt under the same version.
-	other := known().merge(state{value: secret.New("old"), version: 5, left: time.Minute, doubt: true}, moment(time.Second))
+	other := uncommitted().merge(state{value: secret.New("old"), version: 5, left: time.Minute, doubt: true}, moment(time.Second))
 	if other.value.Reveal() != "v5" || !other.isDue(moment(time.Second)) {
 		t.Error("traded the fetched value for the superseded one")
 	}

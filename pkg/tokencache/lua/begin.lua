@@ -14,8 +14,10 @@ local may_settle = ARGV[11] == '1'
 local fetch_every, fetch_burst = tonumber(ARGV[12]), tonumber(ARGV[13])
 local report_every, report_burst = tonumber(ARGV[14]), tonumber(ARGV[15])
 local force_every, force_burst, force_gap = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local probe_every, probe_burst = tonumber(ARGV[19]), tonumber(ARGV[20])
+local probe_gap, probe_burst = tonumber(ARGV[19]), tonumber(ARGV[20])
 local young = tonumber(ARGV[21])
+local known, confirmed = tonumber(ARGV[22]), tonumber(ARGV[23])
+local STEP = 5000 -- ms: more than clocks that are adjusted gently part in a value's life
 
 local function answer(decision, wait)
   if decision == 'done' or decision == 'backoff' then redis.call('DEL', lock_key) end
@@ -27,6 +29,8 @@ if not holds(lease) then return answer('lost') end
 -- stood before.
 local grant = lease .. ':' .. reason
 if get('granted') == grant then return answer('go') end
+local probing = lease .. ':probe'
+if get('granted') == probing and reason == 'report' then return answer('probe') end
 
 -- Forced refreshes have an allowance of their own, the strictest of all.
 if reason == 'force' then
@@ -42,6 +46,14 @@ end
 
 local version = num('version')
 local left = redis.call('PTTL', value_key)
+-- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped back, and the
+-- key would outlive the value by as much.
+if known >= 0 and version == want and num('confirmed_at') == confirmed and left > known + STEP then
+  left = math.max(1, known)
+  redis.call('PEXPIRE', value_key, int(left))
+  set('expires_at', int(now + left + num('margin')))
+  if known == 0 then left = 0 end
+end
 local stands = left > 0 and version > 0 and version ~= num('rejected')
 
 -- The double check: without it every waiter would fetch once more. A version below the wanted one
@@ -51,6 +63,7 @@ if reason == 'rejected' then
     redis.call('DEL', value_key)
     if num('rejected') ~= want then
       set('rejected', int(want))
+      forget_probes()
       local age_now = age('issued_at')
       if age_now >= 0 and age_now < young then
         redis.call('HINCRBY', meta_key, 'young', 1)
@@ -65,9 +78,15 @@ if reason == 'rejected' then
 elseif stands and reason == 'report' then
   if version > want then return answer('done') end
   if version == want then
-    local wait = limited('probe_tat', probe_every, probe_burst)
-    if wait > 0 then return answer('limited', wait) end
-    set('probed_at', int(now))
+    -- After some probes in a row that found the value good, or nothing, each answers every report for a while. So
+    -- false reports cost a bounded number, and never keep a death from being found for longer than the gap.
+    local wait = limited('probe_tat', probe_gap, probe_burst)
+    if wait > 0 then
+      local accepted = age('accepted_at')
+      if accepted >= 0 and accepted <= probe_gap then return answer('done') end
+      return answer('limited', wait)
+    end
+    set('probed_at', int(now), 'granted', probing)
     return answer('probe')
   end
 elseif stands and num('doubt') == 0 then

@@ -17,8 +17,11 @@ if not same then version = math.max(version + 1, floor + 1, now) end
 redis.call('SET', value_key, value, 'PX', int(math.max(1, life - margin)))
 set('version', int(version), 'margin', int(margin), 'renew_left', int(renew_left),
   'expires_at', int(now + life), 'renew_at', int(now + life - renew_left),
-  'digest', digest, 'doubt', 0, 'rejected', 0)
-if not same then set('issued_at', int(now), 'issued_by', by) end
+  'digest', digest, 'doubt', 0, 'rejected', 0, 'confirmed_at', int(now))
+if not same then
+  set('issued_at', int(now), 'issued_by', by)
+  forget_probes()
+end
 if reason ~= 'report' then set('young', 0) end
 -- Since our own cut, a holder whose lease was over cut too: its fetch may have come after ours.
 local overtaken = cut > 0 and get('cut_by') ~= lease

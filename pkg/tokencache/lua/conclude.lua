@@ -5,7 +5,7 @@
 local lease, reason, result, undo = ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
 local where, base, cap, at_least, jitter = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local note, took, code = ARGV[15], ARGV[16], ARGV[17]
-local probe_every = tonumber(ARGV[18])
+local probe_gap = tonumber(ARGV[18])
 
 if not holds(lease) then
   if concluded(lease) then return { 1, backoff() } end
@@ -23,8 +23,8 @@ if undo and get('cut_by') == lease then
   redis.call('HDEL', meta_key, 'cut_by')
 end
 
--- Only vain probes are rationed: one that found a dead value was worth it.
-if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_every) end
+-- A probe that found a dead value costs nothing: it was worth it.
+if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_gap) end
 if result == 'accepted' then set('accepted_at', get('probed_at')) end
 
 local left = 0

@@ -34,6 +34,9 @@ local function spend(field, interval)
   set(field, int(math.max(num(field), now) + interval))
 end
 
+-- What probes found of a value says nothing of another one.
+local function forget_probes() redis.call('HDEL', meta_key, 'probed_at', 'accepted_at', 'probe_tat') end
+
 -- backoff returns the ms left of the longer of the two that concern the caller, and its note: '*'
 -- is for everybody, the other for whoever uses the same secret.
 local function backoff()
@@ -69,7 +72,8 @@ local function state()
     math.max(0, redis.call('PTTL', lock_key)),
     left, note, age('accepted_at'), num('young'),
     bad and get('digest') or '',
-    age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'), ahead('probe_tat'),
+    age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'),
+    num('confirmed_at'),
   }
 end
 

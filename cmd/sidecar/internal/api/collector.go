@@ -65,7 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for _, a := range []struct {
 			name string
 			tokencache.Allowance
-		}{{"fetches", s.Fetches}, {"reports", s.Reports}, {"forced", s.Forced}, {"probes", s.Probes}} {
+		}{{"fetches", s.Fetches}, {"reports", s.Reports}, {"forced", s.Forced}} {
 			if a.Burst > 0 { // what is never allowed is never spent
 				gauge(c.left, float64(a.Left), a.name)
 				gauge(c.burst, float64(a.Burst), a.name)

@@ -1,0 +1,143 @@
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// withoutRedis does what one replica can do alone when Redis gives no answer, or refuses to write. It finds out
+// whether upstream rejects a reported value, because a rejected one must not be handed out as good. Where asking
+// upstream harms no other replica, it fetches a value for this replica, rarely. Where every fetch invalidates the
+// value of the others, it fetches nothing.
+func (c *Cache) withoutRedis(ctx context.Context, cr *credential, spec *Credential, w want, cause error) error {
+	if c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, workTime)
+	defer cancel()
+	if v := cr.view.Load(); w.reason == Report && v.value.Equal(w.value) && !v.rejected {
+		switch err := c.probeAlone(ctx, cr, spec, w.value); {
+		case err == nil:
+			c.observe(cr, Event{Reason: w.reason, Result: Accepted})
+			return nil
+		case !errors.Is(err, ErrRejected):
+			c.observe(cr, Event{Reason: w.reason, Result: Unknown, Err: err})
+			return &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
+		}
+	}
+	v, n := cr.view.Load(), now()
+	gone := &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
+	if spec.Overlap > 0 {
+		gone.Err = fmt.Errorf("%w; without Redis this endpoint is not asked, because every fetch there ends the value that others use", cause)
+	}
+	mayAsk := spec.Overlap == 0 && (v.rejected || w.reason != Report && n.since(v.asOf) >= v.key)
+	if refused := cr.refusedHere(); mayAsk && refused != nil {
+		return refused
+	}
+	// What the cluster agreed on, as far as this replica knows it, holds without Redis, too.
+	if left := v.backoffLeft(n); mayAsk && left > 0 {
+		return &UnavailableError{Key: spec.Key, RetryAfter: left, Err: v.note.err()}
+	}
+	if !mayAsk || !cr.mayFetchDirectly() {
+		c.observe(cr, Event{Reason: w.reason, Result: NoRedis})
+		return gone
+	}
+	return c.fetchAlone(ctx, cr, spec, w, v)
+}
+
+// fetchAlone fetches a value for this replica. It never asks with force: that would invalidate the value of the
+// others, and the count of forced fetches is in Redis.
+func (c *Cache) fetchAlone(ctx context.Context, cr *credential, spec *Credential, w want, v *view) error {
+	asked := now()
+	value, failed := c.fetch(ctx, cr, spec, w.reason, Request{})
+	if failed == nil && v.rejected && value.Value.Equal(v.value) {
+		failed = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
+	}
+	if failed != nil {
+		if failed.Class != Transient {
+			cr.stepBack(spec, failed) // the backoff of the cluster cannot be written
+		}
+		c.observe(cr, Event{Reason: w.reason, Result: Failed, Took: now().since(asked), Err: failed})
+		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
+	}
+	c.keep(cr, spec, value, asked, v)
+	cr.fetched()
+	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
+	return nil
+}
+
+// probeAlone finds out whether upstream accepts a reported value, at most once in probeGap: within it, the last
+// finding is the answer. Without a Probe, the report is believed. A rejected value is marked as such in the view.
+func (c *Cache) probeAlone(ctx context.Context, cr *credential, spec *Credential, value secret.String) error {
+	asked := now()
+	err := ErrRejected
+	if spec.Probe != nil {
+		cr.mu.Lock()
+		last := cr.lastProbe
+		cr.mu.Unlock()
+		if last.value.Equal(value) && asked.since(last.at) < probeGap {
+			return last.err
+		}
+		err = c.probe(ctx, cr, spec, Report, value)
+		cr.mu.Lock()
+		cr.lastProbe = finding{value: value, at: asked, err: err}
+		cr.mu.Unlock()
+	}
+	if errors.Is(err, ErrRejected) {
+		cr.refute(value, asked)
+	}
+	return err
+}
+
+// finding is what a probe without Redis found out about a value.
+type finding struct {
+	value secret.String
+	at    instant // before upstream was asked
+	err   error   // as of [Credential].Probe
+}
+
+// refute marks a value as one that upstream rejects, although Redis does not say so.
+func (cr *credential) refute(value secret.String, at instant) {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	old := cr.view.Load()
+	if !old.value.Equal(value) {
+		return
+	}
+	next := *old
+	next.refutedAt, next.refutedValue = at, value
+	next.applyRefutation()
+	cr.replace(old, &next)
+}
+
+// mayFetchDirectly allows two fetches at once without Redis, and then two a minute; for each credential of a replica.
+func (cr *credential) mayFetchDirectly() bool {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if time.Since(cr.direct[0]) < time.Minute {
+		return false
+	}
+	cr.direct = [2]time.Time{cr.direct[1], time.Now()}
+	return true
+}
+
+// keep puts a value that could not be committed into this replica's memory, unless a version later than before has
+// come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is back.
+func (c *Cache) keep(cr *credential, spec *Credential, v Value, asked instant, before *view) {
+	v = v.normal(0)
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	old := cr.view.Load()
+	if old.version != before.version {
+		return
+	}
+	cr.replace(old, &view{
+		value: v.Value, version: old.version, uncommitted: true, asOf: asked, spread: old.spread, young: old.young,
+		end: v.Life, good: v.Life, key: v.Life - spec.margin(v.Life),
+		refutedAt: old.refutedAt, refutedValue: old.refutedValue,
+	})
+}
