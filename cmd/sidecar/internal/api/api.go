@@ -42,7 +42,8 @@ type Options struct {
 	Log *zap.Logger
 }
 
-// New returns the handler of the listener that serves values. It starts no goroutine.
+// New returns the handler of the listener that serves values. It starts no goroutine. A request that it has
+// served names in its Pattern the path that was registered for it, or nothing: never text of the caller.
 func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second

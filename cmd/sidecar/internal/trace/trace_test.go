@@ -1,7 +1,7 @@
 package trace
 
 import (
-	"encoding/json"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	collectorpb "go.opentelemetry.io/proto/slim/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/slim/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/slim/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -77,10 +81,12 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 	tracer := newTracer(t, func(err error) { t.Error(err) },
 		"OTEL_EXPORTER_OTLP_ENDPOINT", c.URL, "OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20abc, X-Tenant = shop",
 		"OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=web-1")
-	h := tracer.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v1/apps/{app}/token", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_ = http.NewResponseController(w).Flush()
-	}))
+	})
+	h := tracer.Handler(mux)
 	r := httptest.NewRequest("GET", "/v1/apps/CANARY-app/token?access_token=CANARY-token", nil)
 	r.Header.Set("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	w := httptest.NewRecorder()
@@ -90,7 +96,7 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 	}
 	tracer.Observe(tokencache.Event{
 		Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Reason: tokencache.Due, Result: tokencache.Failed,
-		Version: 7, Took: 250 * time.Millisecond, Err: errors.New("errcode -1"),
+		Version: 7, Took: 250 * time.Millisecond, Err: errors.New("errcode -1 \xff"),
 	})
 	tracer.Observe(tokencache.Event{Result: tokencache.Reread}) // of nobody's interest
 	if err := tracer.Close(t.Context()); err != nil {
@@ -100,56 +106,63 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 	if got := <-c.paths; got != "/v1/traces" {
 		t.Errorf("sent to %s", got)
 	}
-	if got := <-c.headers; got.Get("Authorization") != "Basic abc" || got.Get("X-Tenant") != "shop" || got.Get("Content-Type") != "application/json" {
+	if got := <-c.headers; got.Get("Authorization") != "Basic abc" || got.Get("X-Tenant") != "shop" || got.Get("Content-Type") != "application/x-protobuf" {
 		t.Errorf("headers %v", got)
 	}
 	body := <-c.bodies
 	if secrettest.Find(string(body), "CANARY-app", "CANARY-token", "Basic abc") != "" {
 		t.Errorf("it says too much:\n%s", body)
 	}
-	var sent request
-	if err := json.Unmarshal(body, &sent); err != nil {
-		t.Fatal(err)
-	}
-	text := func(kvs []keyValue) map[string]any {
+	sent := decode(t, body).ResourceSpans[0]
+	values := func(kvs []*commonpb.KeyValue) map[string]any {
 		m := map[string]any{}
 		for _, kv := range kvs {
-			if kv.Value.Int != nil {
-				m[kv.Key] = *kv.Value.Int
+			if n, is := kv.Value.Value.(*commonpb.AnyValue_IntValue); is {
+				m[kv.Key] = n.IntValue
 			} else {
-				m[kv.Key] = *kv.Value.String
+				m[kv.Key] = kv.Value.GetStringValue()
 			}
 		}
 		return m
 	}
 	wantResource := map[string]any{"service.name": "wxtoken", "service.version": "v1.2.3", "k8s.pod.name": "web-1"}
-	if diff := cmp.Diff(wantResource, text(sent.ResourceSpans[0].Resource.Attributes)); diff != "" {
+	if diff := cmp.Diff(wantResource, values(sent.Resource.Attributes)); diff != "" {
 		t.Errorf("resource (-want +got):\n%s", diff)
 	}
-	spans := sent.ResourceSpans[0].ScopeSpans[0].Spans
+	spans := sent.ScopeSpans[0].Spans
 	if len(spans) != 2 {
-		t.Fatalf("%d spans, want 2:\n%s", len(spans), body)
+		t.Fatalf("%d spans, want 2:\n%v", len(spans), sent)
 	}
 	call, refresh := spans[0], spans[1]
-	if call.TraceID != "0af7651916cd43dd8448eb211c80319c" || call.ParentSpanID != "b7ad6b7169203331" || call.Kind != 2 || call.Status.Code != 2 {
-		t.Errorf("the call: %+v", call)
+	if hex.EncodeToString(call.TraceId) != "0af7651916cd43dd8448eb211c80319c" || hex.EncodeToString(call.ParentSpanId) != "b7ad6b7169203331" ||
+		call.Name != "GET /v1/apps/{app}/token" || call.Kind != tracepb.Span_SPAN_KIND_SERVER || call.Status.Code != tracepb.Status_STATUS_CODE_ERROR ||
+		call.Flags != 0x301 { // sampled; the parent is known to be of another process
+		t.Errorf("the call: %v", call)
 	}
-	if diff := cmp.Diff(map[string]any{"http.request.method": "GET", "http.route": "/v1/apps/{app}/token", "http.response.status_code": int64(503)}, text(call.Attributes)); diff != "" {
+	if diff := cmp.Diff(map[string]any{"http.request.method": "GET", "http.route": "/v1/apps/{app}/token", "http.response.status_code": int64(503)}, values(call.Attributes)); diff != "" {
 		t.Errorf("the call (-want +got):\n%s", diff)
 	}
-	if refresh.Name != "refresh" || refresh.ParentSpanID != "" || refresh.End-refresh.Start != int64(250*time.Millisecond) ||
-		refresh.Status != (status{2, "errcode -1"}) {
-		t.Errorf("the refresh: %+v", refresh)
+	if refresh.Name != "refresh" || len(refresh.ParentSpanId) != 0 || refresh.EndTimeUnixNano-refresh.StartTimeUnixNano != uint64(250*time.Millisecond) ||
+		refresh.Status.Code != tracepb.Status_STATUS_CODE_ERROR || refresh.Status.Message != "errcode -1 \uFFFD" {
+		t.Errorf("the refresh: %v", refresh)
 	}
 	want := map[string]any{"wxtoken.app": "wx1", "wxtoken.kind": "access_token", "wxtoken.reason": "due", "wxtoken.result": "failed", "wxtoken.version": int64(7)}
-	if diff := cmp.Diff(want, text(refresh.Attributes)); diff != "" {
+	if diff := cmp.Diff(want, values(refresh.Attributes)); diff != "" {
 		t.Errorf("the refresh (-want +got):\n%s", diff)
 	}
-	for _, want := range []string{`"intValue":"503"`, `"startTimeUnixNano":"`, `"traceId":"0af7651916cd43dd8448eb211c80319c"`} {
-		if !strings.Contains(string(body), want) {
-			t.Errorf("not as OTLP writes it, no %s:\n%s", want, body)
-		}
+}
+
+// decode returns what a collector reads, which must be no more and no less than the messages of OTLP.
+func decode(t *testing.T, body []byte) *collectorpb.ExportTraceServiceRequest {
+	t.Helper()
+	sent := new(collectorpb.ExportTraceServiceRequest)
+	if err := proto.Unmarshal(body, sent); err != nil {
+		t.Fatal(err)
 	}
+	if len(sent.ResourceSpans) != 1 || len(sent.ResourceSpans[0].ScopeSpans) != 1 {
+		t.Fatalf("not one resource with one scope: %v", sent)
+	}
+	return sent
 }
 
 // Nothing that goes wrong with traces reaches a caller; it is told, without what authenticates.
@@ -194,24 +207,61 @@ func TestWhatCannotBeDoneIsExplained(t *testing.T) {
 	}
 }
 
-// A caller can make neither a new name nor a new attribute.
-func TestRoutesAreOfAClosedSet(t *testing.T) {
-	for path, want := range map[string]string{
-		"/v1/apps/shop/token":        "/v1/apps/{app}/token",
-		"/v1/apps/shop/token/report": "/v1/apps/{app}/token/report",
-		"/v1/apps/shop/token/x":      "/",
-		"/v1/apps/shop/tickets/mine": "/",
-		"/v1/apps/":                  "/",
-		"/proxy/shop/cgi-bin/x":      "/proxy/{app}/",
-		"/cgi-bin/token":             "/cgi-bin/token",
-		"/cgi-bin/menu/get":          "/",
-		"":                           "/",
-	} {
-		if got := routeOf(path); got != want {
-			t.Errorf("%q: got %q, want %q", path, got, want)
+func TestProtocols(t *testing.T) {
+	for protocol, taken := range map[string]bool{"": true, "http/protobuf": true, "http/json": false, "grpc": false} {
+		_, err := exporterOf(func(name string) string {
+			return map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": protocol}[name]
+		})
+		if taken && err != nil || !taken && (err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") || !strings.Contains(err.Error(), "http/protobuf")) {
+			t.Errorf("%q: %v", protocol, err)
 		}
 	}
-	if got := methodOf("CANARY"); got != "_OTHER" {
-		t.Errorf("got %q", got)
+}
+
+// A collector that takes a part of a batch says so with status 200.
+func TestRejectedSpansAreReported(t *testing.T) {
+	reply, err := proto.Marshal(&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 1, ErrorMessage: "too old\n"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(reply) }))
+	defer server.Close()
+	var reported []string
+	tracer := newTracer(t, func(err error) { reported = append(reported, err.Error()) }, "OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	tracer.Observe(tokencache.Event{Reason: tokencache.Due})
+	if err := tracer.Close(t.Context()); err != nil {
+		reported = append(reported, err.Error())
+	}
+	if len(reported) == 0 || !strings.Contains(reported[0], `rejects 1 of them: "too old\n"`) {
+		t.Errorf("reported %q", reported)
+	}
+}
+
+// A span is named after the pattern of the mux, never after what the caller sends.
+func TestSpansAreNamedAfterPatterns(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.Handle("/v1/apps/{app}/token", http.NotFoundHandler())
+	mux.Handle("/proxy/", http.NotFoundHandler())
+	refuses := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	for _, test := range []struct {
+		h                  http.Handler
+		method, path, want string
+	}{
+		{mux, "GET", "/v1/apps/CANARY/token?CANARY", "GET /v1/apps/{app}/token"},
+		{mux, "POST", "/proxy/CANARY/x", "POST /proxy/"},
+		{mux, "CANARY", "/proxy/CANARY", "_OTHER /proxy/"},
+		{mux, "GET", "/CANARY", "GET"},
+		{refuses, "GET", "/v1/apps/CANARY/token", "GET"},
+	} {
+		c := startCollector(t, 200)
+		tracer := newTracer(t, func(err error) { t.Error(err) }, "OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+		tracer.Handler(test.h).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(test.method, test.path, nil))
+		if err := tracer.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		body := <-c.bodies
+		if got := decode(t, body).ResourceSpans[0].ScopeSpans[0].Spans[0].Name; got != test.want || strings.Contains(string(body), "CANARY") {
+			t.Errorf("%s %s: got %q, want %q\n%q", test.method, test.path, got, test.want, body)
+		}
 	}
 }
