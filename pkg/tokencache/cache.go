@@ -81,7 +81,7 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	last, cancelLast := context.WithCancel(context.Background())
 	context.AfterFunc(c.ctx, func() { time.AfterFunc(closeTime, cancelLast) })
 	c.last = last
-	c.store.health.observe = o.Observe
+	c.store.health.observe = c.observeStore
 	return c
 }
 
@@ -223,6 +223,16 @@ func (c *Cache) poke() {
 	}
 }
 
+// observeStore reports what concerns the way to Redis, and often a credential as well.
+func (c *Cache) observeStore(e Event) {
+	if cr := c.lookup(e.Key); cr != nil {
+		c.observe(cr, e)
+		return
+	}
+	c.opts.Observe(e)
+}
+
+// observe reports an event of a credential. It is the one place that fills in what every event says.
 func (c *Cache) observe(cr *credential, e Event) {
 	v := cr.view.Load()
 	e.Key, e.Version = cr.spec.Load().Key, v.version

@@ -74,28 +74,44 @@ func TestACacheWorksOnRedis(t *testing.T) {
 	}
 }
 
-// A script that fails half way leaves what it did: a value that is cut and that nobody replaces.
-func TestARefreshNeedsNoRightToPublish(t *testing.T) {
+// A script that fails half way leaves what it did: a value that is cut and that nothing replaces. What is for people,
+// events and the journal, must fail no script.
+func TestARefreshNeedsNoRightToPublishAndNoJournal(t *testing.T) {
 	t.Parallel()
-	rdb := dialed(t, tokencachetest.RedisServer(t))
-	u := &upstream{}
-	c := tokencache.New(rdb, tokencache.Options{})
-	defer c.Close()
-	err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source("one"), Probe: u.Probe, Overlap: 5 * time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := c.Get(t.Context(), tokencachetest.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := rdb.Do(t.Context(), "ACL", "SETUSER", "default", "resetchannels").Err(); err != nil {
-		t.Fatal(err)
-	}
-	u.Kill()
-	second, err := c.Report(t.Context(), tokencachetest.Key, first.Value)
-	if err != nil || second.Version <= first.Version || second.Stale || len(u.Fetches()) != 2 {
-		t.Errorf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+	journal := "wxtoken:{" + tokencachetest.Key.App + "}:journal"
+	for name, trouble := range map[string][][]any{
+		"no right to publish":         {{"ACL", "SETUSER", "default", "resetchannels"}},
+		"no right to the journal":     {{"ACL", "SETUSER", "default", "-xadd"}},
+		"the journal is another type": {{"DEL", journal}, {"SET", journal, "text"}},
+		"an entry of the far future":  {{"XADD", journal, "18446744073709551615-18446744073709551615", "kind", "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rdb := dialed(t, tokencachetest.RedisServer(t))
+			u := &upstream{}
+			c := tokencache.New(rdb, tokencache.Options{})
+			defer c.Close()
+			err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source("one"), Probe: u.Probe, Overlap: 5 * time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, err := c.Get(t.Context(), tokencachetest.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range trouble {
+				if err := rdb.Do(t.Context(), command...).Err(); err != nil {
+					t.Fatal(command, err)
+				}
+			}
+			u.Kill()
+			second, err := c.Report(t.Context(), tokencachetest.Key, first.Value)
+			if err != nil || second.Version <= first.Version || second.Stale || len(u.Fetches()) != 2 {
+				t.Errorf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+			}
+			if name == "the journal is another type" && rdb.XLen(t.Context(), journal).Val() == 0 {
+				t.Error("the journal is not replaced")
+			}
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ end
 
 -- The same value again means "not yet": its life is news, but it is no new version.
 local version = num('version')
+local replaces_rejected = version > 0 and num('rejected') == version
 local same = version > 0 and redis.call('GET', value_key) == value
 if not same then version = math.max(version + 1, floor + 1, now) end
 
@@ -22,7 +23,7 @@ if not same then
   set('issued_at', int(now), 'issued_by', by)
   forget_probes()
 end
-if reason ~= 'report' then set('young', 0) end
+if not replaces_rejected then set('young', 0) end
 -- Since our own cut, a holder whose lease was over cut too: its fetch may have come after ours.
 local overtaken = cut > 0 and get('cut_by') ~= lease
 redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')

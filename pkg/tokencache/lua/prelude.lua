@@ -9,6 +9,11 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
 local JOURNAL_LENGTH = 200
 
+-- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
+local function wrong_type(reply)
+  return type(reply) == 'table' and reply.err ~= nil and string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+end
+
 local function int(n) return string.format('%.0f', n) end
 
 local function get(field) return redis.call('HGET', meta_key, field) or '' end
@@ -84,9 +89,16 @@ local function publish(event)
     app, kind, int(num('version')), event, int(now)))
 end
 
+-- journal must not fail, either: it is for people. A key of another type is replaced.
 local function journal(...)
-  redis.call('XADD', journal_key, 'MAXLEN', '~', JOURNAL_LENGTH, '*', 'kind', kind, 'by', by, ...)
-  redis.call('PEXPIRE', journal_key, META_TTL)
+  local function add(...)
+    return redis.pcall('XADD', journal_key, 'MAXLEN', '~', JOURNAL_LENGTH, '*', 'kind', kind, 'by', by, ...)
+  end
+  if wrong_type(add(...)) then
+    redis.pcall('DEL', journal_key)
+    add(...)
+  end
+  redis.pcall('PEXPIRE', journal_key, META_TTL)
 end
 
 -- A lease that this script already concluded, when its reply was lost and the call repeated.
