@@ -23,22 +23,36 @@ import (
 // collector is an OpenTelemetry collector that remembers what it was sent.
 type collector struct {
 	*httptest.Server
-	bodies  chan []byte
-	headers chan http.Header
-	paths   chan string
+	requests chan received
+}
+
+type received struct {
+	path   string
+	header http.Header
+	body   []byte
 }
 
 func startCollector(t *testing.T, status int) *collector {
-	c := &collector{bodies: make(chan []byte, 9), headers: make(chan http.Header, 9), paths: make(chan string, 9)}
+	c := &collector{requests: make(chan received, 9)}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		c.bodies <- body
-		c.headers <- r.Header
-		c.paths <- r.URL.Path
+		c.requests <- received{r.URL.Path, r.Header, body}
 		w.WriteHeader(status)
 	}))
 	t.Cleanup(c.Close)
 	return c
+}
+
+// next returns a request that has arrived. After [Tracer.Close], all have.
+func (c *collector) next(t *testing.T) received {
+	t.Helper()
+	select {
+	case r := <-c.requests:
+		return r
+	default:
+		t.Fatal("the collector was sent nothing")
+		return received{}
+	}
 }
 
 func newTracer(t *testing.T, failed func(error), env ...string) *Tracer {
@@ -103,13 +117,14 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if got := <-c.paths; got != "/v1/traces" {
+	sentTo := c.next(t)
+	if got := sentTo.path; got != "/v1/traces" {
 		t.Errorf("sent to %s", got)
 	}
-	if got := <-c.headers; got.Get("Authorization") != "Basic abc" || got.Get("X-Tenant") != "shop" || got.Get("Content-Type") != "application/x-protobuf" {
+	if got := sentTo.header; got.Get("Authorization") != "Basic abc" || got.Get("X-Tenant") != "shop" || got.Get("Content-Type") != "application/x-protobuf" {
 		t.Errorf("headers %v", got)
 	}
-	body := <-c.bodies
+	body := sentTo.body
 	if secrettest.Find(string(body), "CANARY-app", "CANARY-token", "Basic abc") != "" {
 		t.Errorf("it says too much:\n%s", body)
 	}
@@ -188,7 +203,7 @@ func TestTheEndpointForTracesIsTakenAsItIs(t *testing.T) {
 	tracer := newTracer(t, func(err error) { t.Error(err) }, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", c.URL+"/mine")
 	tracer.Observe(tokencache.Event{Reason: tokencache.Due})
 	_ = tracer.Close(t.Context())
-	if got := <-c.paths; got != "/mine" {
+	if got := c.next(t).path; got != "/mine" {
 		t.Errorf("sent to %s", got)
 	}
 }
@@ -259,7 +274,7 @@ func TestSpansAreNamedAfterPatterns(t *testing.T) {
 		if err := tracer.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		body := <-c.bodies
+		body := c.next(t).body
 		if got := decode(t, body).ResourceSpans[0].ScopeSpans[0].Spans[0].Name; got != test.want || strings.Contains(string(body), "CANARY") {
 			t.Errorf("%s %s: got %q, want %q\n%q", test.method, test.path, got, test.want, body)
 		}
