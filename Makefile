@@ -21,7 +21,7 @@ image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSIO
 .PHONY: run build image image-check figures test integration faults histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
-	$(GO) run ./cmd/sidecar --dev
+	$(GO) run -tags dev ./cmd/sidecar --dev
 
 build: ## the program, as bin/sidecar
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/sidecar ./cmd/sidecar
@@ -75,6 +75,7 @@ fmt:
 
 vet:
 	$(call each,$(GO) vet ./...)
+	$(GO) vet -tags dev ./cmd/sidecar
 
 lint:
 	$(call each,$(GO) run $(STATICCHECK) ./...)

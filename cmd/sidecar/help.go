@@ -28,7 +28,8 @@ sidecar help COMMAND tells more of each, and which flags it takes.
 
 One app needs no file, only the environment:
   WECHAT_APPID, WECHAT_SECRET (or WECHAT_SECRET_FILE), REDIS_URL
-Without a WeChat account and without a Redis, try: sidecar --dev
+Without a WeChat account and without a Redis, try:
+  ` + tryDev + `
 If something does not work, try: sidecar doctor
 
 exit status of every command:

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
 type syncBuffer struct {
@@ -115,25 +113,5 @@ func TestHelpAndVersionExitWith0(t *testing.T) {
 		if code := command(t.Context(), []string{flag}, noEnv, &stdout, &stderr); code != 0 || stdout.Len()+stderr.Len() == 0 {
 			t.Errorf("%s: exit status %d, %q %q", flag, code, &stdout, &stderr)
 		}
-	}
-}
-
-func TestDevModeStartsOnlyWhatIsNotConfigured(t *testing.T) {
-	env := map[string]string{"WECHAT_APPID": "wx1", "REDIS_URL": "redis://localhost"}
-	for _, unset := range []string{"", "WECHAT_APPID", "REDIS_URL"} {
-		getenv := func(name string) string {
-			if name == unset {
-				return ""
-			}
-			return env[name]
-		}
-		d, err := startDev(config.Overrides{}, getenv)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if (d.sim != nil) != (unset == "WECHAT_APPID") || (d.redis != nil) != (unset == "REDIS_URL") {
-			t.Errorf("without %q: simulator %t, Redis %t", unset, d.sim != nil, d.redis != nil)
-		}
-		d.stop()
 	}
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/redis/go-redis/v9"
 
@@ -21,7 +23,6 @@ Flags go over the environment, and that over the file. One app needs only the en
   WECHAT_API_BASE       default ` + config.DefaultWeChatBase + `
 
 examples:
-  sidecar --dev                             without a WeChat account and without a Redis
   sidecar --config /etc/wxtoken/wxtoken.yaml
 
 exit status:
@@ -30,11 +31,27 @@ exit status:
   2  wrong flags or a wrong configuration
 `
 
+// startDev starts what --dev adds. It is nil in a program that was built without the tag dev, such as the
+// image's: dev.go sets it.
+var startDev func(o config.Overrides, getenv func(string) string) (devMode, error)
+
+// devMode is a running [dev.Mode], which only dev.go may link.
+type devMode interface {
+	Getenv(user func(string) string) func(string) string
+	Greet(w io.Writer, cfg *config.Config, values, ops string) error
+	Stop()
+}
+
+const noDev = "this program was built without --dev. In a checkout, try: make run. Elsewhere: " + tryDev
+
+// tryDev is the whole command, for readers who have only Go.
+const tryDev = "go run -tags dev github.com/wxtoken/sidecar/cmd/sidecar@latest --dev"
+
 func runServe(ctx context.Context, c *invocation) int {
 	var o config.Overrides
 	set := c.flags()
 	allFlags(set, &o)
-	devMode := set.Bool("dev", false, "embed a Redis, and simulate WeChat, where none is configured")
+	wantDev := set.Bool("dev", false, "embed a Redis, and simulate WeChat, where none is configured; only in a program built with -tags dev")
 	showVersion := set.Bool("version", false, "print the version and exit")
 	if _, status, done := c.parse(set, 0); done {
 		return status
@@ -44,16 +61,21 @@ func runServe(ctx context.Context, c *invocation) int {
 		return exitDone
 	}
 
-	d := &dev{}
-	if *devMode {
+	getenv := c.getenv
+	var d devMode
+	if *wantDev {
+		if startDev == nil {
+			return c.misused(errors.New(noDev))
+		}
 		var err error
 		if d, err = startDev(o, c.getenv); err != nil {
 			fmt.Fprintf(c.stderr, "sidecar: %v\n", err)
 			return exitFailed
 		}
-		defer d.stop()
+		defer d.Stop()
+		getenv = d.Getenv(c.getenv)
 	}
-	load := func() (*config.Config, error) { return config.Load(o, d.getenv(c.getenv)) }
+	load := func() (*config.Config, error) { return config.Load(o, getenv) }
 	cfg, err := load()
 	if err != nil {
 		fmt.Fprintln(c.stderr, err)
@@ -63,8 +85,8 @@ func runServe(ctx context.Context, c *invocation) int {
 	redis.SetLogger(redisLog{log.Named("redis").Sugar()})
 
 	up := func(values, ops string) {
-		if *devMode {
-			_ = d.greet(c.stdout, cfg, values, ops) // nobody reads it: nothing is lost
+		if d != nil {
+			_ = d.Greet(c.stdout, cfg, values, ops) // nobody reads it: nothing is lost
 		}
 	}
 	if err := run(ctx, cfg, load, log, up); err != nil {

@@ -9,6 +9,8 @@ import (
 
 	collectorpb "go.opentelemetry.io/proto/slim/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
 )
 
 // A collector of a default set-up takes protobuf at v1/traces, and decodes what this test decodes.
@@ -26,8 +28,8 @@ func TestACollectorDecodesTheSpansOfTheProgram(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds
 
 	p := start(t, nil)
-	p.call(http.DefaultClient, http.MethodGet, p.values+"/v1/apps/"+devApp.ID+"/token")
-	p.call(http.DefaultClient, http.MethodGet, p.values+"/proxy/"+devApp.ID+"/cgi-bin/getcallbackip")
+	p.call(http.DefaultClient, http.MethodGet, p.values+"/v1/apps/"+dev.App.ID+"/token")
+	p.call(http.DefaultClient, http.MethodGet, p.values+"/proxy/"+dev.App.ID+"/cgi-bin/getcallbackip")
 	want := map[string]bool{"refresh": true, "GET /v1/apps/{app}/token": true, "GET /proxy/": true}
 	for deadline := time.After(30 * time.Second); len(want) > 0; {
 		select {

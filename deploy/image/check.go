@@ -186,20 +186,34 @@ func (i image) check(src source, maxSize int64) []error {
 	for _, err := range standsAlone(program.data, i.arch) {
 		mistake("%s: %w", programPath, err)
 	}
-	if err := compareSBOM(i.sbom, program.data); err != nil {
+	info, err := buildinfo.Read(bytes.NewReader(program.data))
+	if err != nil {
+		return append(mistakes, err)
+	}
+	if err := compareSBOM(i.sbom, info); err != nil {
 		mistake("SBOM: %w", err)
+	}
+	for _, name := range linkedForDev(info) {
+		mistake("%s links %s, which only --dev needs", programPath, name)
 	}
 	return mistakes
 }
 
+// linkedForDev returns the modules of a program that have no place in a pod: an embedded Redis, and its Lua VM.
+func linkedForDev(info *debug.BuildInfo) []string {
+	var found []string
+	for _, m := range info.Deps {
+		if m.Path == "github.com/alicebob/miniredis/v2" || m.Path == "github.com/yuin/gopher-lua" {
+			found = append(found, m.Path)
+		}
+	}
+	return found
+}
+
 // compareSBOM reports what the statement does not say of the program, which knows what it was built from.
-func compareSBOM(statement, program []byte) error {
+func compareSBOM(statement []byte, info *debug.BuildInfo) error {
 	var s struct{ Predicate spdxDocument }
 	if err := json.Unmarshal(statement, &s); err != nil {
-		return err
-	}
-	info, err := buildinfo.Read(bytes.NewReader(program))
-	if err != nil {
 		return err
 	}
 	var mistakes []error

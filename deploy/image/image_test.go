@@ -183,6 +183,15 @@ func TestAnAlteredBlobIsNotRead(t *testing.T) {
 	}
 }
 
+// Of the program of the image, go list in cmd/sidecar shows the same before it is built.
+func TestWhatOnlyDevNeedsIsSeen(t *testing.T) {
+	t.Parallel()
+	info := &debug.BuildInfo{Deps: []*debug.Module{{Path: "go.uber.org/zap"}, {Path: "github.com/alicebob/miniredis/v2"}, {Path: "github.com/yuin/gopher-lua"}}}
+	if got := linkedForDev(info); !slices.Equal(got, []string{"github.com/alicebob/miniredis/v2", "github.com/yuin/gopher-lua"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestCodeWithoutALicenseIsNotPassedOn(t *testing.T) {
 	t.Parallel()
 	info := &debug.BuildInfo{Main: debug.Module{Path: "github.com/wxtoken/sidecar"}, GoVersion: "go1.26.0"}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +18,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
 )
 
 // tryOut runs the program of this host's platform from the unpacked image: as its user and with
-// nothing else in sight where this process is root, else only with its files.
+// nothing else in sight where this process is root, else only with its files. Redis and WeChat are
+// stand-ins in this process, because the program has none.
 func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) error {
 	l, err := readArchive(archive)
 	if err != nil {
@@ -45,10 +49,18 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	redis := miniredis.NewMiniRedis()
+	if err := redis.StartAddr("127.0.0.1:0"); err != nil {
+		return err
+	}
+	defer redis.Close()
+	wechat := httptest.NewServer(http.HandlerFunc(stableToken))
+	defer wechat.Close()
 	values, ops := freePort(), freePort()
 	sidecar := func(args ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, "/"+programPath, args...)
-		cmd.Env = []string{"WXTOKEN_LISTEN=" + values, "WXTOKEN_OPS_LISTEN=" + ops}
+		cmd.Env = []string{"WXTOKEN_LISTEN=" + values, "WXTOKEN_OPS_LISTEN=" + ops, "REDIS_URL=redis://" + redis.Addr(),
+			"WECHAT_APPID=" + tryOutApp, "WECHAT_SECRET=try-out-only", "WECHAT_API_BASE=" + wechat.URL, "WXTOKEN_DRAIN=0s"}
 		cmd.Dir = "/"
 		if os.Geteuid() == 0 {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{Uid: uid, Gid: uid}}
@@ -68,8 +80,11 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	if out, err := sidecar("healthcheck").CombinedOutput(); err == nil {
 		return fmt.Errorf("healthcheck says that all is well where nothing runs:\n%s", out)
 	}
+	if out, err := sidecar("--dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "built without --dev") {
+		return fmt.Errorf("--dev is for builds with the tag dev, and the image's program does not say so:\n%s", out)
+	}
 	var log bytes.Buffer
-	serve := sidecar("--dev")
+	serve := sidecar()
 	serve.Stdout, serve.Stderr = &log, &log
 	serve.Cancel = func() error { return serve.Process.Signal(syscall.SIGTERM) }
 	serve.WaitDelay = 10 * time.Second
@@ -79,6 +94,9 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	}
 	err = waitReady(ctx, "http://"+ops+"/readyz")
 	ready := time.Since(began)
+	if err == nil {
+		err = wantBody(ctx, "http://"+values+"/v1/apps/"+tryOutApp+"/token", tryOutToken)
+	}
 	if err == nil {
 		if out, failed := sidecar("healthcheck").CombinedOutput(); failed != nil {
 			err = fmt.Errorf("healthcheck: %w\n%s", failed, out)
@@ -92,7 +110,43 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	if os.Geteuid() == 0 {
 		how = fmt.Sprintf("with nothing but its files, as uid %d", uid)
 	}
-	fmt.Fprintf(stdout, "\nrun %s: ready after %d ms, healthy, stopped with status 0\n%s", how, ready.Milliseconds(), about)
+	fmt.Fprintf(stdout, "\nrun %s: ready after %d ms, handed out a token, healthy, stopped with status 0\n%s", how, ready.Milliseconds(), about)
+	return nil
+}
+
+const (
+	tryOutApp   = "wx00000000000000aa"
+	tryOutToken = "TOKEN-OF-THE-TRY-OUT"
+)
+
+// stableToken answers as /cgi-bin/stable_token of WeChat, which is all that the try-out calls.
+func stableToken(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/cgi-bin/stable_token" {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"access_token":%q,"expires_in":7200}`, tryOutToken)
+}
+
+// wantBody reports an answer that does not hold text.
+func wantBody(ctx context.Context, url, text string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(text)) {
+		return fmt.Errorf("%s answers %s: %s", url, answer.Status, body)
+	}
 	return nil
 }
 

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		program = filepath.Join(dir, "sidecar")
-		build := exec.Command("go", "build", "-o", program, "./cmd/sidecar")
+		build := exec.Command("go", "build", "-tags", "dev", "-o", program, "./cmd/sidecar")
 		build.Dir = filepath.Join("..", "..")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
