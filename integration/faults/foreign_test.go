@@ -18,7 +18,6 @@ const onceEach = 3 * 3
 var foreignRows = []row{
 	{
 		name: "token replaced by somebody else", promise: "dead at once: each caller meets it once at most, the proxy's none; all reports together cost one refresh",
-		quick:   true,
 		limits:  limits{dead: onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="committed"`}},
 		run: func(b *bench) {

@@ -70,7 +70,6 @@ var holderRows = []row{
 	},
 	{
 		name: "lease taken away", promise: "the late commit is refused, and what it may have superseded is replaced",
-		quick:   true,
 		limits:  limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_leases_lost_total"},
 		run: func(b *bench) {
@@ -81,7 +80,6 @@ var holderRows = []row{
 	},
 	{
 		name: "holder terminated", promise: "its lease is free within 200 ms, it exits with 0, another takes over",
-		quick:  true,
 		limits: limits{fetches: 1},
 		run: func(b *bench) {
 			old, _ := b.stands()

@@ -40,7 +40,6 @@ var redisRows = []row{
 	},
 	{
 		name: "Redis restarted empty", promise: "one fetch heals it",
-		quick:   true,
 		limits:  limits{missingFor: reread + time.Second},
 		reveals: reveal{name: "wxtoken_redis_errors_total"},
 		run: func(b *bench) {
@@ -74,7 +73,6 @@ var redisRows = []row{
 	},
 	{
 		name: "connections cut every second", promise: "each refresh is done within the lease + 1 s",
-		quick:   true,
 		reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="watch"`}},
 		run: func(b *bench) {
 			for _, p := range b.All {

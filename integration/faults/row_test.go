@@ -17,8 +17,6 @@ type row struct {
 
 	// endpoints are those of WeChat on which the fault is tried; default both.
 	endpoints []endpoint
-	// quick rows are part of make test.
-	quick bool
 	// replicas is the number of sidecars; default 3.
 	replicas int
 	// build is how the sidecars are built.

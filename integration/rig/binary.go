@@ -17,8 +17,8 @@ import (
 type Build string
 
 const (
-	// Raced has the race detector if the test has it, and WXTOKEN_RACED_SIDECAR is 1: it makes a process some
-	// five times as slow, too slow for many of them beside other tests.
+	// Raced has the race detector if WXTOKEN_RACED_SIDECAR is 1: it makes a process some five times as slow,
+	// too slow for many of them beside other tests.
 	Raced Build = ""
 	// Plain never has it: for many processes at a time.
 	Plain Build = "plain"
@@ -42,7 +42,7 @@ func build(how Build) (string, error) {
 	}
 	file := filepath.Join(dir, "sidecar"+string(how))
 	args := []string{"build", "-o", file}
-	if raced && how == Raced && os.Getenv("WXTOKEN_RACED_SIDECAR") == "1" {
+	if how == Raced && os.Getenv("WXTOKEN_RACED_SIDECAR") == "1" {
 		args = append(args, "-race")
 	}
 	if how == Clocked {

@@ -16,7 +16,6 @@ func failing(class tokencache.Class, code int) fault {
 // I5: hostile histories of a good day; every window of 24 hours stays inside the allowance.
 func TestUpstreamCallsStayUnderTheBudgetInEveryScenario(t *testing.T) {
 	t.Parallel()
-	heavy(t)
 	tight := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 		c.Fetches, c.Reports = tokencache.Limit{PerDay: 100}, tokencache.Limit{PerDay: 40}
 	})

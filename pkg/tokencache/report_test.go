@@ -167,9 +167,9 @@ func TestForceComesAfterANormalCallRarely(t *testing.T) {
 	t.Parallel()
 	bubble(t, 3, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
 		warm(t, c)
-		rounds := 100
-		if raced {
-			rounds = 30
+		rounds := 60
+		if long {
+			rounds = 100
 		}
 		for i := range rounds {
 			if time.Sleep(7 * time.Second); i > 20 {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -140,6 +141,10 @@ func TestUploadWithExpectContinue(t *testing.T) {
 // error, and each death costs one fetch. In virtual time.
 func TestKillsAreNotSeen(t *testing.T) {
 	const callers = 3
+	kills := 100
+	if os.Getenv("WXTOKEN_LONG") == "1" {
+		kills = 1000
+	}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, config{wire: onPipes})
 		knobs := r.sim.Knobs()

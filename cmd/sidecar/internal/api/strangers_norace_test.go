@@ -1,6 +1,0 @@
-//go:build !race
-
-package api_test
-
-// strangers is how many requests TestAMillionRequestsForUnknownThingsLeaveNothingBehind makes.
-const strangers = 1_000_000
