@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,8 +64,8 @@ func (l *Lock) try(ctx context.Context, token string) (*Lease, error) {
 	asked := time.Now()
 	held, err := l.client.Obtain(ctx, l.key, l.ttl, &redislock.Options{Token: token})
 	switch {
-	case errors.Is(err, redislock.ErrNotObtained):
-		return nil, ErrHeld
+	case errors.Is(err, redislock.ErrNotObtained), err != nil && strings.Contains(err.Error(), "WRONGTYPE"):
+		return nil, ErrHeld // a key of another type is in the way just as a lease is
 	case err != nil:
 		return nil, fmt.Errorf("lock: obtaining: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -57,8 +58,10 @@ type Request struct {
 
 // Value is a value with a life.
 type Value struct {
+	// Value is 1 to 4096 printable ASCII characters.
 	Value secret.String
-	// Life is how long upstream says the value lives, counted from before it was asked: > 0.
+	// Life is how long upstream says the value lives, counted from before it was asked: > 0. More than 30 days count as
+	// 30 days.
 	Life time.Duration
 	// RenewLeft is how much of Life is left at the moment from which upstream has a better value.
 	// The cache renews then, plus a random part of at most a quarter of it and of 1 minute; but never sooner
@@ -137,6 +140,9 @@ const (
 	defaultFetches = 500
 	defaultReports = 200
 
+	longestLife  = 30 * 24 * time.Hour // of a value; one that upstream lets live longer is renewed by then
+	longestValue = 4096                // bytes
+
 	leaseTTL = 10 * time.Second // how long a dead holder holds up the others
 	workTime = 8 * time.Second  // of the lease, a parent credential included; the rest is for the commit
 
@@ -146,6 +152,12 @@ const (
 	probeBurst  = 5                // that may precede them without a gap
 	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by somebody else
 )
+
+// usable reports whether a value has the form of a credential: 1 to 4096 printable ASCII characters (RFC 6749, A.12).
+func usable(value secret.String) bool {
+	v := value.Reveal()
+	return len(v) > 0 && len(v) <= longestValue && strings.IndexFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+}
 
 func (c *Credential) margin(life time.Duration) time.Duration {
 	m := c.Margin

@@ -75,13 +75,16 @@ var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting f
 
 // StoreError is a failed operation on Redis. Err is go-redis' error.
 type StoreError struct {
-	Op  string // load, lease, begin, commit, conclude, cut, watch
+	Op  string // load, lease, caplease, begin, discard, commit, conclude, cut, watch
 	Err error
 }
 
 func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, e.Err) }
 
 func (e *StoreError) Unwrap() error { return e.Err }
+
+// longestBackoff bounds what upstream can ask for with a RetryAfter.
+const longestBackoff = 24 * time.Hour
 
 // backoff is how long a class makes the others wait: from base, doubling, up to limit.
 func (c Class) backoff() (base, limit time.Duration) {

@@ -49,6 +49,10 @@ const (
 	Missed  Result = "missed"  // a version was found by reading again, and no event told of it
 	Emptied Result = "emptied" // Redis knows less than this replica: it lost data
 
+	Capped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
+
+	// Only in the journal: a value that no commit can have written was deleted.
+	Discarded Result = "discarded"
 	// Only in the journal: the life of what stands was shortened, because upstream may have superseded it,
 	// or is about to. [Entry].Why says whether by the fetch that begins, or by one that ended badly.
 	Cut Result = "cut"

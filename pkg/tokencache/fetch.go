@@ -20,7 +20,7 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 		v, err = spec.Source.Fetch(ctx, r)
 		return err
 	})
-	if err == nil && (v.Value.Empty() || v.Life <= now().since(asked)) {
+	if err == nil && (!usable(v.Value) || v.Life <= now().since(asked)) {
 		err = &FetchError{Class: Transient, Message: "upstream gave no usable value", Unclear: true}
 	}
 	failed, ok := errors.AsType[*FetchError](err)

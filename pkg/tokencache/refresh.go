@@ -3,6 +3,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -148,12 +149,15 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w
 		if st.held > 0 {
 			queue.enter()
 		}
+		if st.overlong {
+			c.capLease(ctx, cr, spec)
+		}
 		if refused := cr.refusedHere(); refused != nil {
 			if now().since(start) > localWait {
 				return refused
 			}
 		} else if st.held == 0 || cr.lock.Unclear() {
-			done, err := c.underLease(ctx, cr, spec, w, start, &queue)
+			done, err := c.underLease(ctx, cr, spec, w, st, start, &queue)
 			if done {
 				return err
 			}
@@ -216,7 +220,7 @@ func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool
 }
 
 // underLease does the work if the lease is free. It reports false if the caller should look again.
-func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential, w want, start instant, q *queue) (bool, error) {
+func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential, w want, st state, start instant, q *queue) (bool, error) {
 	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	lease, err := cr.lock.Obtain(obtain)
@@ -228,7 +232,36 @@ func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential
 		return true, c.withoutRedis(ctx, cr, spec, w, c.store.health.failed(spec.Key, "lease", err))
 	}
 	q.leave()
+	if st.unsound {
+		if err := c.discard(ctx, cr, spec, lease); err != nil {
+			_ = lease.Release(ctx)
+			return true, c.withoutRedis(ctx, cr, spec, w, err)
+		}
+	}
 	h := &holder{c: c, cr: cr, spec: spec, lease: lease, want: w, start: start}
 	// Not under ctx, which bounds the waiting: the lease bounds the work.
 	return h.work(c.ctx)
+}
+
+// capLease makes a lock key that would outlive every lease end after one, and reports it by name.
+func (c *Cache) capLease(ctx context.Context, cr *credential, spec *Credential) {
+	capped, err := c.store.capLease(ctx, spec)
+	if err != nil || !capped {
+		return // reported by the store; or another replica did it
+	}
+	c.observe(cr, Event{Result: Capped, Err: fmt.Errorf("the lock key %s had no expiry, or a longer one than any lease: no replica wrote that, and it now ends within %v",
+		c.store.lockKey(spec.Key), leaseTTL)})
+}
+
+// discard deletes a value that no commit can have written, if it is still there: the last look was before the lease. To
+// begin, it would count as a value that is good.
+func (c *Cache) discard(ctx context.Context, cr *credential, spec *Credential, lease *lock.Lease) error {
+	if st, err := c.load(ctx, cr); err != nil || !st.unsound {
+		return err
+	}
+	err := c.store.discard(ctx, spec, lease.Value())
+	if errors.Is(err, errRefused) {
+		return nil // begin finds out that the lease is lost
+	}
+	return err
 }

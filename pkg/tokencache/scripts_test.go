@@ -122,8 +122,9 @@ var scriptCases = map[string]func(x scripted){
 			x.Errorf("version %d after %d", again.version, st.version)
 		}
 		x.lease("c")
-		got, err := x.s.commit(x.Context(), x.spec, "c", Value{secret.New("v2"), time.Hour, 0}, 1<<50, Due, 0)
-		if err != nil || got.version != 1<<50+1 {
+		floor := st.version + 1e9
+		got, err := x.s.commit(x.Context(), x.spec, "c", Value{secret.New("v2"), time.Hour, 0}, floor, Due, 0)
+		if err != nil || got.version != floor+1 {
 			x.Errorf("version %d, %v", got.version, err)
 		}
 	},

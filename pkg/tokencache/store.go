@@ -32,6 +32,10 @@ var (
 	concludeLua string
 	//go:embed lua/cut.lua
 	cutLua string
+	//go:embed lua/caplease.lua
+	capLeaseLua string
+	//go:embed lua/discard.lua
+	discardLua string
 )
 
 // store is the shared copy in Redis. It knows nothing of upstream. Every script takes the same keys
@@ -42,7 +46,7 @@ type store struct {
 	replica   string
 	health    health
 
-	scripts struct{ load, begin, commit, conclude, cut *redis.Script }
+	scripts struct{ load, begin, commit, conclude, cut, capLease, discard *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string) *store {
@@ -53,6 +57,8 @@ func newStore(rdb redis.UniversalClient, namespace, replica string) *store {
 	s.scripts.commit = script(commitLua)
 	s.scripts.conclude = script(concludeLua)
 	s.scripts.cut = script(cutLua)
+	s.scripts.capLease = script(capLeaseLua)
+	s.scripts.discard = script(discardLua)
 	return s
 }
 
@@ -100,13 +106,15 @@ func (s *store) decode(c *Credential, op string, reply any) (state, error) {
 // state is what Redis knows of a credential, with all times relative to the moment of the answer.
 type state struct {
 	value     secret.String // empty: no value stands
+	unsound   bool          // a value is there that no commit can have written; it is not in value
 	left      time.Duration // until the key leaves Redis
 	version   int64
 	margin    time.Duration
 	renewLeft time.Duration
 	doubt     bool
 	rejected  int64         // the version that upstream was found to reject
-	held      time.Duration // left of somebody's lease
+	held      time.Duration // left of a replica's lease
+	overlong  bool          // the lock key lives longer than any lease, or for ever
 	backoff   time.Duration
 	note      note
 	acceptAge time.Duration // since the start of the last probe that succeeded; < 0: none
@@ -332,23 +340,59 @@ func decodeState(reply any) (state, error) {
 	}
 	// Whoever may write to Redis may have written anything: what overflows would be a life without an end.
 	lasts := func(i int) time.Duration { return min(bounded(num(i)), longest) }
+	count := func(i int) int64 { return plausible(num(i), num(14)) }
 	ago := func(i int) time.Duration { return duration(max(-1, min(num(i), longest.Milliseconds()))) }
 	st := state{
 		value: secret.New(text(0)), left: lasts(1),
-		version: max(0, num(2)), margin: lasts(3), renewLeft: lasts(4),
-		doubt: num(5) != 0, rejected: num(6), held: lasts(7),
+		version: count(2), margin: lasts(3), renewLeft: lasts(4),
+		doubt: num(5) != 0, rejected: count(6), held: min(lasts(7), leaseTTL), overlong: num(7) == -1 || lasts(7) > leaseTTL,
 		backoff: lasts(8), note: decodeNote(text(9)), acceptAge: ago(10),
-		young: max(0, num(11)), bad: text(12), issuedAge: ago(13), now: bounded(num(14)),
+		young: count(11), issuedAge: ago(13), now: bounded(num(14)),
 		spent:     spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17)},
 		confirmed: max(0, num(18)),
 	}
 	if bad {
 		return state{}, errReply
 	}
+	if st.overlong {
+		st.held = leaseTTL
+	}
+	digest := text(12)
+	if st.version > 0 && st.rejected == st.version {
+		st.bad = digest
+	}
 	if st.left <= 0 || st.version == 0 {
 		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted
 	}
+	if st.left > 0 && st.version > 0 && (!usable(st.value) || st.value.Fingerprint() != digest || st.left+st.margin > longestLife+clockStep) {
+		st.value, st.unsound = secret.String{}, true
+	}
 	return st, nil
+}
+
+// plausible returns a version or a count as a script can have written it, else 0; nowMS is Redis' clock. It is the rule of
+// number in lua/prelude.lua.
+func plausible(n, nowMS int64) int64 {
+	const century = 100 * 365 * 24 * int64(time.Hour/time.Millisecond)
+	if n < 0 || n > max(0, min(nowMS, math.MaxInt64-century))+century {
+		return 0
+	}
+	return n
+}
+
+// capLease shortens the life of a lock key that outlives every lease. It reports whether this call did it.
+func (s *store) capLease(ctx context.Context, c *Credential) (bool, error) {
+	reply, err := s.run(ctx, s.scripts.capLease, "caplease", c, ms(leaseTTL))
+	return reply == int64(1), err
+}
+
+// discard deletes a value that no commit can have written, if the lease still stands.
+func (s *store) discard(ctx context.Context, c *Credential, lease string) error {
+	reply, err := s.run(ctx, s.scripts.discard, "discard", c, lease)
+	if err == nil && reply != int64(1) {
+		return errRefused
+	}
+	return err
 }
 
 // maxNote bounds the message of a note, in bytes.

@@ -210,7 +210,7 @@ func (v *view) rebased(asOf instant) view {
 // normal returns v as it is to be stored took after it was asked for: with the life that is left
 // of it, and a renewal neither later than its end nor so soon that it becomes a loop.
 func (v Value) normal(took time.Duration) Value {
-	v.Life -= took
+	v.Life = min(v.Life, longestLife) - took
 	renewIn := max(v.Life-v.RenewLeft, min(renewGap, v.Life*3/4))
 	v.RenewLeft = max(0, v.Life-renewIn)
 	return v

@@ -25,6 +25,11 @@ local function answer(decision, wait)
 end
 
 if not holds(lease) then return answer('lost') end
+-- A key of another type would fail every write.
+if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
+for _, key in ipairs({ meta_key, backoff_key }) do
+  if wrong_type(redis.pcall('HGET', key, 'version')) then redis.call('DEL', key) end
+end
 -- A repeat of a call whose reply was lost must neither spend twice nor take the cut value for what
 -- stood before.
 local grant = lease .. ':' .. reason
@@ -51,7 +56,7 @@ local left = redis.call('PTTL', value_key)
 if known >= 0 and version == want and num('confirmed_at') == confirmed and left > known + STEP then
   left = math.max(1, known)
   redis.call('PEXPIRE', value_key, int(left))
-  set('expires_at', int(now + left + num('margin')))
+  set('expires_at', int(now + left + span('margin')))
   if known == 0 then left = 0 end
 end
 local stands = left > 0 and version > 0 and version ~= num('rejected')
@@ -66,7 +71,7 @@ if reason == 'rejected' then
       forget_probes()
       local age_now = age('issued_at')
       if age_now >= 0 and age_now < young then
-        redis.call('HINCRBY', meta_key, 'young', 1)
+        set('young', int(num('young') + 1))
       else
         set('young', 0)
       end
@@ -90,7 +95,7 @@ elseif stands and reason == 'report' then
     return answer('probe')
   end
 elseif stands and num('doubt') == 0 then
-  local due = left + num('margin') <= num('renew_left')
+  local due = left + span('margin') <= span('renew_left')
   if version > want or (version == want and not due) then return answer('done') end
 elseif may_settle and version == want and num('doubt') == 1 and num('rejected') ~= version
   and age('unclear_at') > overlap then
@@ -120,7 +125,7 @@ if reported then spend('report_tat', report_every) end
 
 set('granted', grant)
 if cut > 0 then
-  set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(num('margin')),
+  set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(span('margin')),
     'prior_doubt', int(num('doubt')), 'prior_unclear_at', int(num('unclear_at')))
   doubt(cut)
   if left ~= -2 then -- the only trace of a holder that dies from here on

@@ -11,8 +11,9 @@ end
 
 -- The same value again means "not yet": its life is news, but it is no new version.
 local version = num('version')
+local doubted = num('doubt') == 1
 local replaces_rejected = version > 0 and num('rejected') == version
-local same = version > 0 and redis.call('GET', value_key) == value
+local same = version > 0 and read('GET', value_key) == value
 if not same then version = math.max(version + 1, floor + 1, now) end
 
 redis.call('SET', value_key, value, 'PX', int(math.max(1, life - margin)))
@@ -32,7 +33,9 @@ redis.call('DEL', backoff_key)
 -- Without leave to ask upstream it was a probe that decided a doubt.
 local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
 local result = not same and 'committed' or asked and 'unchanged' or 'settled'
-journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
+if result ~= 'unchanged' or doubted then -- what changes nothing is no entry
+  journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
+end
 conclude(lease)
 publish('committed')
 return state()

@@ -15,11 +15,11 @@ end
 
 if undo and get('cut_by') == lease then
   local expiry = num('prior_expiry')
-  if expiry > 0 then
+  if expiry > 0 and expiry <= now + MONTH then
     redis.call('PEXPIREAT', value_key, int(expiry))
-    set('expires_at', int(expiry + num('prior_margin')))
+    set('expires_at', int(expiry + span('prior_margin')))
   end
-  set('margin', int(num('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
+  set('margin', int(span('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
   redis.call('HDEL', meta_key, 'cut_by')
 end
 
@@ -27,14 +27,23 @@ end
 if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_gap) end
 if result == 'accepted' then set('accepted_at', get('probed_at')) end
 
-local left = 0
+local left, tries = 0, 1
 if base > 0 then
-  local tries = redis.call('HINCRBY', backoff_key, where .. ':tries', 1)
+  tries = math.min(number(read('HGET', backoff_key, where .. ':tries')), 1000000) + 1
   left = math.max(at_least, math.min(cap, base * 2 ^ math.min(tries - 1, 30)) * jitter)
-  redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':note', note)
+  redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':wait', int(left), where .. ':tries', int(tries),
+    where .. ':note', note)
   redis.call('PEXPIRE', backoff_key, int(left + 3600000))
 end
-journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
+-- What changes nothing is no entry: neither a probe that ends no value, nor an allowance that only a report waits for.
+-- Of failures in a row, the 1st, 2nd, 4th, 8th, ... are.
+local power = 1
+while power < tries do power = power * 2 end
+if result == 'failed' or left > 0 then
+  if power == tries then
+    journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
+  end
+end
 conclude(lease)
 -- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.
 if left > 0 or result == 'failed' then publish(result) end

@@ -7,7 +7,11 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
-local JOURNAL_LENGTH = 200
+-- A week of an app with a token and two tickets on the endpoint where each fetch is two entries: 16 refreshes a day of
+-- the token, 12 of each ticket. Redis drops whole blocks of entries, so a little more.
+local JOURNAL_LENGTH = 600
+local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
+local CENTURY = 100 * 365 * 24 * 3600 * 1000
 
 -- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
 local function wrong_type(reply)
@@ -16,9 +20,31 @@ end
 
 local function int(n) return string.format('%.0f', n) end
 
-local function get(field) return redis.call('HGET', meta_key, field) or '' end
+-- read is redis.call for a read. A key of another type than the scripts write counts as missing; begin deletes it.
+local function read(...)
+  local reply = redis.pcall(...)
+  if wrong_type(reply) then return false end
+  if type(reply) == 'table' and reply.err then return redis.call(...) end -- raises the same error
+  return reply
+end
 
-local function num(field) return tonumber(get(field)) or 0 end
+-- number reads what a script wrote as int: a moment or a version, a span or a count. What no script can have written
+-- counts as 0, and the next write replaces it. The bound moves with Redis' clock, faster than versions grow: a fixed one
+-- could be reached from below, and every commit after that would count as nothing.
+local function number(text)
+  local n = type(text) == 'string' and #text <= 16 and string.match(text, '^%d+$') and tonumber(text) or 0
+  return n <= now + CENTURY and n or 0
+end
+
+local function get(field) return read('HGET', meta_key, field) or '' end
+
+local function num(field) return number(get(field)) end
+
+-- span reads how long something lasts.
+local function span(field)
+  local ms = num(field)
+  return ms <= MONTH and ms or 0
+end
 
 -- set(field, value, ...) writes to meta and keeps it alive.
 local function set(...)
@@ -43,13 +69,14 @@ end
 local function forget_probes() redis.call('HDEL', meta_key, 'probed_at', 'accepted_at', 'probe_tat') end
 
 -- backoff returns the ms left of the longer of the two that concern the caller, and its note: '*'
--- is for everybody, the other for whoever uses the same secret.
+-- is for every secret, the other for the caller's. One that ends later than it was written to last is garbage, or Redis'
+-- clock was stepped back: it counts for nothing.
 local function backoff()
   local left, note = 0, ''
   for _, s in ipairs({ '*', scope }) do
-    local l = (tonumber(redis.call('HGET', backoff_key, s .. ':until') or 0) or 0) - now
-    if l > left then
-      left, note = l, redis.call('HGET', backoff_key, s .. ':note') or ''
+    local l = number(read('HGET', backoff_key, s .. ':until')) - now
+    if l > left and l <= number(read('HGET', backoff_key, s .. ':wait')) + 1000 then
+      left, note = l, read('HGET', backoff_key, s .. ':note') or ''
     end
   end
   return left, note
@@ -69,14 +96,13 @@ local function ahead(field) return math.max(0, num(field) - now) end
 -- state is what every script tells its caller; store.go decodes it in this order.
 local function state()
   local left, note = backoff()
-  local bad = num('version') > 0 and num('rejected') == num('version')
   return {
-    redis.call('GET', value_key) or '',
+    read('GET', value_key) or '',
     math.max(0, redis.call('PTTL', value_key)),
-    num('version'), num('margin'), num('renew_left'), num('doubt'), num('rejected'),
-    math.max(0, redis.call('PTTL', lock_key)),
+    num('version'), span('margin'), span('renew_left'), num('doubt'), num('rejected'),
+    redis.call('PTTL', lock_key),
     left, note, age('accepted_at'), num('young'),
-    bad and get('digest') or '',
+    get('digest'),
     age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'),
     num('confirmed_at'),
   }
@@ -104,7 +130,7 @@ end
 -- A lease that this script already concluded, when its reply was lost and the call repeated.
 local function concluded(lease) return get('concluded') == lease end
 
-local function holds(lease) return redis.call('GET', lock_key) == lease end
+local function holds(lease) return read('GET', lock_key) == lease end
 
 -- conclude ends the lease in the same step as the write that it guarded.
 local function conclude(lease)

@@ -1,0 +1,6 @@
+-- discard: under the lease, delete a value that no commit can have written. Returns 1, 0 if the lease is lost.
+local lease = ARGV[6]
+if not holds(lease) then return 0 end
+redis.call('DEL', value_key)
+journal('result', 'discarded', 'version', int(num('version')))
+return 1
