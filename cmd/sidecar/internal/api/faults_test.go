@@ -106,7 +106,7 @@ var scenes = []scene{
 		name: "nothing happens",
 		play: then(untilRenewal, time.Minute),
 		want: "redis_up >=2, subscription_up >=2, event_lag_seconds, upstream_fetches_total reason due result ok, token_last_refresh_timestamp_seconds, allowance_left allowance fetches >=18",
-		quiet: "leases_lost_total, upstream_fetch_failures_total, upstream_errcodes_total, redis_errors_total, redis_data_losses_total, events_missed_total, " +
+		quiet: "leases_lost_total, upstream_fetch_failures_total, upstream_errcodes_total, redis_errors_total, redis_data_losses_total, events_missed_total, locks_capped_total, " +
 			"token_in_doubt, token_rejected, token_backoff_seconds, token_backoff_info, foreign_refresher_suspected, clock_steps_total",
 	}, {
 		name:  "the holder of the lease is killed",

@@ -64,6 +64,8 @@ func describe(e tokencache.Event) (zapcore.Level, string) {
 		return zap.WarnLevel, "refresh failed"
 	case tokencache.Lost:
 		return zap.WarnLevel, "lease lost during a refresh"
+	case tokencache.Capped:
+		return zap.WarnLevel, "a lock key in Redis would have stopped every refresh"
 	case tokencache.Emptied:
 		return zap.WarnLevel, "Redis knows less than this replica: it was emptied, or a failover lost writes"
 	case tokencache.Refused:

@@ -38,6 +38,7 @@ type Metrics struct {
 	subscriptions prometheus.Counter
 	lag           *prometheus.HistogramVec
 	missed        *prometheus.CounterVec
+	capped        *prometheus.CounterVec
 	steps         *prometheus.CounterVec
 
 	problems    *prometheus.CounterVec
@@ -92,6 +93,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		lag: histogram("event_lag_seconds", "From the moment Redis published an event to that of the answer that was adopted for it, both by Redis' clock.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}, "kind"),
 		missed: counter("events_missed_total", "Versions that were found by reading again, and of which no event told.", "app", "kind"),
+		capped: counter("locks_capped_total", "Lock keys in Redis that no replica can have written, without an expiry or with one longer than a lease; each was left 10 s.", "app", "kind"),
 		steps:  counter("clock_steps_total", "Times that the wall clock was stepped by a second or more; forward also after a suspend.", "direction"),
 
 		problems: counter("http_problems_total", "Answers without a value on the listener of values, by type of problem.", "type"),
@@ -118,7 +120,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.ConfigValid()
 	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
-		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.steps,
+		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.capped, m.steps,
 		m.problems, m.panics, m.proxied, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
 	return m
 }
@@ -137,7 +139,7 @@ const (
 )
 
 var (
-	redisOps = [...]string{"load", "lease", "begin", "commit", "conclude", "cut", "watch", other}
+	redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "conclude", "cut", "watch", other}
 	classes  = [...]tokencache.Class{tokencache.Transient, tokencache.Permanent, tokencache.Quota, tokencache.Local, other}
 	reasons  = [...]string{string(tokencache.Missing), string(tokencache.Due), string(tokencache.Report), force}
 	// Those that an operator acts on. All others are "other".
@@ -180,7 +182,7 @@ func (m *Metrics) Track(keys ...tokencache.Key) {
 
 // begin makes the series of k, so that the first of a kind counts as an increase.
 func (m *Metrics) begin(k tokencache.Key) *reads {
-	for _, vec := range []*prometheus.CounterVec{m.lost, m.missed, m.emptied} {
+	for _, vec := range []*prometheus.CounterVec{m.lost, m.missed, m.capped, m.emptied} {
 		vec.WithLabelValues(k.App, k.Kind)
 	}
 	for _, class := range classes {
@@ -215,7 +217,7 @@ func (m *Metrics) begin(k tokencache.Key) *reads {
 func (m *Metrics) forget(k tokencache.Key) {
 	gone := prometheus.Labels{"app": k.App, "kind": k.Kind}
 	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
-		m.refreshes, m.fetches, m.failures, m.errcodes, m.probes, m.lost, m.reports, m.reads, m.emptied, m.missed,
+		m.refreshes, m.fetches, m.failures, m.errcodes, m.probes, m.lost, m.reports, m.reads, m.emptied, m.missed, m.capped,
 	} {
 		vec.DeletePartialMatch(gone)
 	}

@@ -61,6 +61,7 @@ func TestObserve(t *testing.T) {
 		{"heard", tokencache.Event{Key: shop, Result: tokencache.Heard, Took: time.Millisecond},
 			map[string]float64{"event_lag_seconds kind access_token": 1}},
 		{"missed", tokencache.Event{Key: shop, Result: tokencache.Missed}, map[string]float64{"events_missed_total app wx1": 1}},
+		{"lock without an end", tokencache.Event{Key: shop, Result: tokencache.Capped}, map[string]float64{"locks_capped_total app wx1": 1}},
 		{"emptied", tokencache.Event{Key: shop, Result: tokencache.Emptied}, map[string]float64{"redis_data_losses_total app wx1": 1}},
 		{"subscribed", tokencache.Event{Result: tokencache.Subscribed}, map[string]float64{"subscriptions_total": 1}},
 		{"read again", tokencache.Event{Result: tokencache.Reread}, nil},

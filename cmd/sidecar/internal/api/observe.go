@@ -62,6 +62,8 @@ func (m *Metrics) beside(e tokencache.Event) bool {
 		m.lag.WithLabelValues(kind).Observe(e.Took.Seconds())
 	case tokencache.Missed:
 		m.missed.WithLabelValues(app, kind).Inc()
+	case tokencache.Capped:
+		m.capped.WithLabelValues(app, kind).Inc()
 	case tokencache.Emptied:
 		m.emptied.WithLabelValues(app, kind).Inc()
 	default:

@@ -114,6 +114,10 @@ func resultWords(r, why tokencache.Result) string {
 		return "old value cut short"
 	case tokencache.Settled:
 		return "old value still good"
+	case tokencache.Capped:
+		return "lock key without an end cut short"
+	case tokencache.Discarded:
+		return "foreign value in Redis deleted"
 	case tokencache.Committed:
 		return "new value"
 	case tokencache.Unchanged:
