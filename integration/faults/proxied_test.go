@@ -41,7 +41,7 @@ var proxiedRows = []row{
 			old, _ := b.stands()
 			b.Upstream.StopListening()
 			b.provoke()
-			b.within(10*time.Second, "two fetches fail", func() bool { return b.journaled("failed") >= 2 })
+			b.within(10*time.Second, "two fetches fail", func() bool { return b.failures() >= 2 })
 			b.checkCut(sure)
 			b.wantProxied(10, http.StatusOK, "unreachable")
 			b.hold(3 * time.Second)

@@ -28,7 +28,7 @@ var refusalRows = []row{
 			used := b.Upstream.Calls(rig.AppID).Paths[b.path()]
 			b.Upstream.Tune(func(k *wechattest.Knobs) { k.PerDay = map[string]int{b.path(): used} })
 			b.provoke()
-			b.within(10*time.Second, "WeChat says no", func() bool { return b.journaled("failed") == 1 })
+			b.within(10*time.Second, "WeChat says no", func() bool { return b.failures() == 1 })
 			b.checkCut(sure)
 			for range 3 {
 				b.hold(4 * time.Second)
@@ -50,7 +50,7 @@ var refusalRows = []row{
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Effect: wechattest.EffectErrcode, Code: 45011})
 			fetches := b.fetches()
 			b.provoke()
-			b.within(10*time.Second, "WeChat says no", func() bool { return b.journaled("failed") == 1 })
+			b.within(10*time.Second, "WeChat says no", func() bool { return b.failures() == 1 })
 			b.checkCut(sure)
 			b.note("healed after %v", round(b.refreshed(75*time.Second, b.All, old)))
 			if at := fetches(); at[1].Sub(at[0]) < time.Minute {
@@ -105,12 +105,12 @@ var refusalRows = []row{
 			old, _ := b.stands()
 			b.Upstream.SetSecret(rig.AppID, rotated)
 			b.provoke()
-			b.within(10*time.Second, "WeChat says no", func() bool { return b.journaled("failed") == 1 })
+			b.within(10*time.Second, "WeChat says no", func() bool { return b.failures() == 1 })
 			b.checkCut(sure)
 			b.hold(5 * time.Second)
 			b.MakeDue() // which provokes nothing
 			b.hold(3 * time.Second)
-			if n := b.journaled("failed"); n != 1 {
+			if n := b.failures(); n != 1 {
 				b.t.Errorf("%d fetches with the old secret, want 1", n)
 			}
 			b.note("healed after %v", round(b.newSecret(rotated, old)))

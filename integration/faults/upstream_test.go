@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +48,7 @@ func failing(name string, n int, isUnclear bool, fault wechattest.Fault) row {
 			b.Upstream.AddFault(fault)
 			fetches := b.fetches()
 			b.provoke()
-			b.within(90*time.Second, "all failures have been", func() bool { return b.journaled("failed") == n })
+			b.within(90*time.Second, "all failures have been", func() bool { return b.failures() == n })
 			// The next fetch is at least half a second away.
 			b.checkCut(isUnclear)
 			healed := b.refreshed(30*time.Second, b.All, old)
@@ -75,13 +77,15 @@ func (b *bench) fetches() func() []time.Time {
 	}
 }
 
-// journaled returns how many refreshes ended with a result, as far as the journal remembers.
-func (b *bench) journaled(result string) (n int) {
+// failures returns how many fetches have failed since the last commit, as the cluster counts them for its backoff.
+// The journal thins them out.
+func (b *bench) failures() (n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	for _, e := range b.store.Client().XRange(ctx, rig.Namespace+":{"+rig.AppID+"}:journal", "-", "+").Val() {
-		if e.Values["result"] == result {
-			n++
+	for field, tries := range b.store.Client().HGetAll(ctx, rig.Namespace+":{"+rig.AppID+"}:access_token:backoff").Val() {
+		if strings.HasSuffix(field, ":tries") {
+			i, _ := strconv.Atoi(tries)
+			n += i
 		}
 	}
 	return n

@@ -3,7 +3,6 @@ package tokencache
 import (
 	"errors"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +68,11 @@ func (x scripted) meta(field string) string {
 	return x.s.rdb.HGet(x.Context(), x.s.valueKey(x.spec.Key)+":meta", field).Val()
 }
 
+// journal returns how many entries the journal has.
+func (x scripted) journal() int64 {
+	return x.s.rdb.XLen(x.Context(), x.s.journalKey(x.spec.Key.App)).Val()
+}
+
 // fetched commits a first value the usual way.
 func (x scripted) fetched() state {
 	x.Helper()
@@ -109,9 +113,7 @@ var scriptCases = map[string]func(x scripted){
 		if again := x.commit("first", "v1"); again.version != st.version {
 			x.Errorf("version %d, then %d", st.version, again.version)
 		}
-		journal := x.s.valueKey(x.spec.Key)
-		journal = journal[:strings.LastIndex(journal, ":")] + ":journal"
-		if n := x.s.rdb.XLen(x.Context(), journal).Val(); n != 1 {
+		if n := x.journal(); n != 1 {
 			x.Errorf("%d entries in the journal", n)
 		}
 	},
@@ -259,6 +261,38 @@ var scriptCases = map[string]func(x scripted){
 		x.spec.Fingerprint = "f2"
 		if st := x.load(); st.backoff != 0 {
 			x.Errorf("another secret waits %v", st.backoff)
+		}
+	},
+	"the journal has the first, second, fourth, eighth failure in a row, and no report that was false": func(x scripted) {
+		fail := func(class Class) {
+			x.begin(x.lease("b"), Missing, 0, decisionGo)
+			x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: class}})
+			x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":backoff", "*:until", 1)
+		}
+		for range 20 {
+			fail(Transient)
+		}
+		if got := x.journal(); got != 5 {
+			x.Errorf("%d entries of 20 failures, want those of the 1st, 2nd, 4th, 8th and 16th", got)
+		}
+		for range 20 {
+			fail(Local)
+		}
+		if got := x.journal(); got != 10 {
+			x.Errorf("%d entries after 20 more of one pod, want 10", got)
+		}
+		st := x.fetched()
+		before := x.journal()
+		for _, lease := range []string{"c", "d"} {
+			x.begin(x.lease(lease), Report, st.version, decisionProbe)
+			x.conclude(lease, conclusion{result: map[string]Result{"c": Accepted, "d": Unknown}[lease]})
+		}
+		x.lease("e")
+		x.conclude("e", conclusion{result: Throttled})
+		x.begin(x.lease("f"), Missing, st.version+1, decisionGo)
+		x.conclude("f", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+		if got := x.journal(); before != 11 || got != before+2 {
+			x.Errorf("%d entries, then %d; want a commit, then a cut and a failure: the count begins anew", before, got)
 		}
 	},
 	"a report is probed, and accepted or believed": func(x scripted) {

@@ -273,7 +273,9 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	code := 0
 	if f := e.failed; f != nil {
 		code = f.Code
-		if f.Class != Local { // what concerns this pod alone stays in its memory
+		if f.Class == Local { // its backoff is in the memory of this pod
+			where = "local"
+		} else {
 			base, limit = f.Class.backoff()
 		}
 		if f.Class == Permanent && c.Fingerprint != "" {

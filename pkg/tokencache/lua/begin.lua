@@ -49,7 +49,7 @@ if reason == 'force' then
   return answer('go')
 end
 
-local version = num('version')
+local version, doubted = num('version'), num('doubt') ~= 0
 local left = redis.call('PTTL', value_key)
 -- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped back, and the
 -- key would outlive the value by as much.
@@ -128,7 +128,8 @@ if cut > 0 then
   set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(span('margin')),
     'prior_doubt', int(num('doubt')), 'prior_unclear_at', int(num('unclear_at')))
   doubt(cut)
-  if left ~= -2 then -- the only trace of a holder that dies from here on
+  -- The only trace of a holder that dies from here on. The failures that follow each other change nothing more.
+  if left ~= -2 and not doubted and tries('*') + tries(scope) + tries(LOCAL) == 0 then
     journal('reason', reason, 'result', 'cut', 'why', 'fetch', 'version', int(num('version')))
   end
   publish('doubt')

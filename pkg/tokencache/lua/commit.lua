@@ -11,7 +11,7 @@ end
 
 -- The same value again means "not yet": its life is news, but it is no new version.
 local version = num('version')
-local doubted = num('doubt') == 1
+local doubted = num('doubt') ~= 0
 local replaces_rejected = version > 0 and num('rejected') == version
 local same = version > 0 and read('GET', value_key) == value
 if not same then version = math.max(version + 1, floor + 1, now) end
@@ -29,11 +29,11 @@ if not replaces_rejected then set('young', 0) end
 local overtaken = cut > 0 and get('cut_by') ~= lease
 redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
 if overtaken then doubt(cut) end
-redis.call('DEL', backoff_key)
+local forgiven = redis.call('DEL', backoff_key) > 0
 -- Without leave to ask upstream it was a probe that decided a doubt.
 local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
 local result = not same and 'committed' or asked and 'unchanged' or 'settled'
-if result ~= 'unchanged' or doubted then -- what changes nothing is no entry
+if not same or doubted or replaces_rejected or forgiven then
   journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
 end
 conclude(lease)

@@ -1,7 +1,7 @@
 -- conclude: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in ms}.
 --   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
 --   accepted  a probe showed that the reported value works
--- A backoff doubles with every try in its scope, between base and cap.
+-- A backoff doubles with every try in its scope, between base and cap; base 0: none.
 local lease, reason, result, undo = ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
 local where, base, cap, at_least, jitter = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local note, took, code = ARGV[15], ARGV[16], ARGV[17]
@@ -27,22 +27,22 @@ end
 if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_gap) end
 if result == 'accepted' then set('accepted_at', get('probed_at')) end
 
-local left, tries = 0, 1
-if base > 0 then
-  tries = math.min(number(read('HGET', backoff_key, where .. ':tries')), 1000000) + 1
-  left = math.max(at_least, math.min(cap, base * 2 ^ math.min(tries - 1, 30)) * jitter)
-  redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':wait', int(left), where .. ':tries', int(tries),
-    where .. ':note', note)
-  redis.call('PEXPIRE', backoff_key, int(left + 3600000))
-end
--- What changes nothing is no entry: neither a probe that ends no value, nor an allowance that only a report waits for.
--- Of failures in a row, the 1st, 2nd, 4th, 8th, ... are.
-local power = 1
-while power < tries do power = power * 2 end
-if result == 'failed' or left > 0 then
-  if power == tries then
-    journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
+local left, n = 0, 1
+if base > 0 or where == LOCAL then
+  n = tries(where) + 1
+  redis.call('HSET', backoff_key, where .. ':tries', int(n))
+  if base > 0 then
+    left = math.max(at_least, math.min(cap, base * 2 ^ math.min(n - 1, 30)) * jitter)
+    redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':wait', int(left), where .. ':note', note)
   end
+  local keep = left + 3600000
+  if redis.call('PTTL', backoff_key) < keep then redis.call('PEXPIRE', backoff_key, int(keep)) end
+end
+-- Of failures in a row, the 1st, 2nd, 4th, 8th, ... is an entry: an outage of days leaves room for what was before it.
+local power = 1
+while power < n do power = power * 2 end
+if (left > 0 or result == 'failed') and power == n then
+  journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
 end
 conclude(lease)
 -- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.

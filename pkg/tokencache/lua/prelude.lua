@@ -115,7 +115,15 @@ local function publish(event)
     app, kind, int(num('version')), event, int(now)))
 end
 
--- journal must not fail, either: it is for people. A key of another type is replaced.
+-- tries returns how many fetches failed in a row in a scope of the backoff.
+local function tries(s) return math.min(number(read('HGET', backoff_key, s .. ':tries')), 1000000) end
+
+-- The scope of failures that concern one pod only, and so make no backoff of the cluster.
+local LOCAL = 'local'
+
+-- journal adds an entry. One is worth it only if the version, the doubt, the rejection or the backoff changes:
+-- tickets that come back unchanged every 4 minutes would leave no room for anything else. It must not fail: it is
+-- for people. A key of another type is replaced.
 local function journal(...)
   local function add(...)
     return redis.pcall('XADD', journal_key, 'MAXLEN', '~', JOURNAL_LENGTH, '*', 'kind', kind, 'by', by, ...)

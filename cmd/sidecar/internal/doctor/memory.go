@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Of memory, this much should be free; a credential with its journal takes some 60 KiB of it.
+// Of memory, this much should be free; a credential with its journal takes some 80 KiB of it.
 const (
 	leastFree       = 4 << 20
 	leastFreeShares = 10 // one of so many
