@@ -3,43 +3,46 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
 	"slices"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // writeArchive writes the image as an OCI layout into a tarball. The layout has one entry, so that no
 // tool asks which one is meant.
 func writeArchive(archive string, src source, name string, parts []part) error {
-	contents := blobs{}
-	entry, err := contents.putIndex(src, parts)
+	index, err := newIndex(src, parts)
 	if err != nil {
 		return err
 	}
-	entry.Annotations = map[string]string{
+	dir, err := os.MkdirTemp("", "wxtoken-layout")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	to, err := layout.Write(dir, mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
+	if err != nil {
+		return err
+	}
+	if err := to.AppendIndex(index, layout.WithAnnotations(map[string]string{
 		"org.opencontainers.image.ref.name": src.version,
 		"io.containerd.image.name":          name + ":" + src.version,
-	}
-	top, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{entry},
-	})
-	if err != nil {
+	})); err != nil {
 		return err
 	}
-	files := map[string]file{
-		"oci-layout": {[]byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644},
-		"index.json": {top, 0o644},
-	}
-	for digest, data := range contents {
-		files[blobPath(digest)] = file{data, 0o644}
+	files, err := readDir(dir)
+	if err != nil {
+		return err
 	}
 	out, err := tarOf(files, src.created)
 	if err != nil {
@@ -48,7 +51,18 @@ func writeArchive(archive string, src source, name string, parts []part) error {
 	return os.WriteFile(archive, out, 0o644)
 }
 
-func blobPath(digest v1.Hash) string { return "blobs/" + digest.Algorithm + "/" + digest.Hex }
+// readDir returns the files below dir, all with the same mode.
+func readDir(dir string) (map[string]file, error) {
+	files, tree := map[string]file{}, os.DirFS(dir)
+	return files, fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		files[name] = file{data, 0o644}
+		return err
+	})
+}
 
 // tarOf packs files, and the directories they are in: sorted, of root, and all of one time.
 func tarOf(files map[string]file, created time.Time) ([]byte, error) {
@@ -76,10 +90,10 @@ func tarOf(files map[string]file, created time.Time) ([]byte, error) {
 }
 
 // readTar returns the regular files of a tar, and the headers of all entries in their order.
-func readTar(data []byte) (map[string]file, []*tar.Header, error) {
+func readTar(in io.Reader) (map[string]file, []*tar.Header, error) {
 	files := map[string]file{}
 	var headers []*tar.Header
-	for r := tar.NewReader(bytes.NewReader(data)); ; {
+	for r := tar.NewReader(in); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return files, headers, nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"debug/buildinfo"
 	"debug/elf"
 	"encoding/json"
@@ -17,130 +16,155 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/spdx/tools-golang/spdx/v2/v2_3"
+	"github.com/spdx/tools-golang/spdxlib"
 )
-
-// layout is a tarball that was read back. Every blob that is asked for has been compared with its digest.
-type layout struct {
-	files map[string]file
-	index v1.Descriptor
-}
 
 // image is one platform's, unpacked.
 type image struct {
+	digest v1.Hash
 	arch   string
-	size   int64 // manifest, configuration and layers, as they are transferred
+	size   int64 // manifest, configuration and layer, as they are transferred
 	config v1.ConfigFile
 	files  map[string]file
 	sbom   []byte
 }
 
-func readArchive(path string) (*layout, error) {
-	data, err := os.ReadFile(path)
+// readArchive reads a tarball back: the digest of its index, and its images. Every blob must be what its
+// name says.
+func readArchive(archive string) (digest v1.Hash, images []image, err error) {
+	in, err := os.Open(archive)
+	if err != nil {
+		return digest, nil, err
+	}
+	defer in.Close()
+	files, _, err := readTar(in)
+	if err != nil {
+		return digest, nil, err
+	}
+	for name, f := range files {
+		if sum, isBlob := strings.CutPrefix(name, "blobs/sha256/"); isBlob && sum != hexSHA256(f.data) {
+			return digest, nil, fmt.Errorf("blob %s is another one", sum)
+		}
+	}
+	dir, err := os.MkdirTemp("", "wxtoken-layout")
+	if err != nil {
+		return digest, nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := unpack(files, dir); err != nil {
+		return digest, nil, err
+	}
+	top, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return digest, nil, err
+	}
+	entries, err := partial.Manifests(top)
+	if err != nil {
+		return digest, nil, err
+	}
+	if len(entries) != 1 {
+		return digest, nil, fmt.Errorf("index.json has %d entries, want 1", len(entries))
+	}
+	index, ok := entries[0].(v1.ImageIndex)
+	if !ok {
+		return digest, nil, errors.New("index.json does not name an index")
+	}
+	if digest, err = index.Digest(); err != nil {
+		return digest, nil, err
+	}
+	images, err = readImages(index)
+	return digest, images, err
+}
+
+// readImages unpacks what is in the index: images first, then an SBOM for each.
+func readImages(index v1.ImageIndex) ([]image, error) {
+	manifest, err := index.IndexManifest()
 	if err != nil {
 		return nil, err
 	}
-	files, _, err := readTar(data)
-	if err != nil {
-		return nil, err
-	}
-	l := &layout{files: files}
-	var top v1.IndexManifest
-	if err := json.Unmarshal(files["index.json"].data, &top); err != nil {
-		return nil, fmt.Errorf("index.json: %w", err)
-	}
-	if len(top.Manifests) != 1 {
-		return nil, fmt.Errorf("index.json has %d entries, want 1", len(top.Manifests))
-	}
-	l.index = top.Manifests[0]
-	return l, nil
-}
-
-// blob returns what d describes.
-func (l *layout) blob(d v1.Descriptor) ([]byte, error) {
-	f, ok := l.files[blobPath(d.Digest)]
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("blob %s is missing", d.Digest)
-	case sha256Of(f.data) != d.Digest || int64(len(f.data)) != d.Size:
-		return nil, fmt.Errorf("blob %s is another one", d.Digest)
-	}
-	return f.data, nil
-}
-
-func (l *layout) decode(d v1.Descriptor, into any) error {
-	data, err := l.blob(d)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, into)
-}
-
-// images unpacks what is in the index. Each must have its SBOM.
-func (l *layout) images() ([]image, error) {
-	var index v1.IndexManifest
-	if err := l.decode(l.index, &index); err != nil {
-		return nil, fmt.Errorf("the index: %w", err)
-	}
-	byDigest := map[string]*image{}
-	var all []*image
-	for _, d := range index.Manifests {
-		var m v1.Manifest
-		if err := l.decode(d, &m); err != nil {
-			return nil, err
-		}
-		if len(m.Layers) != 1 {
-			return nil, fmt.Errorf("%s has %d layers, want 1", d.Digest, len(m.Layers))
-		}
-		layer, err := l.blob(m.Layers[0])
+	var images []image
+	for _, d := range manifest.Manifests {
+		oci, err := index.Image(d.Digest)
 		if err != nil {
 			return nil, err
 		}
-		if about, ok := d.Annotations["vnd.docker.reference.digest"]; ok {
-			i := byDigest[about]
-			if i == nil || m.Subject == nil || m.Subject.Digest.String() != about {
+		if about, ok := d.Annotations[referenceDigest]; ok {
+			at := slices.IndexFunc(images, func(i image) bool { return i.digest.String() == about })
+			if at < 0 {
 				return nil, fmt.Errorf("%s is an SBOM of no image here", d.Digest)
 			}
-			i.sbom = layer
-			continue
+			images[at].sbom, err = readAttestation(oci, images[at].digest)
+		} else {
+			var i image
+			i, err = readImage(oci, d)
+			images = append(images, i)
 		}
-		i := &image{arch: d.Platform.Architecture, size: d.Size + m.Config.Size + m.Layers[0].Size}
-		if err := l.decode(m.Config, &i.config); err != nil {
-			return nil, err
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d.Digest, err)
 		}
-		if i.files, err = unpackLayer(layer, i.config); err != nil {
-			return nil, err
-		}
-		byDigest[d.Digest.String()], all = i, append(all, i)
 	}
-	var out []image
-	for _, i := range all {
-		out = append(out, *i)
-	}
-	return out, nil
+	return images, nil
 }
 
-func unpackLayer(layer []byte, config v1.ConfigFile) (map[string]file, error) {
-	z, err := gzip.NewReader(bytes.NewReader(layer))
+// content returns what is in the only layer of an image, and the image's manifest.
+func content(oci v1.Image) ([]byte, *v1.Manifest, error) {
+	manifest, err := oci.Manifest()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	plain, err := io.ReadAll(z)
+	layers, err := oci.Layers()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !slices.Equal(config.RootFS.DiffIDs, []v1.Hash{sha256Of(plain)}) {
-		return nil, errors.New("the configuration names another layer")
+	if len(layers) != 1 {
+		return nil, nil, fmt.Errorf("%d layers, want 1", len(layers))
 	}
-	files, headers, err := readTar(plain)
+	in, err := layers[0].Uncompressed()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	defer in.Close()
+	data, err := io.ReadAll(in)
+	return data, manifest, err
+}
+
+// readAttestation returns a statement, which must be about an image.
+func readAttestation(oci v1.Image, about v1.Hash) ([]byte, error) {
+	statement, manifest, err := content(oci)
+	if err == nil && (manifest.Subject == nil || manifest.Subject.Digest != about) {
+		err = errors.New("another image is its subject")
+	}
+	return statement, err
+}
+
+// readImage unpacks an image.
+func readImage(oci v1.Image, d v1.Descriptor) (image, error) {
+	if err := validate.Image(oci); err != nil {
+		return image{}, err
+	}
+	config, err := oci.ConfigFile()
+	if err != nil {
+		return image{}, err
+	}
+	plain, manifest, err := content(oci)
+	if err != nil {
+		return image{}, err
+	}
+	files, headers, err := readTar(bytes.NewReader(plain))
+	if err != nil {
+		return image{}, err
 	}
 	for _, h := range headers {
 		if h.Uid != 0 || h.Gid != 0 || h.Mode&0o7022 != 0 {
-			return nil, fmt.Errorf("%s has owner %d:%d and mode %o", h.Name, h.Uid, h.Gid, h.Mode)
+			return image{}, fmt.Errorf("%s has owner %d:%d and mode %o", h.Name, h.Uid, h.Gid, h.Mode)
 		}
 	}
-	return files, nil
+	size := d.Size + manifest.Config.Size + manifest.Layers[0].Size
+	return image{digest: d.Digest, arch: d.Platform.Architecture, size: size, config: *config, files: files}, nil
 }
 
 // checkImages reports everything that is not as it should be.
@@ -212,14 +236,17 @@ func linkedForDev(info *debug.BuildInfo) []string {
 
 // compareSBOM reports what the statement does not say of the program, which knows what it was built from.
 func compareSBOM(statement []byte, info *debug.BuildInfo) error {
-	var s struct{ Predicate spdxDocument }
+	var s struct{ Predicate v2_3.Document }
 	if err := json.Unmarshal(statement, &s); err != nil {
+		return err
+	}
+	if err := spdxlib.ValidateDocument(&s.Predicate); err != nil {
 		return err
 	}
 	var mistakes []error
 	for _, m := range append(info.Deps, &debug.Module{Path: info.Main.Path}) {
-		if !slices.ContainsFunc(s.Predicate.Packages, func(p spdxPackage) bool {
-			return p.Name == m.Path && (p.VersionInfo == m.Version || m.Version == "")
+		if !slices.ContainsFunc(s.Predicate.Packages, func(p *v2_3.Package) bool {
+			return p.PackageName == m.Path && (p.PackageVersion == m.Version || m.Version == "")
 		}) {
 			mistakes = append(mistakes, fmt.Errorf("says nothing of %s %s", m.Path, m.Version))
 		}

@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
+	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -18,110 +22,96 @@ type part struct {
 	sbom  []byte
 }
 
-// blobs are the contents of an OCI layout, by digest.
-type blobs map[v1.Hash][]byte
+// Names by which BuildKit attaches an SBOM, and which the check reads.
+const (
+	referenceDigest = "vnd.docker.reference.digest"
+	predicateSPDX   = "https://spdx.dev/Document"
+)
 
-// put adds a blob and returns its descriptor.
-func (b blobs) put(data []byte, mediaType types.MediaType) v1.Descriptor {
-	digest := sha256Of(data)
-	b[digest] = data
-	return v1.Descriptor{MediaType: mediaType, Size: int64(len(data)), Digest: digest}
-}
-
-func (b blobs) putJSON(v any, mediaType types.MediaType) (v1.Descriptor, error) {
-	data, err := json.Marshal(v)
-	return b.put(data, mediaType), err
-}
-
-func sha256Of(data []byte) v1.Hash {
-	sum := sha256.Sum256(data)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
-}
-
-// putIndex adds the image for all platforms. An SBOM is attached as BuildKit does it, by a manifest for
+// newIndex returns the image for all platforms. An SBOM is attached as BuildKit does it, by a manifest for
 // no platform in the same index, so that it goes wherever the image is copied; it names its image as
 // its subject, too, so that a registry lists it among the referrers.
-func (b blobs) putIndex(src source, parts []part) (v1.Descriptor, error) {
-	var images, attestations []v1.Descriptor
+func newIndex(src source, parts []part) (v1.ImageIndex, error) {
+	var images, attestations []mutate.IndexAddendum
 	for _, p := range parts {
-		image, err := b.putImage(src, p)
+		image, err := newImage(src, p)
 		if err != nil {
-			return v1.Descriptor{}, err
+			return nil, err
 		}
-		attestation, err := b.putAttestation(image, p.sbom)
+		about, err := partial.Descriptor(image)
 		if err != nil {
-			return v1.Descriptor{}, err
+			return nil, err
 		}
-		image.Platform = &v1.Platform{OS: "linux", Architecture: p.arch}
-		attestation.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
-		attestation.Annotations = map[string]string{
-			"vnd.docker.reference.type":   "attestation-manifest",
-			"vnd.docker.reference.digest": image.Digest.String(),
+		attestation, err := newAttestation(*about, p.sbom)
+		if err != nil {
+			return nil, err
 		}
-		images, attestations = append(images, image), append(attestations, attestation)
+		images = append(images, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: p.arch},
+		}})
+		attestations = append(attestations, mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{
+			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", referenceDigest: about.Digest.String()},
+		}})
 	}
-	return b.putJSON(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex,
-		Manifests: append(images, attestations...), Annotations: src.labels(),
-	}, types.OCIImageIndex)
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index = mutate.AppendManifests(index, append(images, attestations...)...)
+	return mutate.Annotations(index, src.labels()).(v1.ImageIndex), nil
 }
 
-func (b blobs) putImage(src source, p part) (v1.Descriptor, error) {
+func newImage(src source, p part) (v1.Image, error) {
 	plain, err := tarOf(p.files, src.created)
 	if err != nil {
-		return v1.Descriptor{}, err
+		return nil, err
 	}
-	layer := b.put(compress(plain), types.OCILayer)
-	created := v1.Time{Time: src.created}
-	config, err := b.putJSON(v1.ConfigFile{
-		OS: "linux", Architecture: p.arch, Created: created, Config: src.config(),
-		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{sha256Of(plain)}},
-		History: []v1.History{{Created: created, CreatedBy: "make image"}},
-	}, types.OCIConfigJSON)
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(plain)), nil },
+		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression))
 	if err != nil {
-		return v1.Descriptor{}, err
+		return nil, err
 	}
-	return b.putJSON(v1.Manifest{
-		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
-		Config: config, Layers: []v1.Descriptor{layer}, Annotations: src.labels(),
-	}, types.OCIManifestSchema1)
+	created := v1.Time{Time: src.created}
+	image, err := oneLayer(
+		v1.ConfigFile{OS: "linux", Architecture: p.arch, Created: created, Config: src.config()},
+		mutate.Addendum{Layer: layer, History: v1.History{Created: created, CreatedBy: "make image"}})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Annotations(image, src.labels()).(v1.Image), nil
 }
 
-// putAttestation adds an SBOM as an in-toto statement about an image.
-func (b blobs) putAttestation(about v1.Descriptor, sbom []byte) (v1.Descriptor, error) {
-	const predicate = "https://spdx.dev/Document"
+// newAttestation returns an SBOM as an in-toto statement about an image.
+func newAttestation(about v1.Descriptor, sbom []byte) (v1.Image, error) {
 	type subject struct {
 		Name   string            `json:"name"`
 		Digest map[string]string `json:"digest"`
 	}
-	layer, err := b.putJSON(struct {
+	statement, err := json.Marshal(struct {
 		Type          string          `json:"_type"`
 		PredicateType string          `json:"predicateType"`
 		Subject       []subject       `json:"subject"`
 		Predicate     json.RawMessage `json:"predicate"`
-	}{"https://in-toto.io/Statement/v0.1", predicate,
-		[]subject{{"_", map[string]string{about.Digest.Algorithm: about.Digest.Hex}}}, sbom}, "application/vnd.in-toto+json")
+	}{"https://in-toto.io/Statement/v0.1", predicateSPDX,
+		[]subject{{"_", map[string]string{about.Digest.Algorithm: about.Digest.Hex}}}, sbom})
 	if err != nil {
-		return v1.Descriptor{}, err
+		return nil, err
 	}
-	layer.Annotations = map[string]string{"in-toto.io/predicate-type": predicate}
-	config, err := b.putJSON(v1.ConfigFile{
-		OS: "unknown", Architecture: "unknown", RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}},
-	}, types.OCIConfigJSON)
+	image, err := oneLayer(v1.ConfigFile{OS: "unknown", Architecture: "unknown"}, mutate.Addendum{
+		Layer:       static.NewLayer(statement, "application/vnd.in-toto+json"),
+		Annotations: map[string]string{"in-toto.io/predicate-type": predicateSPDX},
+	})
 	if err != nil {
-		return v1.Descriptor{}, err
+		return nil, err
 	}
-	return b.putJSON(v1.Manifest{
-		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
-		Config: config, Layers: []v1.Descriptor{layer}, Subject: &about,
-	}, types.OCIManifestSchema1)
+	return mutate.Subject(image, about).(v1.Image), nil
 }
 
-// compress is gzip with no name and no time in its header.
-func compress(data []byte) []byte {
-	var out bytes.Buffer
-	w, _ := gzip.NewWriterLevel(&out, gzip.BestCompression) // a level that exists
-	_, _ = w.Write(data)                                    // a buffer takes everything
-	_ = w.Close()
-	return out.Bytes()
+// oneLayer returns an OCI image of one layer.
+func oneLayer(config v1.ConfigFile, layer mutate.Addendum) (v1.Image, error) {
+	config.RootFS.Type = "layers"
+	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err := mutate.ConfigFile(image, &config)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Append(image, layer)
 }

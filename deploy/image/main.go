@@ -108,23 +108,18 @@ func build(ctx context.Context, src source, name, archive string, env []string) 
 
 // look checks the tarball as it is on disk, and prints its figures.
 func look(archive string, src source, o options, stdout io.Writer) error {
-	contents, err := readArchive(archive)
-	if err != nil {
-		return err
-	}
-	images, err := contents.images()
+	digest, images, err := readArchive(archive)
 	if err != nil {
 		return err
 	}
 	if err := checkImages(images, src, o.maxSize); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s\nindex %s\n\n", archive, contents.index.Digest)
-	fmt.Fprintln(stdout, "| platform | image, compressed | program | program, gzip | files |\n|---|---|---|---|---|")
+	fmt.Fprintf(stdout, "%s\nindex %s\n\n", archive, digest)
+	fmt.Fprintln(stdout, "| platform | image, compressed | program | files |\n|---|---|---|---|")
 	for _, i := range images {
 		program := i.files[programPath].data
-		fmt.Fprintf(stdout, "| linux/%s | %.2f MB | %.2f MB | %.2f MB | %d |\n",
-			i.arch, mega(i.size), mega(int64(len(program))), mega(int64(len(compress(program)))), len(i.files))
+		fmt.Fprintf(stdout, "| linux/%s | %.2f MB | %.2f MB | %d |\n", i.arch, mega(i.size), mega(int64(len(program))), len(i.files))
 	}
 	return nil
 }

@@ -1,94 +1,63 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
 	"time"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	"github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
-// The parts of SPDX 2.3 that are used. https://spdx.github.io/spdx-spec/v2.3/
-type (
-	spdxDocument struct {
-		SPDXVersion   string             `json:"spdxVersion"`
-		DataLicense   string             `json:"dataLicense"`
-		SPDXID        string             `json:"SPDXID"`
-		Name          string             `json:"name"`
-		Namespace     string             `json:"documentNamespace"`
-		CreationInfo  spdxCreation       `json:"creationInfo"`
-		Packages      []spdxPackage      `json:"packages"`
-		Relationships []spdxRelationship `json:"relationships"`
-	}
-	spdxCreation struct {
-		Created  string   `json:"created"`
-		Creators []string `json:"creators"`
-	}
-	spdxPackage struct {
-		SPDXID           string         `json:"SPDXID"`
-		Name             string         `json:"name"`
-		VersionInfo      string         `json:"versionInfo"`
-		PackageFileName  string         `json:"packageFileName,omitempty"`
-		DownloadLocation string         `json:"downloadLocation"`
-		FilesAnalyzed    bool           `json:"filesAnalyzed"`
-		Checksums        []spdxChecksum `json:"checksums,omitempty"`
-		LicenseConcluded string         `json:"licenseConcluded"`
-		LicenseDeclared  string         `json:"licenseDeclared"`
-		CopyrightText    string         `json:"copyrightText"`
-		Purpose          string         `json:"primaryPackagePurpose"`
-		ExternalRefs     []spdxRef      `json:"externalRefs"`
-	}
-	spdxChecksum struct {
-		Algorithm string `json:"algorithm"`
-		Value     string `json:"checksumValue"`
-	}
-	spdxRef struct {
-		Category string `json:"referenceCategory"`
-		Type     string `json:"referenceType"`
-		Locator  string `json:"referenceLocator"`
-	}
-	spdxRelationship struct {
-		Element string `json:"spdxElementId"`
-		Type    string `json:"relationshipType"`
-		Related string `json:"relatedSpdxElement"`
-	}
-)
+func hexSHA256(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
 
 var notInSPDXID = regexp.MustCompile(`[^A-Za-z0-9.-]`)
 
 // spdx lists what the program was built from, which is components[0] and the rest linked into it.
 func spdx(src source, arch string, program []byte, components []component) ([]byte, error) {
-	const nobody = "NOASSERTION"
-	sum := sha256.Sum256(program)
-	digest := hex.EncodeToString(sum[:])
-	doc := spdxDocument{
-		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: "SPDXRef-DOCUMENT",
-		Name:      fmt.Sprintf("wxtoken-%s-linux-%s", src.version, arch),
-		Namespace: fmt.Sprintf("https://github.com/wxtoken/sidecar/spdx/%s/linux-%s/%s", src.version, arch, digest),
-		CreationInfo: spdxCreation{
-			Created:  src.created.Format(time.RFC3339),
-			Creators: []string{"Tool: github.com/wxtoken/sidecar/deploy/image"},
+	digest := hexSHA256(program)
+	doc := v2_3.Document{
+		SPDXVersion: v2_3.Version, DataLicense: v2_3.DataLicense, SPDXIdentifier: "DOCUMENT",
+		DocumentName:      fmt.Sprintf("wxtoken-%s-linux-%s", src.version, arch),
+		DocumentNamespace: fmt.Sprintf("https://github.com/wxtoken/sidecar/spdx/%s/linux-%s/%s", src.version, arch, digest),
+		CreationInfo: &v2_3.CreationInfo{
+			Created:        src.created.Format(time.RFC3339),
+			Creators:       []common.Creator{{CreatorType: "Tool", Creator: "github.com/wxtoken/sidecar/deploy/image"}, {CreatorType: "Tool", Creator: classifierModule}},
+			CreatorComment: "A declared license is what " + classifierModule + " finds in the texts that the image has under /licenses.",
 		},
 	}
 	for i, c := range components {
-		p := spdxPackage{
-			SPDXID: "SPDXRef-" + notInSPDXID.ReplaceAllString(c.name, "-"), Name: c.name, VersionInfo: c.version,
-			DownloadLocation: nobody, LicenseConcluded: nobody, LicenseDeclared: c.license, CopyrightText: nobody,
-			Purpose: "LIBRARY", ExternalRefs: []spdxRef{{"PACKAGE-MANAGER", "purl", purl(c)}},
+		p := &v2_3.Package{
+			PackageSPDXIdentifier: common.ElementID(notInSPDXID.ReplaceAllString(c.name, "-")), PackageName: c.name, PackageVersion: c.version,
+			PackageDownloadLocation: noAssertion, PackageLicenseConcluded: noAssertion, PackageLicenseDeclared: c.license, PackageCopyrightText: noAssertion,
+			PrimaryPackagePurpose:     "LIBRARY",
+			PackageExternalReferences: []*v2_3.PackageExternalReference{{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl(c)}},
 		}
-		relation := spdxRelationship{"SPDXRef-DOCUMENT", "DESCRIBES", p.SPDXID}
+		relation := &v2_3.Relationship{
+			RefA: common.MakeDocElementID("", "DOCUMENT"), RefB: common.MakeDocElementID("", string(p.PackageSPDXIdentifier)),
+			Relationship: common.TypeRelationshipDescribe,
+		}
 		if i == 0 {
-			p.Purpose, p.PackageFileName = "APPLICATION", "/"+programPath
-			p.Checksums = []spdxChecksum{{"SHA256", digest}}
+			p.PrimaryPackagePurpose, p.PackageFileName = "APPLICATION", "/"+programPath
+			p.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: digest}}
 		} else {
-			relation = spdxRelationship{doc.Packages[0].SPDXID, "DEPENDS_ON", p.SPDXID}
+			relation.RefA = common.MakeDocElementID("", string(doc.Packages[0].PackageSPDXIdentifier))
+			relation.Relationship = common.TypeRelationshipDependsOn
 		}
 		doc.Packages = append(doc.Packages, p)
 		doc.Relationships = append(doc.Relationships, relation)
 	}
-	return json.MarshalIndent(doc, "", " ")
+	var out bytes.Buffer
+	err := spdxjson.Write(doc, &out, spdxjson.Indent(" "))
+	return out.Bytes(), err
 }
 
 // purl is the name by which scanners look for vulnerabilities: the standard library is stdlib, and

@@ -26,11 +26,7 @@ import (
 // nothing else in sight where this process is root, else only with its files. Redis and WeChat are
 // stand-ins in this process, because the program has none.
 func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) error {
-	l, err := readArchive(archive)
-	if err != nil {
-		return err
-	}
-	images, err := l.images()
+	_, images, err := readArchive(archive)
 	if err != nil {
 		return err
 	}
