@@ -122,6 +122,10 @@ func TestTheImageIsWhatItsCheckWants(t *testing.T) {
 	if got := images[0].config.Config.Labels["org.opencontainers.image.revision"]; got != small.revision {
 		t.Errorf("revision %q, want %q", got, small.revision)
 	}
+	// A descriptor of an artifact is for other tools than those that run images.
+	if archive, err := os.ReadFile(small.archive); err != nil || bytes.Contains(archive, []byte("artifactType")) {
+		t.Errorf("the images are described as artifacts: %v", err)
+	}
 }
 
 // Each line of the table spoils one thing that the check must see.

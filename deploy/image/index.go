@@ -42,7 +42,7 @@ func newIndex(src source, parts []part) (v1.ImageIndex, error) {
 		if err != nil {
 			return nil, err
 		}
-		attestation, err := newAttestation(*about, p.sbom)
+		attestation, err := newAttestation(src, *about, p.sbom)
 		if err != nil {
 			return nil, err
 		}
@@ -69,18 +69,15 @@ func newImage(src source, p part) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	created := v1.Time{Time: src.created}
-	image, err := oneLayer(
-		v1.ConfigFile{OS: "linux", Architecture: p.arch, Created: created, Config: src.config()},
-		mutate.Addendum{Layer: layer, History: v1.History{Created: created, CreatedBy: "make image"}})
+	image, err := oneLayer(src, v1.ConfigFile{OS: "linux", Architecture: p.arch, Config: src.config()}, mutate.Addendum{Layer: layer})
 	if err != nil {
 		return nil, err
 	}
-	return mutate.Annotations(image, src.labels()).(v1.Image), nil
+	return ordinary{mutate.Annotations(image, src.labels()).(v1.Image)}, nil
 }
 
 // newAttestation returns an SBOM as an in-toto statement about an image.
-func newAttestation(about v1.Descriptor, sbom []byte) (v1.Image, error) {
+func newAttestation(src source, about v1.Descriptor, sbom []byte) (v1.Image, error) {
 	type subject struct {
 		Name   string            `json:"name"`
 		Digest map[string]string `json:"digest"`
@@ -95,19 +92,25 @@ func newAttestation(about v1.Descriptor, sbom []byte) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	image, err := oneLayer(v1.ConfigFile{OS: "unknown", Architecture: "unknown"}, mutate.Addendum{
+	image, err := oneLayer(src, v1.ConfigFile{OS: "unknown", Architecture: "unknown"}, mutate.Addendum{
 		Layer:       static.NewLayer(statement, "application/vnd.in-toto+json"),
 		Annotations: map[string]string{"in-toto.io/predicate-type": predicateSPDX},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return mutate.Subject(image, about).(v1.Image), nil
+	return ordinary{mutate.Subject(image, about).(v1.Image)}, nil
 }
 
+// ordinary keeps go-containerregistry from describing an image as an artifact, as no builder of images does.
+type ordinary struct{ v1.Image }
+
+func (ordinary) ArtifactType() (string, error) { return "", nil }
+
 // oneLayer returns an OCI image of one layer.
-func oneLayer(config v1.ConfigFile, layer mutate.Addendum) (v1.Image, error) {
-	config.RootFS.Type = "layers"
+func oneLayer(src source, config v1.ConfigFile, layer mutate.Addendum) (v1.Image, error) {
+	config.RootFS.Type, config.Created = "layers", v1.Time{Time: src.created}
+	layer.History = v1.History{Created: config.Created, CreatedBy: "make image"}
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.ConfigFile(image, &config)
 	if err != nil {
