@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,14 +22,18 @@ func (c *cluster) directReader(rdb redis.UniversalClient) *reader {
 	go func() {
 		defer close(r.done)
 		for ctx.Err() == nil {
-			switch v, err := rdb.Get(ctx, valueKey).Result(); {
-			case ctx.Err() != nil:
-			case err != nil:
+			asked := time.Now()
+			v, err := rdb.Get(ctx, valueKey).Result()
+			_, end, issued := c.Upstream.Life(appID, v)
+			switch {
+			case errors.Is(err, redis.Nil):
 				r.missing++
-			case !c.Upstream.Works(v):
+			case err == nil && (!issued || !asked.Before(end)):
 				r.dead++
 			}
-			r.looks++
+			if err == nil {
+				r.looks++
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(5 * time.Millisecond):

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,14 +31,23 @@ type scene struct {
 	want   []string // what a person must be able to read
 }
 
+// sceneOf waits for a page with all that is wanted.
 func sceneOf(t *testing.T, p *rig.Sidecar, name string, want ...string) scene {
 	t.Helper()
-	body, header, err := p.ShowAs("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "/status") // a browser's
-	if err != nil {
-		t.Fatal(err)
-	}
-	return scene{name, body, header.Get("Content-Security-Policy"), want}
+	s := scene{name: name, want: want}
+	eventually(t, fmt.Sprintf("the page of %s shows %q", p.Name, want), func() bool {
+		page, header, err := p.ShowAs("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "/status") // a browser's
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.page, s.policy = page, header.Get("Content-Security-Policy")
+		text := strings.ToLower(html.UnescapeString(tag.ReplaceAllString(page, "")))
+		return !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(text, strings.ToLower(w)) })
+	})
+	return s
 }
+
+var tag = regexp.MustCompile(`<[^>]*>`)
 
 // The page as people meet it: in a real browser, on a phone and on a wide screen, by day and by night.
 // WXTOKEN_SCREENSHOTS=folder keeps pictures of it.
@@ -82,7 +92,7 @@ func manyApps(t *testing.T, server *rig.Redis) []scene {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	write(t, file, yaml.String())
 	p := c.Add(1, "WXTOKEN_CONFIG="+file)[0]
-	eventually(t, 20*time.Second, "everything was looked for", func() bool {
+	eventually(t, "everything was looked for", func() bool {
 		_, err := p.Show("/readyz")
 		return err == nil
 	})
@@ -103,16 +113,16 @@ func onePodRefused(t *testing.T, server *rig.Redis) []scene {
 			return err == nil && strings.Contains(body, text)
 		}
 	}
-	eventually(t, 20*time.Second, "the first pod is refused", shows(refused, "203.0.113.66"))
+	eventually(t, "the first pod is refused", shows(refused, "203.0.113.66"))
 	good := c.Add(1)[0]
-	eventually(t, 20*time.Second, "the second pod has a token", shows(good, "All well"))
-	eventually(t, 20*time.Second, "the first pod has it, too", shows(refused, `<span class="chip well">fresh</span>`))
+	eventually(t, "the second pod has a token", shows(good, "All well"))
+	eventually(t, "the first pod has it, too", shows(refused, `<span class="chip well">fresh</span>`))
 	scenes := []scene{
 		sceneOf(t, refused, "refused", "Attention", "40164", "203.0.113.66", "IP whitelist", "fresh", "asked again in"),
 		sceneOf(t, good, "well", "All well", "fresh", "renews in", "new value", "this one", "arrive"),
 	}
 	server.Kill()
-	eventually(t, 20*time.Second, "Redis is missed", shows(good, "Bring Redis back"))
+	eventually(t, "Redis is missed", shows(good, "Bring Redis back"))
 	scenes = append(scenes, sceneOf(t, good, "away", "Attention", "Redis is not there", "Bring Redis back", "away", "fresh"))
 	server.Start() // it is searched for leaks
 	return scenes
@@ -302,7 +312,7 @@ func browse(t *testing.T, chromium string, dark bool, args ...string) string {
 	if dark {
 		scheme = "0"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), rig.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, chromium, append([]string{
 		"--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",

@@ -60,9 +60,14 @@ func (b *bench) note(format string, args ...any) {
 // within polls until ok, ends the test if that takes too long, and returns how long it took.
 func (b *bench) within(limit time.Duration, awaited string, ok func() bool) time.Duration {
 	b.t.Helper()
-	begun := time.Now()
-	rig.Eventually(b.t, limit, awaited, ok)
-	return time.Since(begun)
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if ok() {
+			return time.Since(begun)
+		}
+		if time.Since(begun) > limit {
+			b.t.Fatalf("not within %v: %s", limit, awaited)
+		}
+	}
 }
 
 // hold lets a fault last. A fault has a length; nothing waits for something in this way.

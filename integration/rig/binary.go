@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,9 @@ func build(how Build) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := readSources(); err != nil {
+		return "", err
+	}
 	file := filepath.Join(dir, "sidecar"+string(how))
 	args := []string{"build", "-o", file}
 	if how == Raced && os.Getenv("WXTOKEN_RACED_SIDECAR") == "1" {
@@ -60,6 +64,31 @@ func build(how Build) (string, error) {
 }
 
 const program = "github.com/wxtoken/sidecar/cmd/sidecar"
+
+// readSources opens every file of the program. go test notes which files a test opens, and runs it again when
+// one has changed; it does not see what go build reads.
+func readSources() error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("looking for the module: %w", err)
+	}
+	for _, dir := range []string{"cmd", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(strings.TrimSpace(string(root)), dir), func(path string, entry os.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Main runs the tests and removes what was built for them. It returns the exit status.
 func Main(m *testing.M) int {
@@ -85,12 +114,15 @@ func Binary(t testing.TB, how Build) string {
 	return file
 }
 
+// Patience is how long a test waits for what must happen, however busy the machine is.
+const Patience = 5 * time.Minute
+
 // Eventually polls until ok, or ends the test with what was awaited.
-func Eventually(t testing.TB, within time.Duration, awaited string, ok func() bool) {
+func Eventually(t testing.TB, awaited string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, awaited)
+			t.Fatalf("not within %v: %s", Patience, awaited)
 		}
 	}
 }

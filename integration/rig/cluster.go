@@ -26,7 +26,7 @@ func At(t testing.TB, url string) Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := redis.NewClient(o)
+	client := redis.NewClient(patient(o))
 	t.Cleanup(func() { _ = client.Close() })
 	return at{url, client}
 }
@@ -48,10 +48,11 @@ type Cluster struct {
 	Linked bool
 	// Build is how each sidecar is built that is added from now on.
 	Build Build
+	// Store is the Redis. It does not change.
+	Store Store
 
-	t     testing.TB
-	store Store
-	env   []string
+	t   testing.TB
+	env []string
 
 	mu       sync.Mutex // of All
 	searched sync.Once
@@ -60,7 +61,7 @@ type Cluster struct {
 // New returns a cluster without sidecars; env goes over what the rig itself sets for each of them. At the
 // end of the test all that was printed or shown is searched for secrets.
 func New(t testing.TB, store Store, env ...string) *Cluster {
-	return &Cluster{t: t, store: store, Upstream: startUpstream(t), env: env}
+	return &Cluster{t: t, Store: store, Upstream: startUpstream(t), env: env}
 }
 
 // Add starts n sidecars and returns when they answer. env goes over that of [New].
@@ -74,9 +75,9 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 			p.Clock = newClock(c.t)
 			own = append([]string{clockSetting + "=" + p.Clock.file}, env...)
 		}
-		url := c.store.URL()
+		url := c.Store.URL()
 		if c.Linked {
-			p.Link = newLink(c.t, c.store.(*Redis).Addr)
+			p.Link = newLink(c.t, c.Store.(*Redis).Addr)
 			url = "redis://" + p.Link.Addr
 		}
 		p.launch(slices.Concat([]string{
@@ -88,7 +89,7 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 		started = append(started, p)
 	}
 	for _, p := range started {
-		Eventually(c.t, 20*time.Second, p.Name+" says where it listens", p.listens)
+		Eventually(c.t, p.Name+" says where it listens", p.listens)
 	}
 	c.mu.Lock()
 	c.All = append(c.All, started...)
@@ -149,7 +150,7 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 func (c *Cluster) MakeDue() {
 	c.t.Helper()
 	c.MakeDueUnheard()
-	ctx, rdb := context.Background(), c.store.Client()
+	ctx, rdb := context.Background(), c.Store.Client()
 	if err := rdb.Publish(ctx, Namespace+":events", `{"app":"`+AppID+`","kind":"access_token"}`).Err(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func (c *Cluster) MakeDue() {
 func (c *Cluster) MakeDueUnheard() {
 	c.t.Helper()
 	c.Upstream.Ripen(AppID)
-	ctx, rdb := context.Background(), c.store.Client()
+	ctx, rdb := context.Background(), c.Store.Client()
 	left, err := rdb.PTTL(ctx, ValueKey).Result()
 	if err != nil || left <= 0 {
 		c.t.Fatalf("the value's life: %v, %v", left, err)

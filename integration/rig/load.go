@@ -199,7 +199,9 @@ func (l *Load) wasDead(value string, then time.Time) bool {
 // read looks into Redis as an app with direct access does.
 func (l *Load) read(ctx context.Context, p *Sidecar) {
 	asked := time.Now()
-	v, err := l.c.store.Client().Get(ctx, ValueKey).Result()
+	look, cancel := context.WithTimeout(ctx, 3*time.Second)
+	v, err := l.c.Store.Client().Get(look, ValueKey).Result()
+	cancel()
 	if ctx.Err() != nil {
 		return
 	}

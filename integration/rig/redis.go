@@ -1,9 +1,12 @@
 package rig
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -47,10 +50,10 @@ func startRedis(t testing.TB, env, args []string) *Redis {
 	NeedRedis(t)
 	s := &Redis{t: t, dir: t.TempDir(), args: args, env: env}
 	t.Cleanup(s.Kill)
-	for range 3 { // somebody may take the port between the question and the start
+	for range 3 { // another process may take the port between the question and the start
 		s.Addr = FreeAddr(t)
 		if s.try() {
-			s.client = redis.NewClient(&redis.Options{Addr: s.Addr, DisableIdentity: true})
+			s.client = redis.NewClient(patient(&redis.Options{Addr: s.Addr, DisableIdentity: true}))
 			t.Cleanup(func() { _ = s.client.Close() })
 			return s
 		}
@@ -67,30 +70,31 @@ func (s *Redis) Start() {
 	}
 }
 
-// try starts it, and reports whether it answers.
+// patient returns o with time for a Redis on a busy machine. What must not wait has a context with a deadline.
+func patient(o *redis.Options) *redis.Options {
+	o.ContextTimeoutEnabled = true
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = time.Minute, time.Minute, time.Minute
+	return o
+}
+
+// try starts it, and reports whether it serves.
 func (s *Redis) try() bool {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(s.Addr)
 	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}
 	cmd := exec.Command("redis-server", append(args, s.args...)...)
 	cmd.Env = append(os.Environ(), s.env...)
+	var log Buffer
+	cmd.Stdout = &log
 	proc, err := start(cmd)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.proc = proc
-	up := false
-	Eventually(s.t, 10*time.Second, "redis-server answers or ends", func() bool {
-		if !proc.alive() {
-			return true
-		}
-		conn, err := net.Dial("tcp", s.Addr)
-		if up = err == nil; up {
-			_ = conn.Close()
-		}
-		return up
-	})
-	return up
+	// Its own word: on its port, another process may answer.
+	serves := func() bool { return strings.Contains(log.String(), "Ready to accept connections") }
+	Eventually(s.t, "redis-server serves or ends", func() bool { return serves() || !proc.alive() })
+	return serves()
 }
 
 // Kill ends it at once; its data is lost.
@@ -112,13 +116,18 @@ func (s *Redis) URL() string { return "redis://" + s.Addr }
 // Client implements [Store].
 func (s *Redis) Client() redis.UniversalClient { return s.client }
 
-// FreeAddr returns host:port of a port that was free a moment ago.
+// FreeAddr returns host:port of a port that was free a moment ago. It is none of those that the system gives to
+// connections, so that a server which was killed can have it again; nor is the one 10000 higher, which a node of a
+// Redis Cluster needs, too.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
+		if err == nil {
+			_ = l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }

@@ -54,10 +54,10 @@ func StartRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	c := &RedisCluster{Owner: nodes[min(2, slot/third)], Replica: nodes[3]}
 	c.Rest = slices.DeleteFunc(slices.Clone(nodes[:3]), func(s *Redis) bool { return s == c.Owner })
 	id := one(c.Owner).Do(ctx, "CLUSTER", "MYID").Val()
-	Eventually(t, 15*time.Second, "the replica knows its master", func() bool {
+	Eventually(t, "the replica knows its master", func() bool {
 		return one(c.Replica).ClusterReplicate(ctx, fmt.Sprint(id)).Err() == nil
 	})
-	Eventually(t, 20*time.Second, "the Cluster is whole", func() bool {
+	Eventually(t, "the Cluster is whole", func() bool {
 		for _, s := range nodes {
 			shards, err := one(s).ClusterShards(ctx).Result()
 			if err != nil || len(shards) != 3 || !slices.ContainsFunc(shards, func(r redis.ClusterShard) bool { return len(r.Nodes) == 2 }) {

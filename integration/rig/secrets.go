@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -43,9 +42,9 @@ func (c *Cluster) searchForSecrets() {
 
 // searchRedis looks into every key but the public one of the value.
 func (c *Cluster) searchRedis(holds func(string) bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	rdb := c.store.Client()
+	rdb := c.Store.Client()
 	keys, err := allKeys(ctx, rdb)
 	if err != nil {
 		c.t.Logf("Redis was not searched: %v", err)

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -30,7 +29,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 	s := &Sentinel{Master: StartRedis(t)}
 	host, port, _ := net.SplitHostPort(s.Master.Addr)
 	s.Replica = StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
-	Eventually(t, 10*time.Second, "the replica follows", func() bool {
+	Eventually(t, "the replica follows", func() bool {
 		n, err := s.Replica.Client().(*redis.Client).Do(context.Background(), "ROLE").Slice()
 		return err == nil && len(n) > 3 && n[3] == "connected"
 	})
@@ -49,7 +48,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 	t.Cleanup(proc.kill)
 	sentinel := redis.NewSentinelClient(&redis.Options{Addr: s.Addr})
 	defer sentinel.Close()
-	Eventually(t, 15*time.Second, "Sentinel knows the replica", func() bool {
+	Eventually(t, "Sentinel knows the replica", func() bool {
 		replicas, err := sentinel.Replicas(context.Background(), masterName).Result()
 		return err == nil && len(replicas) == 1 && replicas[0]["flags"] == "slave" && replicas[0]["master-link-status"] == "ok"
 	})

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // Sidecar is one process of the program under test, with the log level debug.
@@ -123,7 +122,7 @@ func (p *Sidecar) listens() bool {
 }
 
 // HTTP is the client of the tests.
-var HTTP = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+var HTTP = &http.Client{Timeout: Patience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 
 // Show fetches what must hold no value, and keeps it for the search for secrets.
 func (p *Sidecar) Show(path string) (string, error) {
@@ -163,7 +162,7 @@ func (p *Sidecar) Tell(args ...string) (output string, code int) {
 // Tell runs a command of the program with nothing but env, and returns what it printed and its exit status.
 func Tell(t testing.TB, env []string, args ...string) (output string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(t, Raced), args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)

@@ -1,12 +1,14 @@
 package rig
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -29,6 +31,7 @@ type Upstream struct {
 
 	mu     sync.Mutex
 	asking func(sidecar string, r *http.Request)
+	hold   chan *Held
 	asked  int // fetches under way
 	atOnce int // the most of them
 }
@@ -49,7 +52,9 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path = "/" + path
 	u.mu.Lock()
 	asking := u.asking
+	var hold chan *Held
 	if IsFetch(r) {
+		hold, u.hold = u.hold, nil
 		u.asked++
 		u.atOnce = max(u.atOnce, u.asked)
 		defer func() {
@@ -62,7 +67,51 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 	if asking != nil {
 		asking(sidecar, r)
 	}
-	u.Server.ServeHTTP(w, r)
+	if hold == nil {
+		u.Server.ServeHTTP(w, r)
+		return
+	}
+	answer := httptest.NewRecorder()
+	u.Server.ServeHTTP(answer, r)
+	held := &Held{Sidecar: sidecar, at: time.Now(), gone: r.Context().Done(), released: make(chan struct{})}
+	hold <- held
+	select {
+	case <-held.released:
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	case <-held.gone:
+	}
+}
+
+// Held is a fetch that WeChat has acted on, and whose answer is held back until the sidecar gives up.
+type Held struct {
+	Sidecar string // who fetches
+
+	at       time.Time
+	gone     <-chan struct{}
+	released chan struct{}
+}
+
+// HoldAnswer holds back the answer to the next fetch of a token. The channel tells of it, once.
+func (u *Upstream) HoldAnswer() <-chan *Held {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hold = make(chan *Held, 1)
+	return u.hold
+}
+
+// Release sends the answer.
+func (h *Held) Release() { close(h.released) }
+
+// Awaited reports whether the sidecar waits for the answer, and will for some seconds more of the 8 that it has.
+func (h *Held) Awaited() bool {
+	select {
+	case <-h.gone:
+		return false
+	default:
+		return time.Since(h.at) < 5*time.Second
+	}
 }
 
 // IsFetch reports whether r asks WeChat for an access token.
