@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -14,11 +15,21 @@ type reader struct {
 	done chan struct{}
 	// valid once stopped:
 	looks, missing, dead int
+
+	mu   sync.Mutex
+	seen map[string]bool // values
+}
+
+// saw reports whether it has read a value so far.
+func (r *reader) saw(value string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[value]
 }
 
 func (c *cluster) directReader(rdb redis.UniversalClient) *reader {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &reader{stop: cancel, done: make(chan struct{})}
+	r := &reader{stop: cancel, done: make(chan struct{}), seen: map[string]bool{}}
 	go func() {
 		defer close(r.done)
 		for ctx.Err() == nil {
@@ -33,6 +44,9 @@ func (c *cluster) directReader(rdb redis.UniversalClient) *reader {
 			}
 			if err == nil {
 				r.looks++
+				r.mu.Lock()
+				r.seen[v] = true
+				r.mu.Unlock()
 			}
 			select {
 			case <-ctx.Done():

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"encoding/json"
 	"maps"
 	"net"
 	"net/http"
@@ -73,7 +74,9 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := httptest.NewRecorder()
 	u.Server.ServeHTTP(answer, r)
-	held := &Held{Sidecar: sidecar, at: time.Now(), gone: r.Context().Done(), released: make(chan struct{})}
+	var issued wechatAnswer
+	_ = json.Unmarshal(answer.Body.Bytes(), &issued)
+	held := &Held{Sidecar: sidecar, Token: issued.AccessToken, at: time.Now(), gone: r.Context().Done(), released: make(chan struct{})}
 	hold <- held
 	select {
 	case <-held.released:
@@ -87,6 +90,7 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 // Held is a fetch that WeChat has acted on, and whose answer is held back until the sidecar gives up.
 type Held struct {
 	Sidecar string // who fetches
+	Token   string // the answer
 
 	at       time.Time
 	gone     <-chan struct{}
