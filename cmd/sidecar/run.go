@@ -90,7 +90,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		return err
 	}
 	forward := proxy.New(cache, func() *proxy.Apps { return live.Load().proxied }, proxy.Options{
-		Observe: func(r proxy.Result) { observeCall(metrics, log, r) },
+		MaxKept: int64(cfg.KeptBodies), Observe: func(r proxy.Result) { observeCall(metrics, log, r) },
 	})
 	defer forward.Close()
 	lookup := func(name string) (tokencache.Key, bool) { return live.Load().apps.Lookup(name) }
@@ -191,6 +191,9 @@ func observeCall(metrics *api.Metrics, log *zap.Logger, r proxy.Result) {
 		retried = api.Twice
 	}
 	metrics.Proxied(r.App, string(r.Outcome), retried)
+	if r.Foreign {
+		metrics.ForeignToken(r.App, retried)
+	}
 	if r.Outcome != proxy.Answered {
 		log.Debug("proxied call not answered", zap.String("app", r.App.App), zap.String("outcome", string(r.Outcome)),
 			zap.Int("status", r.Status), zap.Int("errcode", r.Errcode), zap.Error(r.Err))

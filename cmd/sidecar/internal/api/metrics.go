@@ -44,6 +44,7 @@ type Metrics struct {
 	problems    *prometheus.CounterVec
 	panics      prometheus.Counter
 	proxied     *prometheus.CounterVec
+	foreign     *prometheus.CounterVec
 	reloads     *prometheus.CounterVec
 	reloadOK    prometheus.Gauge
 	reloadStamp prometheus.Gauge
@@ -100,7 +101,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wxtoken_http_panics_total", Help: "Panics of handlers. Each is a bug.",
 		}),
-		proxied:     counter("proxy_calls_total", "Calls that the proxy took, by how they ended and whether they were repeated with a new token.", "app", "outcome", "retried"),
+		foreign: counter("proxy_foreign_tokens_total", "Calls that came with an access token of no configured app and took it to WeChat; retried says whether WeChat rejected it and the sidecar's took its place.",
+			"app", "retried"),
+		proxied:     counter("proxy_calls_total", "Calls that the proxy took, by how they ended and whether they were repeated.", "app", "outcome", "retried"),
 		reloads:     counter("config_reloads_total", "Times that the configuration was read again, by result.", "result"),
 		reloadOK:    gauge("config_last_reload_successful", "1 if the configuration as it can be read now is in force, 0 if it is not valid and the old one stays."),
 		reloadStamp: gauge("config_last_reload_success_timestamp_seconds", "When a valid configuration was last read."),
@@ -121,7 +124,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.ConfigValid()
 	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
 		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.capped, m.steps,
-		m.problems, m.panics, m.proxied, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
+		m.problems, m.panics, m.proxied, m.foreign, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
 	return m
 }
 
@@ -174,6 +177,7 @@ func (m *Metrics) Track(keys ...tokencache.Key) {
 		}
 		if !apps[k.App] {
 			m.proxied.DeletePartialMatch(prometheus.Labels{"app": k.App})
+			m.foreign.DeletePartialMatch(prometheus.Labels{"app": k.App})
 		}
 	}
 	m.known = known
@@ -241,6 +245,15 @@ func (m *Metrics) Proxied(k tokencache.Key, outcome string, retried Retried) {
 		return
 	}
 	m.proxied.WithLabelValues(k.App, outcome, string(retried)).Inc()
+}
+
+// ForeignToken counts a call that took the caller's token, which is none of a configured app, to WeChat.
+func (m *Metrics) ForeignToken(k tokencache.Key, retried Retried) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.known[k] {
+		m.foreign.WithLabelValues(k.App, string(retried)).Inc()
+	}
 }
 
 // Reloaded counts that the configuration was read again; err says why the old one stays.

@@ -151,6 +151,7 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 	}
 	m.Track(shop, card)
 	m.Proxied(shop, "answered", api.Once)
+	m.ForeignToken(shop, api.Once)
 	m.Track(shop) // takes nothing from the app's other credential
 	if got := testutil.ToFloat64(series(reg, "wxtoken_proxy_calls_total")); got != 1 {
 		t.Errorf("got %v proxied calls, want 1", got)

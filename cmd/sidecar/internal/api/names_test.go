@@ -45,6 +45,7 @@ func everything(t *testing.T) *prometheus.Registry {
 	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Waited})
 	m.Observe(tokencache.Event{Key: shop, Result: tokencache.Heard})
 	m.Proxied(shop, "answered", api.Once)
+	m.ForeignToken(shop, api.Once)
 	face := api.New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { return shop, false }, api.Options{Metrics: m})
 	face.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://127.0.0.1/nothing", nil))
 	return reg

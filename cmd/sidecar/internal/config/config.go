@@ -108,6 +108,9 @@ type Config struct {
 	// ordinary container and would outlive it.
 	Quit bool
 
+	// KeptBodies bounds the request bodies that the proxy keeps at one time to repeat a call, in bytes. 0 leaves the
+	// choice to the proxy (8 MiB).
+	KeptBodies int
 	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none. Default:
 	// the app, if there is only one; else empty, for none.
 	DefaultApp string

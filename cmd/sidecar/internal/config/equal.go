@@ -29,6 +29,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 		{"log", c.Log == o.Log},
 		{"drain", c.Drain == o.Drain},
 		{"quit", c.Quit == o.Quit},
+		{"kept_bodies", c.KeptBodies == o.KeptBodies},
 		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL)},
 	} {
 		if !s.same {

@@ -87,6 +87,7 @@ func (l *loader) general(o Overrides, f file) *Config {
 			Quiet: l.upTo(time.Hour, l.pick("drain.quiet", "", "", "WXTOKEN_DRAIN_QUIET", f.drainQuiet, DefaultDrainQuiet.String()), "drain.quiet"),
 		},
 		Quit:            f.quit,
+		KeptBodies:      f.keptBodies,
 		BearerTokenFile: f.bearerTokenFile,
 	}
 	switch l.env("WXTOKEN_QUIT") {

@@ -64,6 +64,7 @@ bearer_token_file: DIR/bearer
 log: {level: debug, format: json}
 drain: {max: 25s, quiet: 5s}
 quit: true
+kept_bodies: 1048576
 redis: {url: redis://redis:6379/0}
 default_app: shop
 apps:
@@ -94,7 +95,7 @@ apps:
 		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken",
 		AllowRemote: true, Bearer: secret.New("0123456789abcdef"), BearerTokenFile: f.path + "/bearer",
 		Log:   config.Log{Level: "debug", Format: "json"},
-		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true,
+		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true, KeptBodies: 1 << 20,
 		Redis:      config.Redis{URL: secret.New("redis://redis:6379/0"), Form: config.RedisSingle},
 		DefaultApp: "wx0123456789abcdef",
 		Apps: []config.App{{

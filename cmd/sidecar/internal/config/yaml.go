@@ -26,6 +26,7 @@ type file struct {
 	defaultApp                   string
 	drainMax, drainQuiet         string
 	quit                         bool
+	keptBodies                   int
 	apps                         []rawApp
 
 	// broken says that keys were refused, so that one that seems to be missing may be there.
@@ -108,6 +109,7 @@ func (w walker) file(name string, n *yaml.Node) file {
 			w.mapping(n, path, fields{"max": w.text(&f.drainMax), "quiet": w.text(&f.drainQuiet)})
 		},
 		"quit":        w.yesno(&f.quit),
+		"kept_bodies": w.count(&f.keptBodies),
 		"default_app": w.text(&f.defaultApp),
 		"apps": func(n *yaml.Node, path string) {
 			w.sequence(n, path, func(n *yaml.Node, path string) {

@@ -29,6 +29,7 @@ const (
 	NoToken     Outcome = "no_token"    // there is no token now; nothing was sent
 	Unreachable Outcome = "unreachable" // no connection came about; nothing was sent
 	Broken      Outcome = "broken"      // sent, then the connection broke or spoke no HTTP
+	Overloaded  Outcome = "overloaded"  // there is no room for its body; nothing was sent
 	Timeout     Outcome = "timeout"     // nothing moved for as long as Options.Timeout
 	Canceled    Outcome = "canceled"    // the caller hung up before an answer began
 )

@@ -31,6 +31,7 @@ type call struct {
 
 	patience patience
 	kept     []byte // the body, if it is kept
+	reserved int64  // of the budget of kept bodies
 	stream   *stream
 	token    tokencache.Token // the one sent last
 	result   Result
@@ -67,10 +68,33 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 // for this listener, or would tell WeChat of it. Expect is answered here: WeChat gets the body at once.
 var dropped = [...]string{"Authorization", "Connection", "Cookie", "Expect", "Te", "Upgrade", "X-Real-Ip"}
 
-// RoundTrip sends the request with a token, and once more with another one if WeChat rejects it.
+// RoundTrip sends the request with a token, and once more if WeChat rejects it. Trailers are not passed on: WeChat has
+// none, and one may repeat the query.
 func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := c.exchange(req)
+	if err != nil {
+		return nil, err
+	}
+	out := *res // net/http adds trailers to its own response when the body ends
+	out.Trailer = nil
+	return &out, nil
+}
+
+func (c *call) exchange(req *http.Request) (*http.Response, error) {
 	if !c.inject {
 		return c.send(req)
+	}
+	if foreign := c.foreignToken(); !foreign.Empty() {
+		res, rejected, err := c.sendWith(req, tokencache.Token{Value: foreign})
+		if !rejected || c.stream != nil {
+			return res, err
+		}
+		c.p.rejected.add(foreign)
+		token, err := c.p.cache.Get(c.ctx, c.app.Key)
+		if err != nil {
+			return res, nil
+		}
+		return c.repeat(req, res, token)
 	}
 	token, err := c.p.cache.Get(c.ctx, c.app.Key)
 	if err != nil {
@@ -80,16 +104,42 @@ func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !rejected {
 		return res, err
 	}
-	// The cache compares: if the token was replaced meanwhile, this costs nothing.
+	// The cache compares: if the token was replaced meanwhile, this costs nothing. If a probe finds that WeChat accepts
+	// the token, WeChat's servers disagree for a moment, and the next one may accept it, too.
 	next, err := c.p.cache.Report(c.ctx, c.app.Key, token.Value)
-	if err != nil || next.Value.Equal(token.Value) || c.stream != nil {
+	if err != nil || next.Value.Equal(token.Value) && next.Stale || c.stream != nil {
 		return res, nil
 	}
-	_ = res.Body.Close() // a peeked answer that is to be thrown away
+	return c.repeat(req, res, next)
+}
+
+// repeat throws the answer away, and sends the request again with a token.
+func (c *call) repeat(req *http.Request, rejected *http.Response, token tokencache.Token) (*http.Response, error) {
+	_ = rejected.Body.Close()
 	c.result.Retried = true
 	c.patience.renew()
-	res, _, err = c.sendWith(req, next)
+	res, _, err := c.sendWith(req, token)
 	return res, err
+}
+
+// shortestToken is less than any access token has: WeChat's and WeCom's have more than 100 characters. What is shorter is a
+// placeholder in an SDK's configuration.
+const shortestToken = 32
+
+// foreignToken returns the caller's token if it is to be sent as it came: it is no current or lately replaced one of
+// an app that is configured here, so it may be another account's; and WeChat has not rejected it lately. Empty: there
+// is none.
+func (c *call) foreignToken() secret.String {
+	sent, _ := param(c.in.URL.RawQuery, accessToken)
+	token := secret.New(sent)
+	if len(sent) < shortestToken || c.p.rejected.has(token) {
+		return secret.String{}
+	}
+	if _, ours := c.p.cache.Owner(token); ours {
+		return secret.String{}
+	}
+	c.result.Foreign = true
+	return token
 }
 
 // sendWith sends the request with a token, and reports whether WeChat rejected it.
@@ -127,7 +177,8 @@ func (c *call) send(req *http.Request) (res *http.Response, err error) {
 // attempt returns the request for one host. Its body is one that can be closed without harm to the
 // next attempt.
 func (c *call) attempt(req *http.Request, base *url.URL) *http.Request {
-	out := req.WithContext(req.Context())
+	// Without httputil's own trace, which passes 1xx answers on: their heads may repeat the query.
+	out := req.WithContext(c.ctx)
 	out.URL = &url.URL{Scheme: base.Scheme, Host: base.Host, Path: strings.TrimSuffix(base.Path, "/") + c.path, RawQuery: req.URL.RawQuery}
 	switch {
 	case c.stream != nil:
@@ -165,9 +216,15 @@ func (c *call) stamp(res *http.Response) error {
 		}
 	}
 	h.Del("Alt-Svc") // of WeChat's host, not of ours
+	h.Del("Trailer")
 	if c.inject {
 		scrub(h, c.token.Value)
-		h["X-Wxtoken-Version"] = []string{strconv.FormatInt(c.token.Version, 10)}
+		if c.token.Version > 0 {
+			h["X-Wxtoken-Version"] = []string{strconv.FormatInt(c.token.Version, 10)}
+		}
+		if c.result.Foreign {
+			h["X-Wxtoken-Foreign"] = []string{"1"}
+		}
 		if c.token.Stale {
 			h["X-Wxtoken-Stale"] = []string{"1"}
 		}
@@ -185,16 +242,49 @@ func (c *call) stamp(res *http.Response) error {
 	return nil
 }
 
-// scrub takes the token out of the headers: a redirect may repeat the query.
+// scrub takes the token out of the headers: a redirect may repeat the query, in any spelling.
 func scrub(h http.Header, token secret.String) {
 	least := len(token.Reveal())
 	for _, values := range h {
 		for i, v := range values {
-			if len(v) >= least {
-				values[i] = secret.Scrub(v, token)
+			if len(v) < least {
+				continue
+			}
+			if values[i] = secret.Scrub(v, token); encodes(values[i], token) {
+				values[i] = secret.Scrub(token.Reveal(), token) // nothing of it is worth the risk
 			}
 		}
 	}
+}
+
+// encodes reports whether text holds the token once what is percent-encoded in it is decoded, as often as that takes.
+func encodes(text string, token secret.String) bool {
+	for strings.ContainsRune(text, '%') {
+		plain := percentDecoded(text)
+		if plain == text {
+			return false
+		}
+		if text = plain; strings.Contains(text, token.Reveal()) {
+			return true
+		}
+	}
+	return false
+}
+
+// percentDecoded decodes every %XX of text, and leaves what only looks like one.
+func percentDecoded(text string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+2 < len(text) {
+			if c, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
 }
 
 // answerBody is the body of an answer, whose end the call wants to know.

@@ -16,12 +16,19 @@
 //
 // The query gets access_token=<ours> in front, and loses any that the caller sent; everything else
 // of it stays byte for byte. If WeChat answers that the token is bad, the token is reported to the
-// cache (which compares: an old one costs nothing) and the call is repeated once with the new one.
-// After that WeChat's answer goes back whatever it says. If the report brings no other token, the
-// first answer does.
+// cache (which compares: an old one costs nothing) and the call is repeated once with the new one; or
+// with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may disagree
+// for a moment. After that WeChat's answer goes back whatever it says. If the report brings nothing
+// that may work, the first answer does.
+//
+// A token of the caller's that is neither a current nor a lately replaced one of a configured app may
+// be another account's: it is sent as it came. If WeChat rejects it, ours takes its place and the call
+// is repeated; for 10 minutes that token is then replaced at once, as is a placeholder of fewer than 32
+// characters.
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
-// before the call is made. A longer one is streamed and sent once: when its token turns out to be
+// before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
+// together. A longer one, or one without room, is streamed and sent once: when its token turns out to be
 // bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
 // chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
 // measured, a longer one is refused with 411.
@@ -38,11 +45,13 @@
 //
 // # What comes back
 //
-// WeChat's status, headers and body. Redirects are not followed. Errors are looked for only in JSON
-// and text of at most 64 KiB; everything else is streamed as it comes and never kept. The proxy adds:
+// WeChat's status, headers and body, without 1xx answers and trailers. Redirects are not followed.
+// Errors are looked for in answers of at most 64 KiB whose first bytes begin a JSON object, whatever
+// their media type; everything else is streamed as it comes and never kept. The proxy adds:
 //
 //	X-Wxtoken-Version: 1764000000000   the version of the token that was sent
-//	X-Wxtoken-Retried: 1               the call was repeated with a new token
+//	X-Wxtoken-Retried: 1               WeChat rejected the first token, and the call was repeated
+//	X-Wxtoken-Foreign: 1               the first token was the caller's, of no app that is configured here
 //	X-Wxtoken-Stale: 1                 the token may no longer have worked, and there was no better one
 //
 // No header holds the token: where WeChat repeats it (a redirect repeats the query), [redacted]
@@ -53,7 +62,7 @@
 // header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
 // call again, because SDKs take errcode -1 for "busy" and some repeat the call by themselves:
 //
-//	200  nothing was sent: no token now, WeChat cannot be reached, no such app (40013, 41002; 40001 for a
+//	200  nothing was sent: no token now, no room for a chunked body, WeChat cannot be reached, no such app (40013, 41002; 40001 for a
 //	     token that nobody knows, so that an SDK asks for another one). The errcode
 //	     is WeChat's own where the token could not be fetched; Retry-After where waiting helps
 //	502  the call was sent and broke off; WeChat may have acted on it

@@ -47,17 +47,12 @@ func peek(res *http.Response) int {
 	return code
 }
 
-// isPeekable reports whether an answer may be an error of WeChat, as far as its head shows. WeChat
-// says application/json with all sorts of parameters, text/plain, or nothing. One that is compressed
-// although it was asked for as it is begins with no brace, and so is no object.
+// isPeekable reports whether an answer may be an error of WeChat, as far as its head shows. Its media type shows nothing:
+// WeChat says application/json with all sorts of parameters, some that do not parse, text/plain, octet-stream, or nothing.
+// The first bytes decide. One that is compressed although it was asked for as it is begins with no brace.
 func isPeekable(res *http.Response) bool {
-	if res.ContentLength > maxPeek || res.ContentLength == 0 || res.StatusCode == http.StatusPartialContent ||
-		res.Request != nil && res.Request.Method == http.MethodHead {
-		return false
-	}
-	kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
-	return kind == "" || kind == "application/json" || strings.HasPrefix(kind, "text/") || strings.HasSuffix(kind, "+json")
+	return res.ContentLength <= maxPeek && res.ContentLength != 0 && res.StatusCode != http.StatusPartialContent &&
+		(res.Request == nil || res.Request.Method != http.MethodHead)
 }
 
 // mayBeObject reports whether a JSON object may begin with b.

@@ -29,6 +29,10 @@ type Options struct {
 	// MaxReplay is the longest request body that is kept, to be sent again with a new token, in
 	// bytes; so much memory a call may take. Default 1 MiB; negative: none is kept.
 	MaxReplay int64
+	// MaxKept bounds the bodies that are kept at one time by all calls together, in bytes. A call that finds no room
+	// streams its body and is not repeated; a chunked one is refused, because WeChat wants to know its length. Default
+	// 8 MiB; negative: none is kept.
+	MaxKept int64
 	// Observe is told how each call ended, for logs and metrics. It must not block, and must be safe
 	// for concurrent use. Default: nobody is told.
 	Observe func(Result)
@@ -43,9 +47,10 @@ type Result struct {
 	Status int
 	// Errcode is WeChat's, as far as the answer was looked at, or that of the proxy's own answer.
 	Errcode int
-	// Injected says that the call took a token of ours, Retried that it was repeated with a new one.
-	Injected, Retried bool
-	Took              time.Duration
+	// Injected says that the call takes an access token, Retried that it was repeated after WeChat had rejected the
+	// first one. Foreign says that the first one was the caller's own, of no app that is configured here.
+	Injected, Retried, Foreign bool
+	Took                       time.Duration
 	// Err says why it did not end well, if there is more to say than Outcome. It is safe to log.
 	Err error
 }
@@ -58,6 +63,8 @@ type Proxy struct {
 	opts      Options
 	transport http.RoundTripper
 	hosts     hosts
+	kept      budget
+	rejected  rejectedTokens
 }
 
 // New returns a proxy that takes its tokens from cache. apps is asked at each call, so that the set
@@ -73,10 +80,13 @@ func New(cache *tokencache.Cache, apps func() *Apps, o Options) *Proxy {
 	if o.MaxReplay == 0 {
 		o.MaxReplay = 1 << 20
 	}
+	if o.MaxKept == 0 {
+		o.MaxKept = 8 << 20
+	}
 	if o.Observe == nil {
 		o.Observe = func(Result) {}
 	}
-	return &Proxy{cache: cache, apps: apps, opts: o, transport: o.Transport}
+	return &Proxy{cache: cache, apps: apps, opts: o, transport: o.Transport, kept: budget{limit: max(0, o.MaxKept)}}
 }
 
 // Close closes the connections to WeChat that are not in use. The proxy can still be used.
@@ -178,6 +188,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 	c.patience.begin(p.opts.Timeout, func() { c.expire(w, cancel) })
 	defer c.patience.end()
 
+	defer c.releaseBody()
 	if no := c.keepBody(); no != nil {
 		c.fail(w, r, no)
 		return
