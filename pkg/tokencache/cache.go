@@ -304,6 +304,20 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 	return cr.best(k, from, err)
 }
 
+// Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
+// [Cache.GetLasting] would not wait.
+func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
+	cr := c.lookup(k)
+	if cr == nil {
+		return Token{}, false
+	}
+	v, n := cr.view.Load(), now()
+	if !v.fresh(n) || v.expiresIn(n) <= least {
+		return Token{}, false
+	}
+	return v.token(n, false), true
+}
+
 // best returns what there is after err.
 func (cr *credential) best(k Key, from From, err error) (Token, error) {
 	v, n := cr.view.Load(), now()

@@ -94,11 +94,11 @@ func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entr
 	for i, app := range apps {
 		replies[i] = journalScript.EvalSha(ctx, pipe, []string{s.journalKey(app)}, perApp)
 	}
-	_, _ = pipe.Exec(ctx) // each reply has its own error
+	_, broken := pipe.Exec(ctx)
 	var entries []Entry
 	var failed error
 	for i, r := range replies {
-		reply, err := r.Result()
+		reply, err := resultOf(r, broken)
 		if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 			reply, err = journalScript.Run(ctx, s.rdb, []string{s.journalKey(apps[i])}, perApp).Result()
 		}

@@ -161,10 +161,10 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 	for i, c := range creds {
 		replies[i] = s.scripts.load.EvalSha(ctx, pipe, s.keys(c.Key), s.args(c)...)
 	}
-	_, _ = pipe.Exec(ctx) // each reply has its own error
+	_, failed := pipe.Exec(ctx)
 	states, errs := make([]state, len(creds)), make([]error, len(creds))
 	for i, r := range replies {
-		reply, err := r.Result()
+		reply, err := resultOf(r, failed)
 		switch {
 		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
 			// Redis has been restarted or is another node: Run sends the script itself.
@@ -177,6 +177,16 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 		}
 	}
 	return states, errs
+}
+
+// resultOf returns the reply of one command of a pipeline, whose own error is failed. A pipeline for which go-redis has no
+// connection, because a Sentinel refuses the password, say, leaves its commands without a reply and without an error.
+func resultOf(r *redis.Cmd, failed error) (any, error) {
+	reply, err := r.Result()
+	if err == nil && reply == nil && failed != nil {
+		return nil, failed
+	}
+	return reply, err
 }
 
 // decision is what begin tells the holder of a lease; lua/begin.lua explains each.

@@ -1,6 +1,7 @@
 package tokencache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,7 +26,7 @@ const (
 	StoreReadOnly StoreClass = "readonly"    // a replica, or a primary that must not write (disk, too few replicas)
 	StoreOOM      StoreClass = "oom"         // maxmemory is reached
 	StoreLoading  StoreClass = "loading"     // Redis is starting
-	StoreCluster  StoreClass = "unavailable" // the cluster is down, or a script blocks Redis
+	StoreCluster  StoreClass = "unavailable" // the cluster is down or has the key elsewhere, or a script blocks Redis
 	StoreReply    StoreClass = "reply"       // the answer is not one of this program's scripts
 	StoreOther    StoreClass = "other"
 )
@@ -39,6 +40,24 @@ var answers = map[string]StoreClass{
 	"NOAUTH": StoreNoAuth, "WRONGPASS": StoreNoAuth, "NOPERM": StoreNoPerm,
 	"READONLY": StoreReadOnly, "MISCONF": StoreReadOnly, "NOREPLICAS": StoreReadOnly, "OOM": StoreOOM,
 	"LOADING": StoreLoading, "MASTERDOWN": StoreCluster, "CLUSTERDOWN": StoreCluster, "TRYAGAIN": StoreCluster, "BUSY": StoreCluster,
+	"MOVED": StoreCluster, "ASK": StoreCluster, "CROSSSLOT": StoreCluster,
+}
+
+// Title says for people, in a few words, whether Redis is away or what it refuses.
+func (c StoreClass) Title() string {
+	switch c {
+	case StoreRefused, StoreTimeout, StoreClosed:
+		return "Redis cannot be reached"
+	case StoreNoAuth:
+		return "Redis refuses the login"
+	case StoreNoPerm:
+		return "Redis refuses a command"
+	case StoreReadOnly, StoreOOM:
+		return "Redis takes no writes"
+	case StoreLoading, StoreCluster:
+		return "Redis is not ready"
+	}
+	return "Redis answers with an error"
 }
 
 // Class returns what kind of failure it is.
@@ -68,11 +87,19 @@ func classOfAnswer(text string) StoreClass {
 	if class, ok := answers[code]; ok {
 		return class
 	}
+	// Redis before 7 and some of its relatives wrap what a command of a script answered.
+	if _, inside, ok := strings.Cut(text, "@user_script:"); ok || strings.Contains(text, "Error running script") {
+		for word := range strings.FieldsFuncSeq(cmp.Or(inside, text), func(r rune) bool { return r < 'A' || r > 'Z' }) {
+			if class, ok := answers[word]; ok {
+				return class
+			}
+		}
+	}
 	switch {
 	// What NOPERM is called inside of a script, by Redis 7.2 and 7.0.
 	case strings.Contains(text, "ACL failure in script"), strings.Contains(text, "The user executing the script can't"):
 		return StoreNoPerm
-	case strings.Contains(text, "invalid password"), strings.Contains(text, "without any password configured"):
+	case strings.Contains(text, "invalid password"), strings.Contains(text, "unauthenticated"), strings.Contains(text, "without any password configured"):
 		return StoreNoAuth
 	}
 	return StoreOther

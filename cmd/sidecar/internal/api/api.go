@@ -23,8 +23,9 @@ type Lookup func(name string) (tokencache.Key, bool)
 type Options struct {
 	// Timeout is the budget of each call. Default 10 s.
 	Timeout time.Duration
-	// MaxInFlight is how many calls may wait for an answer at once; the next is refused with 429.
-	// Default 1024.
+	// MaxInFlight is how many calls may wait for a refresh at once, how many for the rest of their body, and how many
+	// for WeChat on their way through Proxy and Plain. The next one that has to wait is refused with 429. What is
+	// answered from memory is never refused. Default 1024 each.
 	MaxInFlight int
 	// Apps returns the configured apps, for what needs to know more of one than the key of its token:
 	// the drop-in paths and the tickets. It is asked at each call, so that the set can change, and must
@@ -80,24 +81,68 @@ type handler struct {
 	opts   Options
 	mux    *mux
 
-	inFlight   atomic.Int64
+	// Calls that wait, by what for. One kind must not use up the room of another.
+	refreshing, sending, forwarded waiting
+
 	complaints complaints
 }
 
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer h.inFlight.Add(-1)
-	if h.inFlight.Add(1) > int64(h.opts.MaxInFlight) {
+// waiting counts the calls that wait for one kind of thing.
+type waiting struct{ n atomic.Int64 }
+
+// wait runs f if there is room for one more call that waits, else it returns a problem.
+func (h *handler) wait(in *waiting, f func() error) error {
+	defer in.n.Add(-1)
+	if in.n.Add(1) > int64(h.opts.MaxInFlight) {
 		if n := h.complaints.due("overloaded", time.Now()); n > 0 {
 			h.opts.Log.Warn("too many requests at once", zap.Int("max", h.opts.MaxInFlight), zap.Int("refused", n))
 		}
-		h.fail(w, r, overloaded())
-		return
+		return overloaded()
 	}
+	return f()
+}
+
+// read returns a value with more life than least, if upstream has one.
+func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duration) (t tokencache.Token, err error) {
+	t, ok := h.cache.Fresh(k, least)
+	if !ok {
+		err = h.wait(&h.refreshing, func() (err error) {
+			t, err = h.cache.GetLasting(ctx, k, least)
+			return err
+		})
+	}
+	h.opts.Metrics.read(ctx, k, t, err)
+	return t, err
+}
+
+// replace passes on that upstream rejected a value, and returns the one to use instead.
+func (h *handler) replace(ctx context.Context, k tokencache.Key, rejected secret.String) (t tokencache.Token, err error) {
+	err = h.wait(&h.refreshing, func() (err error) {
+		t, err = h.cache.Report(ctx, k, rejected)
+		return err
+	})
+	return t, err
+}
+
+// understand runs decode, which may wait for the body of r.
+func understand[In any](h *handler, ctx context.Context, w http.ResponseWriter, r *http.Request,
+	decode func(context.Context, http.ResponseWriter, *http.Request) (In, error)) (in In, err error) {
+	if r.ContentLength == 0 {
+		return decode(ctx, w, r)
+	}
+	err = h.wait(&h.sending, func() (err error) {
+		in, err = decode(ctx, w, r)
+		return err
+	})
+	return in, err
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := h.guard(r); p != nil {
 		h.fail(w, r, p)
 		return
 	}
-	h.mux.ServeHTTP(w, r)
+	h.mux.ServeHTTP(w, asWeChatReads(r))
 }
 
 // apps returns the apps as they are configured now.
@@ -118,8 +163,8 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.opts.Log.Debug("request refused", zap.String("why", p.kind), zap.Int("status", p.status))
 	}
 	p.header(w.Header())
-	if e, ok := p.inWeChatsShape(r.URL.Path); ok {
-		write(w, r, http.StatusOK, e)
+	if e, status, ok := p.inWeChatsShape(r.URL.Path); ok {
+		write(w, r, status, e)
 		return
 	}
 	write(w, r, p.status, p)
@@ -144,7 +189,7 @@ func endpoint[In any, Out answer](
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
 		defer cancel()
-		in, err := decode(ctx, w, r)
+		in, err := understand(h, ctx, w, r, decode)
 		if err != nil {
 			h.fail(w, r, err)
 			return

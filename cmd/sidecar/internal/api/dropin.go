@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -38,10 +39,50 @@ func (h *handler) dropIn(m *mux) {
 	m.handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
 	m.handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))
 	m.handle(anyMethod, pathStable, h.asWeChat(h.stableToken))
-	m.handle(http.MethodGet, pathTicket, h.asWeChat(h.dropInTicket))
-	m.handle(http.MethodGet, pathCorpToken, h.asWeChat(h.corpToken))
-	m.handle(http.MethodGet, pathCorpJSAPI, h.asWeChat(h.dropInTicket))
-	m.handle(http.MethodGet, pathCorpTicket, h.asWeChat(h.dropInTicket))
+	for path, understand := range map[string]func(context.Context, http.ResponseWriter, *http.Request) (wanted, error){
+		pathTicket: h.dropInTicket, pathCorpToken: h.corpToken, pathCorpJSAPI: h.dropInTicket, pathCorpTicket: h.dropInTicket,
+	} {
+		m.handle(http.MethodGet, path, h.asWeChat(understand))
+		m.handle(http.MethodPost, path, h.asWeChat(understand)) // as some SDKs do, and WeChat takes
+	}
+}
+
+// dropInPath returns the drop-in path that a path means: WeChat takes a slash at the end, and upper case must not lead
+// a caller's secret past the drop-in to WeChat, where it would end the shared token. "" if it is none.
+func dropInPath(path string) string {
+	path = strings.ToLower(strings.TrimRight(path, "/"))
+	if _, ok := dropInPlatform[path]; ok {
+		return path
+	}
+	return ""
+}
+
+// asWeChatReads returns the request with its path as WeChat reads it: several slashes are one.
+func asWeChatReads(r *http.Request) *http.Request {
+	path := collapse(r.URL.Path)
+	if dropIn := dropInPath(path); dropIn != "" {
+		path = dropIn
+	}
+	if path == r.URL.Path {
+		return r
+	}
+	read := new(http.Request)
+	*read = *r
+	u := *r.URL
+	u.Path, u.RawPath = path, collapse(r.URL.RawPath)
+	if dropInPath(path) != "" {
+		u.RawPath = ""
+	}
+	read.URL = &u
+	return read
+}
+
+// collapse makes one slash of several.
+func collapse(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
 }
 
 // wanted is what a call of a drop-in path asks for.
@@ -53,8 +94,8 @@ type wanted struct {
 	force bool
 }
 
-// asWeChat makes one endpoint of the face. understand finds out what is wanted, or returns a refusal.
-func (h *handler) asWeChat(understand func(context.Context, http.ResponseWriter, *http.Request) (wanted, error)) http.HandlerFunc {
+// asWeChat makes one endpoint of the face. decode finds out what is wanted, or returns a refusal.
+func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *http.Request) (wanted, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !h.authorized(r) {
 			h.fail(w, r, unauthorized())
@@ -62,7 +103,7 @@ func (h *handler) asWeChat(understand func(context.Context, http.ResponseWriter,
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
 		defer cancel()
-		want, err := understand(ctx, w, r)
+		want, err := understand(h, ctx, w, r, decode)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -83,12 +124,11 @@ func (h *handler) asWeChat(understand func(context.Context, http.ResponseWriter,
 // replica replaces it, and only within the budget of reports. A value that works stays, because it is
 // not the caller's alone; WeChat itself would replace it, and everybody else's with it.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
-	t, err := h.cache.GetLasting(ctx, want.key, want.least)
-	h.opts.Metrics.read(ctx, want.key, t, err)
+	t, err := h.read(ctx, want.key, want.least)
 	if err != nil || !want.force {
 		return t, err
 	}
-	return h.cache.Report(ctx, want.key, t.Value)
+	return h.replace(ctx, want.key, t.Value)
 }
 
 // issued is a value as WeChat hands it out: the same keys in the same order.
@@ -147,19 +187,26 @@ func (e wechatError) appendBody(buf []byte, _ format) ([]byte, []string) {
 	return append(buf, '}'), typeWeChat[e.platform]
 }
 
-// inWeChatsShape returns p as WeChat says it, and false where an SDK should see an HTTP error: the
-// caller is not one whom WeChat would serve, or the path or method is none of WeChat's.
-func (p *problem) inWeChatsShape(path string) (wechatError, bool) {
-	platform, ok := dropInPlatform[path]
-	if !ok {
-		return wechatError{}, false
+// inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status is 200, as WeChat's is,
+// unless the caller is not one whom WeChat would serve.
+func (p *problem) inWeChatsShape(path string) (e wechatError, status int, ok bool) {
+	path = collapse(path)
+	// All of WeChat's paths have two segments and more. One that leads nowhere here is none of them.
+	if strings.HasPrefix(path, "/v1/") || strings.Count(path, "/") < 2 || p.kind == kindNotFound {
+		return wechatError{}, 0, false
 	}
+	e, status = wechatError{platform: dropInPlatform[dropInPath(path)], code: p.errcode, text: p.detail}, http.StatusOK
 	switch p.status {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed:
-		return wechatError{}, false
+		status = p.status
 	}
-	e := wechatError{platform: platform, code: p.errcode, text: p.detail}
 	switch {
+	case p.status == http.StatusMethodNotAllowed && strings.Contains(p.allow, http.MethodGet):
+		e.code, e.text = 43001, "require GET method (wxtoken: "+p.detail+")"
+	case p.status == http.StatusMethodNotAllowed:
+		e.code, e.text = 43002, "require POST method (wxtoken: "+p.detail+")"
+	case status != http.StatusOK:
+		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
 	case p.kind == kindLimited:
 		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.detail+")"
 	case p.status != http.StatusOK && e.code != 0 && rejectsToken(e.code):
@@ -168,5 +215,5 @@ func (p *problem) inWeChatsShape(path string) (wechatError, bool) {
 	case e.code == 0:
 		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
 	}
-	return e, true
+	return e, status, true
 }

@@ -17,7 +17,7 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 	if app, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 		t.Errorf("%s was handed out", app.Key)
 	}
-	if app, err := h.admitCorp("ww1", secret.String{}); err == nil {
+	if app, err := h.admitCorp("", "ww1", secret.String{}); err == nil {
 		t.Errorf("%s was handed out", app.Key)
 	}
 }
@@ -39,7 +39,7 @@ func TestNoAppsIsNoPanic(t *testing.T) {
 func TestAWrongSecretIsNoBadToken(t *testing.T) {
 	cause := &tokencache.FetchError{Class: tokencache.Permanent, Code: 40001, Message: "invalid credential"}
 	for path := range dropInPlatform {
-		e, ok := problemOf(&tokencache.UnavailableError{Err: cause}).inWeChatsShape(path)
+		e, _, ok := problemOf(&tokencache.UnavailableError{Err: cause}).inWeChatsShape(path)
 		if !ok || e.code != 40125 {
 			t.Errorf("%s: errcode %d, want 40125", path, e.code)
 		}

@@ -223,19 +223,42 @@ func TestDropInIsGuardedAsTheRest(t *testing.T) {
 		bearer := secret.String{}
 		s := newStack(t, api.Options{Bearer: func() secret.String { return bearer }}, nil, everyApp...)
 		const query = "?grant_type=client_credential&appid=wx0000000000000001"
-		wantProblem(t, s.call("GET", "/cgi-bin/token"+query, "", "Origin", "https://evil.example"), 403, "cross-origin")
-		wantProblem(t, s.call("GET", "/cgi-bin/token"+query, "", "X-Forwarded-For", "1.2.3.4"), 403, "forwarded")
-		wantProblem(t, s.call("GET", "/cgi-bin//token"+query, ""), 400, "bad-request")
-		wantProblem(t, s.call("GET", "/cgi-bin/token/"+query, ""), 404, "not-found")
-		wantProblem(t, s.call("DELETE", "/cgi-bin/token"+query, ""), 405, "method-not-allowed")
-		wantProblem(t, s.call("POST", "/cgi-bin/gettoken?corpid=ww0000000000000004", ""), 405, "method-not-allowed")
+		for _, refused := range []struct {
+			w               *httptest.ResponseRecorder
+			status, errcode int
+		}{
+			{s.call("GET", "/cgi-bin/token"+query, "", "Origin", "https://evil.example"), 403, -1},
+			{s.call("GET", "/cgi-bin/token"+query, "", "X-Forwarded-For", "1.2.3.4"), 403, -1},
+			{s.call("GET", "/cgi-bin/x/../token"+query, ""), 400, -1},
+			{s.call("GET", "/wxa/a%2Fb"+query, ""), 400, -1},
+			{s.call("DELETE", "/cgi-bin/token"+query, ""), 405, 43001},
+		} {
+			w := refused.w
+			if w.Code != refused.status || w.Header().Get("Content-Type") == "application/problem+json" {
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, refused.status)
+			}
+			w.Code = 200
+			wantErrcode(t, w, refused.errcode)
+		}
+		// What WeChat takes, in the spellings of SDKs.
+		for _, path := range []string{"//cgi-bin/token", "/cgi-bin//token", "/cgi-bin/token/", "/CGI-BIN/Token", "/cgi-bin/%74oken"} {
+			if w := s.call("GET", path+query, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"access_token":"`) {
+				t.Errorf("%s: got %d %s", path, w.Code, w.Body)
+			}
+		}
 		bearer = secret.New("CANARY-bearer")
 		for _, path := range []string{
 			"/cgi-bin/token" + query, "/cgi-bin/stable_token", "/cgi-bin/ticket/getticket", "/cgi-bin/gettoken", "/cgi-bin/get_jsapi_ticket",
-			"/cgi-bin/ticket/get", "/v1/apps/shop/tickets/jsapi",
+			"/cgi-bin/ticket/get",
 		} {
-			wantProblem(t, s.call("GET", path, ""), 401, "unauthorized")
+			w := s.call("GET", path, "")
+			if w.Code != 401 || w.Header().Get("WWW-Authenticate") == "" {
+				t.Errorf("%s: got %d %v", path, w.Code, w.Header())
+			}
+			w.Code = 200
+			wantErrcode(t, w, -1)
 		}
+		wantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 401, "unauthorized")
 		wantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a"}`), 401, "unauthorized")
 		if w := s.call("GET", "/cgi-bin/token"+query, "", "Authorization", "Bearer CANARY-bearer"); !strings.Contains(w.Body.String(), s.token(t, plain)) {
 			t.Errorf("with the bearer token: %d %s", w.Code, w.Body)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -22,12 +23,16 @@ const (
 )
 
 // dropInTicket understands the paths that hand out tickets.
-func (h *handler) dropInTicket(_ context.Context, _ http.ResponseWriter, r *http.Request) (wanted, error) {
-	platform, name := dropInPlatform[r.URL.Path], r.URL.Query().Get("type")
+func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *http.Request) (wanted, error) {
+	q, err := parameters(ctx, w, r)
+	if err != nil {
+		return wanted{}, err
+	}
+	platform, name := dropInPlatform[r.URL.Path], q.Get("type")
 	if r.URL.Path == pathCorpJSAPI {
 		name = ticketJSAPI
 	}
-	app, err := h.ticketApp(platform, r) // WeChat looks at the token before the rest
+	app, err := h.ticketApp(platform, q, r.Header.Get(headerApp)) // WeChat looks at the token before the rest
 	if err != nil {
 		return wanted{}, err
 	}
@@ -45,8 +50,8 @@ func (h *handler) dropInTicket(_ context.Context, _ http.ResponseWriter, r *http
 // ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token of the
 // query, if it is a current or lately replaced one of ours; the header X-Wxtoken-App; the only app that it
 // can be. That is how the proxy finds the app, too.
-func (h *handler) ticketApp(platform Platform, r *http.Request) (*App, error) {
-	apps, q := h.apps(), r.URL.Query()
+func (h *handler) ticketApp(platform Platform, q url.Values, named string) (*App, error) {
+	apps := h.apps()
 	sent := secret.New(q.Get("access_token"))
 	owner := apps.owner(h.cache, platform, sent)
 	app := owner
@@ -57,7 +62,7 @@ func (h *handler) ticketApp(platform Platform, r *http.Request) (*App, error) {
 		}
 	}
 	if app == nil {
-		app = apps.find(platform, r.Header.Get("X-Wxtoken-App"))
+		app = apps.find(platform, named)
 	}
 	if app == nil {
 		app = apps.only(platform)

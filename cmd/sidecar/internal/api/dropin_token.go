@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
@@ -82,19 +83,30 @@ func (h *handler) admit(in credentials) (*App, error) {
 }
 
 // corpToken understands WeCom's /cgi-bin/gettoken.
-func (h *handler) corpToken(_ context.Context, _ http.ResponseWriter, r *http.Request) (wanted, error) {
-	q := r.URL.Query()
-	app, err := h.admitCorp(q.Get("corpid"), secret.New(q.Get("corpsecret")))
+func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.Request) (wanted, error) {
+	q, err := parameters(ctx, w, r)
+	if err != nil {
+		return wanted{}, err
+	}
+	app, err := h.admitCorp(r.Header.Get(headerApp), q.Get("corpid"), secret.New(q.Get("corpsecret")))
 	if err != nil {
 		return wanted{}, err
 	}
 	return wanted{key: app.Key, field: fieldToken, least: leastClassic}, nil
 }
 
-// admitCorp returns the agent of a caller: the one whose secret it sent; or, whatever it sent, the only
-// one of the corp, unless that demands its secret. WeCom looks at the secret first.
-func (h *handler) admitCorp(corpid string, sent secret.String) (*App, error) {
+// admitCorp returns the agent of a caller: the one that the call names by its path or header; else the one whose secret
+// it sent; or, whatever it sent, the only one of the corp. One that demands its secret is given for nothing else. WeCom
+// looks at the secret first.
+func (h *handler) admitCorp(name, corpid string, sent secret.String) (*App, error) {
 	agents := h.apps().agents(corpid)
+	if app := h.apps().find(WeCom, name); app != nil {
+		// The corpid must not be another's. A placeholder in its place, which is no corp here, names none.
+		if len(agents) > 0 && !slices.Contains(agents, app) && corpid != app.ID {
+			return nil, refusal("unknown-app", 40013, "invalid corpid", "the path or X-Wxtoken-App names an app of another corp")
+		}
+		agents = []*App{app}
+	}
 	var match *App
 	for _, a := range agents { // all of them, so that the time does not tell which one it was
 		if a.Secret.Equal(sent) && !sent.Empty() {
@@ -137,6 +149,36 @@ func parseCredentials(body []byte) credentials {
 	}
 	form, _ := url.ParseQuery(string(body)) // likewise
 	return credentials{GrantType: form.Get("grant_type"), AppID: form.Get("appid"), Secret: form.Get("secret")}
+}
+
+// parameters are those of the query; of a POST, a form or a JSON object fills in what the query lacks.
+func parameters(ctx context.Context, w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	q := r.URL.Query()
+	if r.Method != http.MethodPost {
+		return q, nil
+	}
+	body, err := readDropIn(ctx, w, r)
+	if err != nil {
+		return nil, err
+	}
+	more := url.Values{}
+	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		var object map[string]any
+		_ = json.Unmarshal(body, &object) // what cannot be read is missing, and said to be
+		for name, value := range object {
+			if text, ok := value.(string); ok {
+				more.Set(name, text)
+			}
+		}
+	} else {
+		more, _ = url.ParseQuery(string(body)) // likewise
+	}
+	for name := range more {
+		if !q.Has(name) {
+			q.Set(name, more.Get(name))
+		}
+	}
+	return q, nil
 }
 
 // first returns a, or b if a is empty.

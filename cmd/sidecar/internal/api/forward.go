@@ -21,22 +21,33 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 		}
 		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get ours, and
 		// not make WeChat end it.
-		if path, is := tokenPath(r.URL.Path); is && h.opts.Apps != nil {
+		if app, path, is := tokenPath(r.URL.Path); is && h.opts.Apps != nil {
 			inner := r.Clone(r.Context())
 			inner.URL.Path, inner.URL.RawPath = path, ""
+			inner.Header.Set(headerApp, app)
 			h.mux.ServeHTTP(w, inner)
 			return
 		}
-		to.ServeHTTP(w, r)
+		err := h.wait(&h.forwarded, func() error {
+			to.ServeHTTP(w, r)
+			return nil
+		})
+		if err != nil {
+			h.fail(w, r, err)
+		}
 	}
 }
 
-// tokenPath returns the drop-in path of a token below /proxy/{app}.
-func tokenPath(path string) (string, bool) {
-	_, rest, _ := strings.Cut(strings.TrimPrefix(path, "/proxy/"), "/")
-	switch rest = "/" + rest; rest {
+// headerApp names the app of a call by its id or alias.
+const headerApp = "X-Wxtoken-App"
+
+// tokenPath takes a path below /proxy/{app} apart, if it is the drop-in path of a token.
+func tokenPath(path string) (app, dropIn string, is bool) {
+	rest, below := strings.CutPrefix(path, "/proxy/")
+	app, rest, _ = strings.Cut(rest, "/")
+	switch dropIn = dropInPath("/" + rest); dropIn {
 	case pathToken, pathStable, pathCorpToken:
-		return rest, strings.HasPrefix(path, "/proxy/")
+		return app, dropIn, below
 	}
-	return "", false
+	return "", "", false
 }

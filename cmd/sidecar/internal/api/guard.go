@@ -11,7 +11,7 @@ import (
 // that may go on, else why not, and repeats nothing of the request.
 func (h *handler) guard(r *http.Request) *problem {
 	if !plainTarget(r) {
-		return badRequest("The request target is not a plain path: no scheme or host, no empty, . or .. segment, no encoded slash or backslash, no control character. (A base URL that ends in a slash makes a double one.)")
+		return badRequest("The request target is not a plain path: no scheme or host, no . or .. segment, no encoded slash or backslash, no control character; below /v1 no empty segment either. (A base URL that ends in a slash makes one.)")
 	}
 	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any name.
 	if h.opts.Bearer().Empty() && !h.ownHost(r) && !h.upstreamsHost(r) {
@@ -49,7 +49,8 @@ func crossOrigin(r *http.Request) bool {
 	return false
 }
 
-// plainTarget reports whether r asks for a path that means the same to everybody who reads it.
+// plainTarget reports whether r asks for a path that means the same to everybody who reads it. On WeChat's paths several
+// slashes mean one, because SDKs double them and WeChat takes it.
 func plainTarget(r *http.Request) bool {
 	if r.Method == http.MethodConnect || r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" {
 		return false
@@ -58,6 +59,7 @@ func plainTarget(r *http.Request) bool {
 	if p == "" || p[0] != '/' {
 		return false
 	}
+	own := strings.HasPrefix(collapse(p), "/v1/")
 	segment := 1 // where the present one starts
 	for i := 1; i <= len(p); i++ {
 		if i < len(p) && p[i] != '/' {
@@ -67,7 +69,7 @@ func plainTarget(r *http.Request) bool {
 			continue
 		}
 		switch s := p[segment:i]; {
-		case s == "." || s == "..", s == "" && i < len(p):
+		case s == "." || s == "..", own && s == "" && i < len(p):
 			return false
 		}
 		segment = i + 1

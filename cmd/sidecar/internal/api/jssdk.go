@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -59,7 +60,7 @@ func readSign(ctx context.Context, w http.ResponseWriter, r *http.Request) (sign
 	}
 	for i, u := range req.urls {
 		if !isPage(u) {
-			return signRequest{}, badRequest("Page " + strconv.Itoa(i+1) + " is not an address as the browser's location.href has it: http or https, a host, no space, at most " + strconv.Itoa(maxURL) + " bytes.")
+			return signRequest{}, badRequest("Page " + strconv.Itoa(i+1) + " is not an address as the browser's location.href has it: http or https, a host, no space, no broken character, at most " + strconv.Itoa(maxURL) + " bytes.")
 		}
 	}
 	return req, nil
@@ -75,7 +76,8 @@ func isPage(u string) bool {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest = rest[:i]
 	}
-	return rest != "" && !strings.ContainsFunc(u, func(c rune) bool { return c <= ' ' || c == 0x7f })
+	// U+FFFD is what a decoder made of something that is no character: the page has another address.
+	return rest != "" && !strings.ContainsFunc(u, func(c rune) bool { return c <= ' ' || c == 0x7f || c == utf8.RuneError })
 }
 
 // sign signs pages for the app with this access token.

@@ -25,6 +25,9 @@ type problem struct {
 
 const problemType = "urn:wxtoken:problem:"
 
+// kindNotFound is the kind of a problem with a path that leads nowhere.
+const kindNotFound = "not-found"
+
 // kindLimited is the kind of a problem that the sidecar's own allowance of calls makes.
 const kindLimited = "allowance-spent"
 
@@ -68,7 +71,7 @@ func badRequest(detail string) *problem {
 }
 
 func notFound(hint string) *problem {
-	return &problem{kind: "not-found", status: http.StatusNotFound, title: "There is nothing at this path",
+	return &problem{kind: kindNotFound, status: http.StatusNotFound, title: "There is nothing at this path",
 		detail: hint}
 }
 
@@ -118,8 +121,9 @@ func problemOf(err error) *problem {
 		}
 		return p
 	}
-	if _, ok := errors.AsType[*tokencache.StoreError](err); ok {
-		p.kind, p.title, p.detail = "redis", "Redis cannot be reached", "Redis cannot be reached, and no usable value is in memory."
+	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
+		p.kind, p.title = "redis", s.Class().Title()
+		p.detail = redisWords(s) + " No usable value is in memory."
 		return p
 	}
 	switch {

@@ -39,6 +39,8 @@ func redisWords(err error) string {
 		return "Redis refuses a command: the ACL of its user lacks something. It says: " + s.Err.Error()
 	case tokencache.StoreLoading:
 		return "Redis is starting: it reads its data."
+	case tokencache.StoreCluster:
+		return "Redis is busy, its cluster is down, or slots are on the move. It says: " + s.Err.Error()
 	case tokencache.StoreReadOnly:
 		return "This Redis takes no writes: it is a replica, or has lost its disk or its replicas."
 	case tokencache.StoreOOM:

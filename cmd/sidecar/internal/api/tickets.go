@@ -35,9 +35,7 @@ func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name str
 	if !ok {
 		return tokencache.Token{}, noSuchTicket(app.Platform, name)
 	}
-	t, err := h.cache.Get(ctx, key)
-	h.opts.Metrics.read(ctx, key, t, err)
-	return t, err
+	return h.read(ctx, key, 0)
 }
 
 // noSuchTicket says whether there is such a ticket at all.

@@ -206,6 +206,7 @@ func TestPagesThatAreNotSigned(t *testing.T) {
 			`{"url":""}`, `{"url":"/CANARY"}`, `{"url":"//CANARY"}`, `{"url":"CANARY.example"}`, `{"url":"javascript://CANARY"}`, `{"url":"file:///CANARY"}`,
 			`{"url":"http://"}`, `{"url":"http:///CANARY"}`, `{"url":"https://#CANARY"}`, `{"url":"https://?CANARY"}`, `{"url":"https://a/ CANARY"}`,
 			`{"url":"https://a/\nCANARY"}`, `{"url":" https://CANARY"}`, `{"url":"https://a/` + strings.Repeat("x", 4096) + `"}`,
+			"{\"url\":\"https://a/\xff\"}", `{"url":"https://a/\ud800"}`, "{\"url\":\"https://a/\uFFFD\"}",
 			`{"urls":["https://a","CANARY"]}`, `{"url":"https://a","ticket":"CANARY"}`, `{"url":"https://a","ticket":"wx_card"}`,
 		} {
 			w := s.call("POST", "/v1/apps/shop/jssdk", body)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -21,14 +22,13 @@ func (h *handler) v1(m *mux) {
 
 // token returns the value to use now.
 func (h *handler) token(ctx context.Context, k tokencache.Key, _ none) (tokenAnswer, error) {
-	t, err := h.cache.Get(ctx, k)
-	h.opts.Metrics.read(ctx, k, t, err)
+	t, err := h.read(ctx, k, 0)
 	return tokenAnswer{t}, err
 }
 
 // report passes on that upstream rejected a value, and returns the one to use instead.
 func (h *handler) report(ctx context.Context, k tokencache.Key, rejected secret.String) (tokenAnswer, error) {
-	t, err := h.cache.Report(ctx, k, rejected)
+	t, err := h.replace(ctx, k, rejected)
 	return tokenAnswer{t}, err
 }
 
@@ -101,6 +101,9 @@ func readJSON(ctx context.Context, w http.ResponseWriter, r *http.Request, limit
 	body, err := readBody(ctx, w, r, limit)
 	if err != nil {
 		return err
+	}
+	if !utf8.Valid(body) {
+		return badRequest("The body is not UTF-8.") // the decoder would put U+FFFD in the place of what it cannot read
 	}
 	if json.Unmarshal(body, v) != nil {
 		return badRequest("The body is not the JSON object that this path takes.")

@@ -102,8 +102,8 @@ func noToken(api wechat.API, err error) *refusal {
 	case errors.Is(err, tokencache.ErrClosed):
 		r.text += ": the sidecar is stopping"
 	}
-	if _, ok := errors.AsType[*tokencache.StoreError](err); ok {
-		r.text += ": Redis cannot be reached"
+	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
+		r.text += ": " + s.Class().Title()
 	}
 	return r
 }
