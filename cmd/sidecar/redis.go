@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // How long go-redis tries before it lets the cache decide. The cache bounds an operation by 1 s, so
@@ -69,6 +71,13 @@ func noMaintNotifications() *maintnotifications.Config {
 }
 
 // redisLog gives go-redis' own messages a place: at debug level, because the cache tells what matters.
-type redisLog struct{ log *zap.SugaredLogger }
+type redisLog struct {
+	log     *zap.SugaredLogger
+	secrets []secret.String // that no message may hold
+}
 
-func (l redisLog) Printf(_ context.Context, format string, v ...any) { l.log.Debugf(format, v...) }
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	if l.log.Level().Enabled(zap.DebugLevel) {
+		l.log.Debug(tokencache.ScrubRedis(fmt.Sprintf(format, v...), l.secrets...))
+	}
+}

@@ -52,7 +52,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		_ = tracer.Close(last) // it has told failed
 	}()
 	cache := tokencache.New(rdb, tokencache.Options{
-		Namespace: cfg.Namespace,
+		Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
 		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
 	})
 

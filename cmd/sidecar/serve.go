@@ -82,7 +82,7 @@ func runServe(ctx context.Context, c *invocation) int {
 		return exitUsage
 	}
 	log := newLogger(cfg.Log, c.stderr)
-	redis.SetLogger(redisLog{log.Named("redis").Sugar()})
+	redis.SetLogger(redisLog{log.Named("redis").Sugar(), cfg.Redis.Secrets()})
 
 	up := func(values, ops string) {
 		if d != nil {

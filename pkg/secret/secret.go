@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -68,26 +69,56 @@ func (String) String() string { return redacted }
 // MarshalText keeps the text out of JSON, YAML and every other encoder that honours it.
 func (String) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// Scrub returns text with every occurrence of the secrets in it, raw, URL-encoded, in base64 or in hex,
-// replaced by [redacted]. It is for texts from elsewhere, which may echo what was sent.
+// Scrub returns text with every occurrence of the secrets in it, raw, quoted, URL-encoded, in base64 or
+// in hex, replaced by [redacted]. It is for texts from elsewhere, which may echo what was sent, also cut
+// off: the beginning of a secret counts if it has 12 bytes or more.
 func Scrub(text string, secrets ...String) string {
 	for _, s := range secrets {
 		if s.Empty() {
 			continue
 		}
-		for _, form := range forms(s.Reveal()) {
+		all := forms(s.Reveal())
+		for _, form := range all {
 			text = strings.ReplaceAll(text, form, redacted)
+		}
+		for _, form := range all {
+			text = scrubBeginning(text, form)
 		}
 	}
 	return text
 }
 
-// forms lists how a text shows up in logs and errors: raw, URL-encoded, in base64 with and without
-// padding, in hex.
+// leastBeginning is how much of a secret must be there to be taken for it, in bytes: less may be a word.
+const leastBeginning = 12
+
+// scrubBeginning replaces each beginning of form, as far as it goes.
+func scrubBeginning(text, form string) string {
+	if len(form) <= leastBeginning {
+		return text
+	}
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(text, form[:leastBeginning])
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		n := 0
+		for rest := form[leastBeginning:]; n < len(rest) && n < len(after) && rest[n] == after[n]; n++ {
+		}
+		out.WriteString(redacted)
+		text = after[n:]
+	}
+}
+
+// forms lists how a text shows up in logs and errors: raw, quoted as Go does, URL-encoded, in base64 with
+// and without padding, in hex.
 func forms(s string) []string {
+	quoted := strconv.Quote(s)
 	inHex := hex.EncodeToString([]byte(s))
 	return []string{
 		s,
+		quoted[1 : len(quoted)-1],
 		url.QueryEscape(s),
 		url.PathEscape(s),
 		base64.StdEncoding.EncodeToString([]byte(s)),

@@ -30,6 +30,9 @@ type Options struct {
 	// Observe is called with what the cache does, for logs and metrics. The calls come from the cache's own
 	// goroutines, and must not block. A panic in Observe loses that event and nothing else. Default: none.
 	Observe func(Event)
+	// Secrets are the passwords that rdb sends to Redis. A server that does not know AUTH repeats them in
+	// its error, so they are taken out of the text of every error. Default: none.
+	Secrets []secret.String
 }
 
 // Cache keeps credentials in memory and in Redis. Safe for concurrent use. Create it with [New];
@@ -74,7 +77,7 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 			_ = guard("observer", func() error { observe(e); return nil })
 		}
 	}
-	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica), opts: o, wake: make(chan struct{}, 1)}
+	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica, o.Secrets...), opts: o, wake: make(chan struct{}, 1)}
 	c.creds.Store(&map[Key]*credential{})
 	c.pending = pendingLooks{first: map[*credential]int64{}, wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -73,7 +73,8 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // ErrLimited is the cause when one of a [Credential]'s allowances is spent.
 var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting for the next")
 
-// StoreError is a failed operation on Redis. Err is go-redis' error.
+// StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to be
+// scrubbed (see [ScrubRedis]).
 type StoreError struct {
 	Op  string // load, lease, caplease, begin, discard, commit, conclude, cut, watch
 	Err error

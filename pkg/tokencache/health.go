@@ -49,8 +49,8 @@ func (h *health) answered(op string) {
 }
 
 // failed tells of an operation that failed, once, and returns its error.
-func (h *health) failed(k Key, op string, err error) *StoreError {
-	failed := &StoreError{Op: op, Err: err}
+func (s *store) failed(k Key, op string, err error) *StoreError {
+	h, failed := &s.health, &StoreError{Op: op, Err: s.scrub(err)}
 	if errors.Is(err, context.Canceled) {
 		return failed // we are stopping, or a caller gave up
 	}

@@ -127,7 +127,7 @@ func (s *store) journalError(ctx context.Context, app string, err error) error {
 			return ErrJournalDenied
 		}
 	}
-	return &StoreError{Op: "journal", Err: err}
+	return &StoreError{Op: "journal", Err: s.scrub(err)}
 }
 
 func (s *store) journalKey(app string) string { return s.namespace + ":{" + app + "}:journal" }

@@ -229,7 +229,7 @@ func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential
 		q.enter()
 		return false, nil
 	case err != nil:
-		return true, c.withoutRedis(ctx, cr, spec, w, c.store.health.failed(spec.Key, "lease", err))
+		return true, c.withoutRedis(ctx, cr, spec, w, c.store.failed(spec.Key, "lease", err))
 	}
 	q.leave()
 	if st.unsound {

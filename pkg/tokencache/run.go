@@ -79,7 +79,7 @@ func (c *Cache) listen(ctx context.Context) {
 		err := c.subscription(ctx)
 		c.store.health.listening.Store(false)
 		if err != nil && ctx.Err() == nil {
-			_ = c.store.health.failed(Key{}, "watch", err)
+			_ = c.store.failed(Key{}, "watch", err)
 			sleep(ctx, time.Second+rand.N(time.Second))
 		}
 	}

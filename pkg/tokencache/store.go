@@ -44,14 +44,15 @@ type store struct {
 	rdb       redis.UniversalClient
 	namespace string
 	replica   string
+	secrets   []secret.String // what no text of an error may hold
 	health    health
 
 	scripts struct{ load, begin, commit, conclude, cut, capLease, discard *redis.Script }
 }
 
-func newStore(rdb redis.UniversalClient, namespace, replica string) *store {
+func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
 	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
-	s := &store{rdb: rdb, namespace: namespace, replica: replica}
+	s := &store{rdb: rdb, namespace: namespace, replica: replica, secrets: secrets}
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)
@@ -87,7 +88,7 @@ func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Cre
 	defer cancel()
 	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.args(c, own...)...).Result()
 	if err != nil {
-		return nil, s.health.failed(c.Key, op, err)
+		return nil, s.failed(c.Key, op, err)
 	}
 	s.health.answered(op)
 	return reply, nil
@@ -97,7 +98,7 @@ func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Cre
 func (s *store) decode(c *Credential, op string, reply any) (state, error) {
 	st, err := decodeState(reply)
 	if err != nil {
-		return state{}, s.health.failed(c.Key, op, err)
+		return state{}, s.failed(c.Key, op, err)
 	}
 	st.scope = c.Fingerprint
 	return st, nil
@@ -170,7 +171,7 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 			// Redis has been restarted or is another node: Run sends the script itself.
 			states[i], errs[i] = s.load(ctx, creds[i])
 		case err != nil:
-			errs[i] = s.health.failed(creds[i].Key, "load", err)
+			errs[i] = s.failed(creds[i].Key, "load", err)
 		default:
 			s.health.answered("load")
 			states[i], errs[i] = s.decode(creds[i], "load", reply)
@@ -229,7 +230,7 @@ func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason
 	}
 	b, err := decodeBegun(reply)
 	if err != nil {
-		return begun{}, s.health.failed(c.Key, "begin", err)
+		return begun{}, s.failed(c.Key, "begin", err)
 	}
 	b.state.scope = c.Fingerprint
 	return b, nil
@@ -303,7 +304,7 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 		return err
 	}
 	if err = decodeConcluded(reply); errors.Is(err, errReply) {
-		return s.health.failed(c.Key, "conclude", err)
+		return s.failed(c.Key, "conclude", err)
 	}
 	return err
 }

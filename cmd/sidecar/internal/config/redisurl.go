@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // redisForm returns the form of a Redis URL, or what is wrong with it. The text repeats nothing of
@@ -89,10 +91,22 @@ func wrongOption(form, base, query string) string {
 
 // holdsPassword reports whether a URL that redisForm accepts carries a password.
 func holdsPassword(raw string) bool {
-	u, err := url.Parse(raw)
+	return len(Redis{URL: secret.New(raw)}.Secrets()) > 0
+}
+
+// Secrets returns the passwords in the URL: those of Redis and of the Sentinels. A text that came from
+// Redis may repeat them.
+func (r Redis) Secrets() []secret.String {
+	u, err := url.Parse(r.URL.Reveal())
 	if err != nil {
-		return false
+		return nil
 	}
-	_, set := u.User.Password()
-	return set || u.Query().Has("password")
+	var all []secret.String
+	if password, set := u.User.Password(); set {
+		all = append(all, secret.New(password))
+	}
+	for _, password := range u.Query()["password"] {
+		all = append(all, secret.New(password))
+	}
+	return all
 }
