@@ -28,6 +28,7 @@ const (
 type rig struct {
 	sim         *wechattest.Server
 	config, dir string
+	env         map[string]string // over the configuration
 	log         syncBuffer
 }
 
@@ -69,7 +70,7 @@ func (r *rig) start(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	exit := make(chan int, 1)
-	go func() { exit <- command(ctx, []string{"--config", r.config}, noEnv, &r.log, &r.log) }()
+	go func() { exit <- command(ctx, []string{"--config", r.config}, r.getenv, &r.log, &r.log) }()
 	t.Cleanup(func() {
 		cancel()
 		if code := <-exit; code != 0 {
@@ -78,12 +79,18 @@ func (r *rig) start(t *testing.T) {
 	})
 }
 
+func (r *rig) getenv(name string) string {
+	if name == "WXTOKEN_CONFIG" {
+		return r.config
+	}
+	return r.env[name]
+}
+
 // ask runs a command with the configuration of the sidecar.
 func (r *rig) ask(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	getenv := func(name string) string { return map[string]string{"WXTOKEN_CONFIG": r.config}[name] }
-	code = command(t.Context(), args, getenv, &out, &err)
+	code = command(t.Context(), args, r.getenv, &out, &err)
 	return code, out.String(), err.String()
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // State is how a check ended.
@@ -61,7 +62,7 @@ func Examine(ctx context.Context, o Options, report func(Finding)) {
 		return
 	}
 	e.cfg = cfg
-	e.secrets = append(e.secrets, cfg.Bearer, cfg.Redis.URL)
+	e.secrets = append(append(e.secrets, cfg.Bearer), cfg.Redis.Secrets()...)
 	for _, app := range cfg.Apps {
 		e.secrets = append(e.secrets, app.Secret)
 	}
@@ -94,7 +95,7 @@ func (e *examination) fail(check, text, mend string) { e.found(Finding{check, Fa
 
 // found passes a finding on. What peers say may hold what was sent to them.
 func (e *examination) found(f Finding) {
-	f.Text, f.Mend = oneLine(secret.Scrub(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Mend, e.secrets...))
+	f.Text, f.Mend = oneLine(tokencache.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Mend, e.secrets...))
 	e.report(f)
 }
 
