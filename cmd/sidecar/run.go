@@ -53,7 +53,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	}()
 	cache := tokencache.New(rdb, tokencache.Options{
 		Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
-		Observe:   func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
+		Observe: func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
 	})
 
 	registry.MustRegister(api.NewCollector(cache.Status), api.NewRedisCollector(cache.Health))
