@@ -11,33 +11,35 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
 func TestDoctorFindsNothingWrongWithAHealthyPatient(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
-	findings, text, code := p.doctor(t)
-	for _, f := range findings {
-		if f.State != doctor.OK {
-			t.Errorf("%+v", f)
+	p.until(t, func(findings []doctor.Finding, text string, code int) (objections []string) {
+		for _, f := range findings {
+			if f.State != doctor.OK {
+				objections = append(objections, fmt.Sprintf("%+v", f))
+			}
 		}
-	}
-	if code != 0 {
-		t.Errorf("exit status %d", code)
-	}
-	for _, part := range []string{"config: valid: 1 app", "has mode 0400", "redis connection", "redis login", "Redis 7", "redis permissions", "redis writes",
-		"clock", "noeviction", "append-only", "wechat connection", "wechat answer", "app wx1: WeChat accepts id, secret and address; the token has 2h0m0s left"} {
-		if !strings.Contains(text, part) {
-			t.Errorf("no word about %q:\n%s", part, text)
+		if code != 0 {
+			objections = append(objections, fmt.Sprintf("exit status %d", code))
 		}
-	}
+		for _, part := range []string{"config: valid: 1 app", "has mode 0400", "redis connection", "redis login", "Redis 7", "redis permissions", "redis writes",
+			"clock", "noeviction", "append-only", "wechat connection", "wechat answer", "app wx1: WeChat accepts id, secret and address; the token has 2h0m0s left"} {
+			if !strings.Contains(text, part) {
+				objections = append(objections, fmt.Sprintf("no word about %q", part))
+			}
+		}
+		return objections
+	})
 	if calls := p.sim.Calls("wx1"); calls.StableForced+calls.Classic > 0 || len(p.sim.Issued("wx1")) != 1 {
 		t.Errorf("two examinations cost %+v", calls)
 	}
@@ -126,13 +128,14 @@ func TestDoctorNamesTheFaultOfRedisAndTheMend(t *testing.T) {
 // checkAmong is check for a fault that shows in more than one place.
 func (p *patient) checkAmong(t *testing.T, w want) {
 	t.Helper()
-	findings, text, code := p.doctor(t)
-	for _, f := range findings {
-		if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Mend, w.mend) && code == 1 {
-			return
+	p.until(t, func(findings []doctor.Finding, _ string, code int) []string {
+		for _, f := range findings {
+			if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Mend, w.mend) && code == 1 {
+				return nil
+			}
 		}
-	}
-	t.Errorf("exit status %d, and nobody found %+v:\n%s", code, w, text)
+		return []string{fmt.Sprintf("exit status %d, and not found: %+v", code, w)}
+	})
 }
 
 func TestDoctorFindsAFullRedis(t *testing.T) {
@@ -343,17 +346,12 @@ func TestDoctorRepeatsNoSecretThatAPeerRepeats(t *testing.T) {
 
 func TestDoctorExaminesACluster(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, "--cluster-enabled", "yes", "--cluster-port", freePort(t))
+	p := newPatient(t, "--cluster-enabled", "yes", "--cluster-port", tokencachetest.FreePort(t))
 	p.checkAmong(t, want{"redis server", doctor.Fail, "is one node of a Redis Cluster", "?addr="})
 	p.do(t, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if info := p.admin(t).ClusterInfo(t.Context()).Val(); strings.Contains(info, "cluster_state:ok") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the cluster does not get well")
-		}
-	}
+	waitFor(t, "the cluster gets well", func() bool {
+		return strings.Contains(p.admin(t).ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+	})
 	p.env["REDIS_URL"] += "?addr=" + p.redis
 	p.check(t, want{"redis server", doctor.OK, "cluster master", ""})
 	p.env["REDIS_URL"] += "&addr=127.0.0.1:1"
@@ -366,7 +364,7 @@ func TestDoctorExaminesASentinel(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	host, port, _ := strings.Cut(p.redis, ":")
-	own := freePort(t)
+	own := tokencachetest.FreePort(t)
 	conf := p.file(t, "sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor mine %s %s 1\nsentinel auth-pass mine %s\n",
 		own, p.dir, host, port, canaryPassword), 0o600)
 	cmd := exec.Command("redis-server", conf, "--sentinel")
@@ -377,30 +375,17 @@ func TestDoctorExaminesASentinel(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", "127.0.0.1:"+own); err == nil {
+	waitFor(t, "the Sentinel starts", func() bool {
+		conn, err := net.Dial("tcp", "127.0.0.1:"+own)
+		if err == nil {
 			_ = conn.Close()
-			break
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the Sentinel does not start")
-		}
-	}
+		return err == nil
+	})
 	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own + "?master_name=mine&password=CANARY%2Bredis%2Fpassword"
 	p.check(t, want{"redis server", doctor.OK, "standalone master", ""})
 	p.env["REDIS_URL"] = strings.Replace(p.env["REDIS_URL"], "mine", "yours", 1)
 	p.check(t, want{"redis login", doctor.Fail, "know no reachable master", "correct master_name"})
 	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own
 	p.checkAmong(t, want{"redis server", doctor.Fail, "is a Sentinel", "master_name"})
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }

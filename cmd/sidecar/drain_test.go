@@ -67,17 +67,15 @@ func start(t *testing.T, env map[string]string) *program {
 		http.DefaultClient.CloseIdleConnections()
 		p.wantExit()
 	})
-	for deadline := time.Now().Add(20 * time.Second); p.values == ""; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not start:\n%s", &p.stderr)
-		}
+	waitFor(t, "it starts", func() bool {
 		for line := range strings.Lines(p.stderr.String()) {
 			var started struct{ Msg, Listen, OpsListen string }
 			if json.Unmarshal([]byte(strings.ReplaceAll(line, "ops_listen", "OpsListen")), &started) == nil && started.Msg == "started" {
 				p.values, p.ops = "http://"+started.Listen, "http://"+started.OpsListen
 			}
 		}
-	}
+		return p.values != "" || !p.running()
+	})
 	return p
 }
 
@@ -90,7 +88,7 @@ func (p *program) wantExit() {
 		if code != 0 {
 			p.t.Errorf("exit status %d, want 0\n%s", code, &p.stderr)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		p.t.Error("it does not stop")
 	}
 }
@@ -126,12 +124,10 @@ const tokenPath = "/v1/apps/wx00000000000000de/token"
 // Kubernetes asks the containers of a pod to stop at the same moment: the app still has requests to
 // finish, and needs its token for them.
 func TestAStoppingSidecarServesUntilItsAppIsGone(t *testing.T) {
-	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1m", "WXTOKEN_DRAIN_QUIET": "1ms"})
+	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1h", "WXTOKEN_DRAIN_QUIET": "1ms"})
 	app := &http.Client{Transport: &http.Transport{}}
 	defer app.CloseIdleConnections()
-	if code, _ := p.call(app, "GET", p.values+tokenPath); code != 200 {
-		t.Fatalf("got %d", code)
-	}
+	waitFor(t, "the app has a token", func() bool { code, _ := p.call(app, "GET", p.values+tokenPath); return code == 200 })
 	p.stop()
 	waitFor(t, "it says that it stops", func() bool { return strings.Contains(p.stderr.String(), `"stopping"`) })
 	late := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -162,7 +158,7 @@ func TestAStoppingSidecarDoesNotWaitForEver(t *testing.T) {
 }
 
 func TestAJobEndsItsSidecarByQuitquitquit(t *testing.T) {
-	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1m", "WXTOKEN_DRAIN_QUIET": "1h", "WXTOKEN_QUIT": "true"})
+	p := start(t, map[string]string{"WXTOKEN_DRAIN": "1h", "WXTOKEN_DRAIN_QUIET": "1h", "WXTOKEN_QUIT": "true"})
 	if code, _ := p.call(http.DefaultClient, "GET", p.ops+"/quitquitquit"); code != 405 {
 		t.Errorf("GET: got %d, want 405: a crawler or a probe ends nothing", code)
 	}
@@ -192,6 +188,7 @@ func TestQuitquitquitIsOffUnlessPermitted(t *testing.T) {
 // The listeners answer before there is any token: the app gets a status to wait on, not a refused
 // connection; and the start-up probe holds the app back.
 func TestServingStartsBeforeThereIsAToken(t *testing.T) {
+	t.Parallel() // it takes as long as a fetch may
 	release := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))
 	defer slow.Close()
@@ -203,7 +200,7 @@ func TestServingStartsBeforeThereIsAToken(t *testing.T) {
 	if code, _ := p.call(http.DefaultClient, "GET", p.ops+"/healthz"); code != 200 {
 		t.Errorf("healthz: got %d, want 200: a restart brings no token", code)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "GET", p.values+tokenPath, bytes.NewReader(nil))
 	if err != nil {
@@ -219,9 +216,12 @@ func TestServingStartsBeforeThereIsAToken(t *testing.T) {
 	}
 }
 
+// patience is how long a test waits for what must happen, however busy the machine is.
+const patience = 5 * time.Minute
+
 func waitFor(t *testing.T, awaited string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", awaited)
 		}

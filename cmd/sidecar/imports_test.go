@@ -32,7 +32,7 @@ var imports = map[string][]string{
 	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/build", "cmd/sidecar/internal/config", "cmd/sidecar/internal/doctor", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "cmd/sidecar/internal/trace", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"integration":                   {},
 	"integration/faults":            {},
-	"integration/rig":               {"pkg/secret/secrettest", "pkg/wechat/wechattest"},
+	"integration/rig":               {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/wechat/wechattest"},
 	"integration/model":             {},
 	"integration/figures":           {"pkg/wechat/wechattest"},
 }

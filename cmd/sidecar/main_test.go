@@ -41,11 +41,7 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 	go func() {
 		exit <- command(ctx, []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}, noEnv, &stdout, &stderr)
 	}()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(stdout.String(), "/metrics"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing to try was printed:\n%s\n%s", &stdout, &stderr)
-		}
-	}
+	waitFor(t, "it prints what to try", func() bool { return strings.Contains(stdout.String(), "/metrics") })
 	_, noRedisCLI := exec.LookPath("redis-cli")
 	var script []string
 	for line := range strings.Lines(stdout.String()) {
@@ -53,7 +49,7 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 		if !is || strings.HasPrefix(command, "#") || strings.HasPrefix(command, "redis-cli") && noRedisCLI != nil {
 			continue
 		}
-		script = append(script, strings.ReplaceAll(command, "curl -s", "curl -sS --fail-with-body --max-time 15")+"; echo")
+		script = append(script, strings.ReplaceAll(command, "curl -s", "curl -sS --fail-with-body --retry 20 --retry-delay 1")+"; echo")
 	}
 	out, err := exec.CommandContext(ctx, "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
 	if err != nil {
@@ -82,7 +78,7 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 		if code != 0 {
 			t.Errorf("exit status %d, want 0\n%s", code, &stderr)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it does not stop")
 	}
 }

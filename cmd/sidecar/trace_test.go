@@ -31,7 +31,7 @@ func TestACollectorDecodesTheSpansOfTheProgram(t *testing.T) {
 	p.call(http.DefaultClient, http.MethodGet, p.values+"/v1/apps/"+dev.App.ID+"/token")
 	p.call(http.DefaultClient, http.MethodGet, p.values+"/proxy/"+dev.App.ID+"/cgi-bin/getcallbackip")
 	want := map[string]bool{"refresh": true, "GET /v1/apps/{app}/token": true, "GET /proxy/": true}
-	for deadline := time.After(30 * time.Second); len(want) > 0; {
+	for deadline := time.After(patience); len(want) > 0; {
 		select {
 		case body := <-bodies:
 			var sent collectorpb.ExportTraceServiceRequest

@@ -1,8 +1,6 @@
 package rig
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // Redis is a real redis-server process on a port of its own. It saves nothing.
@@ -116,18 +116,8 @@ func (s *Redis) URL() string { return "redis://" + s.Addr }
 // Client implements [Store].
 func (s *Redis) Client() redis.UniversalClient { return s.client }
 
-// FreeAddr returns host:port of a port that was free a moment ago. It is none of those that the system gives to
-// connections, so that a server which was killed can have it again; nor is the one 10000 higher, which a node of a
-// Redis Cluster needs, too.
+// FreeAddr returns host:port of a port that was free a moment ago: see [tokencachetest.FreePort].
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	return "127.0.0.1:" + tokencachetest.FreePort(t)
 }

@@ -1,9 +1,13 @@
 package tokencachetest
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -19,34 +23,75 @@ func RedisServer(t testing.TB, args ...string) (addr string) {
 		}
 		t.Skip("there is no redis-server")
 	}
-	addr = freeAddress(t)
-	_, port, _ := net.SplitHostPort(addr)
-	cmd := exec.Command(bin, append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", ""}, args...)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.DialTimeout("tcp", addr, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return addr
+	for range 3 { // another process may take the port between the question and the start
+		port := FreePort(t)
+		var log output
+		cmd := exec.Command(bin, append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", ""}, args...)...)
+		cmd.Stdout, cmd.Stderr = &log, &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("redis-server does not answer: %v", err)
+		exited := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(exited) }()
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			<-exited
+		})
+		if log.says("Ready to accept connections", exited) {
+			return "127.0.0.1:" + port
 		}
+		t.Logf("redis-server does not serve on port %s:\n%s", port, &log)
 	}
+	t.Fatal("redis-server does not start")
+	return ""
 }
 
-// freeAddress returns an address that nobody listens on at this moment.
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// FreePort returns a TCP port of this host that was free a moment ago. It is none of those that the system gives to
+// connections, so that a server which was killed can have it again. Nor is the one 10000 higher, which a node of a
+// Redis Cluster needs, too.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		return port
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
+}
+
+// output collects what a program prints. Safe for concurrent use.
+type output struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+// String returns everything printed so far.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// says waits until the text is printed or the program has exited, and reports whether the text is.
+func (o *output) says(text string, exited <-chan struct{}) bool {
+	for !strings.Contains(o.String(), text) {
+		select {
+		case <-exited:
+			return strings.Contains(o.String(), text)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return true
 }
