@@ -97,6 +97,9 @@ func (c client) unreached(address, named string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		why = "no answer in time"
 	}
+	if config.CheckListen(address) != nil {
+		address, why = "the configured address", "it is neither host:port nor unix:/path" // not repeated: it may be a URL with a password
+	}
 	text := fmt.Sprintf("%s: %s (another address? %s)", address, why, named)
 	for _, d := range c.at.Doubts {
 		text += "\n  also wrong: " + d

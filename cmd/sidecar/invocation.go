@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -36,7 +37,7 @@ func (c *invocation) parse(set *flag.FlagSet, atMost int) (rest []string, status
 			c.printHelp(set)
 			return nil, exitDone, true
 		case err != nil:
-			return nil, c.misused(err), true
+			return nil, c.misused(wrongFlag(set, err, args[:len(args)-set.NArg()], len(c.args)-len(args))), true
 		}
 		if set.NArg() == 0 {
 			break
@@ -48,6 +49,62 @@ func (c *invocation) parse(set *flag.FlagSet, atMost int) (rest []string, status
 		return nil, c.misused(fmt.Errorf("%d arguments, and it takes at most %d", len(rest), atMost)), true
 	}
 	return rest, 0, false
+}
+
+// wrongFlag says what package flag found wrong after it had read some arguments, with before others in
+// front of them. Of its error only the kind is used: its text repeats the argument, which may be a URL with
+// a password. What is repeated is the name of a flag that there is, or a plain word.
+func wrongFlag(set *flag.FlagSet, err error, read []string, before int) error {
+	nameOf := func(i int) string {
+		name, _, _ := strings.Cut(strings.TrimLeft(read[i], "-"), "=")
+		return name
+	}
+	last := len(read) - 1
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "bad flag syntax"):
+		return fmt.Errorf("argument %d is no flag", before+len(read)+1)
+	case strings.HasPrefix(text, "flag provided but not defined"):
+		var known []string
+		set.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
+		return fmt.Errorf("argument %d: unknown flag%s", before+len(read), mistyped("--", nameOf(last), known))
+	case strings.HasPrefix(text, "flag needs an argument"):
+		return fmt.Errorf("flag --%s needs a value", nameOf(last))
+	}
+	if !strings.HasPrefix(read[last], "-") || set.Lookup(nameOf(last)) == nil {
+		last = max(0, last-1) // the flag stands before its value
+	}
+	f := set.Lookup(nameOf(last))
+	if f == nil {
+		return fmt.Errorf("argument %d does not fit", before+len(read))
+	}
+	return fmt.Errorf("argument %d: the value of --%s does not fit: it takes %s", before+last+1, f.Name, flagTakes(f))
+}
+
+// plainWord is what a command or a flag looks like. A URL or a generated password does not.
+var plainWord = regexp.MustCompile(`^[a-z][a-z-]{1,14}$`)
+
+// mistyped repeats a name if it is a plain word, and says which known one was probably meant.
+func mistyped(prefix, name string, known []string) (text string) {
+	if !plainWord.MatchString(name) {
+		return ""
+	}
+	text = fmt.Sprintf(" %q", prefix+name)
+	if near := config.Nearest(name, known); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", prefix+near)
+	}
+	return text
+}
+
+// flagTakes says what fits a flag.
+func flagTakes(f *flag.Flag) string {
+	if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+		return "true or false"
+	}
+	if f.Name == "timeout" {
+		return "a duration with its unit, such as 30s"
+	}
+	_, usage := flag.UnquoteUsage(f)
+	return usage
 }
 
 // misused says what is wrong with the arguments.

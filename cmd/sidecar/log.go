@@ -2,7 +2,10 @@ package main
 
 import (
 	"io"
+	stdlog "log"
 	"os"
+	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -37,4 +40,40 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// libraryMessages are beginnings of what net/http writes to the standard log or to a server's ErrorLog.
+// What follows each may quote a peer: an answer of WeChat, a header, the value of a panic.
+var libraryMessages = [...]string{
+	"Unsolicited response received on idle HTTP channel",
+	"http: Accept error",
+	"http: TLS handshake error",
+	"http: panic serving",
+	"http: proxy error",
+	"http: superfluous response.WriteHeader call",
+	"http: response.WriteHeader on hijacked connection",
+	"http: URL query contains semicolon",
+	"httputil: ReverseProxy read error during body copy",
+}
+
+// libraryLog takes the messages of libraries that have no logger of this program. It logs which one of
+// libraryMessages came, at most once a minute each, and never what the message quotes.
+type libraryLog struct{ log *zap.Logger }
+
+func newLibraryLog(log *zap.Logger) *stdlog.Logger {
+	return stdlog.New(libraryLog{log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+	}))}, "", 0)
+}
+
+func (l libraryLog) Write(message []byte) (int, error) {
+	text := "a message of a library, withheld because it may quote a peer"
+	for _, known := range libraryMessages {
+		if strings.Contains(string(message), known) {
+			text = known
+			break
+		}
+	}
+	l.log.Warn(text)
+	return len(message), nil
 }

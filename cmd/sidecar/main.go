@@ -13,17 +13,19 @@ import (
 	"context"
 	"fmt"
 	"io"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
 func main() {
-	// A second signal changes nothing: stopping is already as fast as is safe.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// What libraries write there may quote a peer; serve keeps what is safe of it.
+	stdlog.SetOutput(io.Discard)
+	// A second signal changes nothing: stopping is already as fast as is safe. SIGQUIT is what some
+	// runtimes stop a container with; Go's dump of all goroutines would end it without a drain.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer stop()
 	os.Exit(command(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
@@ -93,10 +95,6 @@ func (c *invocation) unknown(name string) int {
 	for _, s := range subcommands() {
 		names = append(names, s.name)
 	}
-	hint := ""
-	if near := config.Nearest(name, names); near != "" {
-		hint = fmt.Sprintf("; did you mean %q?", near)
-	}
-	fmt.Fprintf(c.stderr, "sidecar: unknown command %q%s\nsee: sidecar help\n", name, hint)
+	fmt.Fprintf(c.stderr, "sidecar: unknown command%s\nsee: sidecar help\n", mistyped("", name, names))
 	return exitUsage
 }

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -139,10 +142,14 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	return err
 }
 
-// watch applies new configurations until ctx ends.
+// watch applies new configurations until ctx ends; SIGHUP makes it look at once.
 func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *api.Metrics, reloads *reloads, log *zap.Logger) {
 	warn(log, running)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	config.Watcher{
+		Now: hangup,
 		Changed: func(next *config.Config) {
 			effective, restart := running.Reload(next)
 			if err := apply(effective); err != nil {

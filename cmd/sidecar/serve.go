@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
+	"os/signal"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -15,7 +18,8 @@ import (
 const serveUsage = "[serve] [flags]"
 
 const serveAbout = `Keeps the tokens and tickets of the configured apps, and hands them out to the programs of
-this pod until it is told to stop (SIGTERM, SIGINT).
+this pod until it is told to stop (SIGTERM, SIGINT, SIGQUIT). SIGHUP reads the configuration again at once,
+which happens every 5 s by itself.
 
 Flags go over the environment, and that over the file. One app needs only the environment:
   WECHAT_APPID, WECHAT_SECRET (or WECHAT_SECRET_FILE), REDIS_URL
@@ -61,6 +65,10 @@ func runServe(ctx context.Context, c *invocation) int {
 		return exitDone
 	}
 
+	// A terminal that is closed and a reader of the log that has ended stop nothing. Later, SIGHUP reads
+	// the configuration again.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+
 	getenv := c.getenv
 	var d devMode
 	if *wantDev {
@@ -82,6 +90,7 @@ func runServe(ctx context.Context, c *invocation) int {
 		return exitUsage
 	}
 	log := newLogger(cfg.Log, c.stderr)
+	stdlog.SetOutput(newLibraryLog(log).Writer())
 	redis.SetLogger(redisLog{log.Named("redis").Sugar(), cfg.Redis.Secrets()})
 
 	up := func(values, ops string) {

@@ -144,5 +144,8 @@ func (c *invocation) become(program []string) int {
 	if err == nil {
 		err = syscall.Exec(path, program, os.Environ())
 	}
-	return c.failed("starting %s: %v", program[0], err)
+	if e, ok := errors.AsType[*exec.Error](err); ok {
+		err = e.Err // without the name, which may be an assignment like those before a command in a shell
+	}
+	return c.failed("the program after -- cannot be started: %v", err)
 }

@@ -245,6 +245,12 @@ func isNamespace(s string) bool {
 	return len(s) <= 64 && isName(strings.ReplaceAll(s, ":", "_"))
 }
 
+// CheckListen returns what is wrong with a listen address, if anything. The error does not repeat it.
+func CheckListen(address string) error {
+	_, err := checkListen(address)
+	return err
+}
+
 // checkListen reports whether only this host can reach a listen address.
 func checkListen(address string) (isLocal bool, err error) {
 	if socket, ok := strings.CutPrefix(address, "unix:"); ok {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -49,12 +50,20 @@ func (l *loader) file(path string) file {
 		return file{}
 	}
 	data, _, err := readFile(path, maxFile)
+	if err != nil && !plainPath.MatchString(path) {
+		l.mistake(at, "must be the path of a YAML file that can be read")
+		return file{broken: true}
+	}
 	if err != nil {
 		l.mistake(at, "%v", err)
 		return file{broken: true}
 	}
 	return parse(filepath.Base(path), data, &l.notes)
 }
+
+// plainPath is what the path of a configuration looks like. A mistake repeats no other: it may be a URL
+// with a password, or a secret.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./-]*(\.ya?ml|\.json|\.conf)$|^/[A-Za-z0-9_./-]*$`)
 
 // pick returns the first value that was given, by flag, environment or file, and notes its origin.
 func (l *loader) pick(key, flagName, flagValue, variable, inFile, fallback string) string {

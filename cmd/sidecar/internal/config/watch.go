@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"os"
 	"time"
 )
 
@@ -24,6 +25,10 @@ const maxReported = 100
 type Watcher struct {
 	// Every is the time between two looks. 0 or less means DefaultEvery.
 	Every time.Duration
+
+	// Now makes the watcher look at once, and believe what it finds: it says that the files are
+	// complete. nil never does.
+	Now <-chan os.Signal
 
 	// Changed gets a valid configuration that is not Equal to the one before. nil ignores it.
 	Changed func(*Config)
@@ -49,16 +54,19 @@ func (w Watcher) Run(ctx context.Context, current *Config, load func() (*Config,
 	reported := map[string]bool{}
 	last := look{config: current}
 	for {
+		asked := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-w.Now:
+			asked = true
 		}
 		if ctx.Err() != nil { // both were ready
 			return
 		}
 		now := lookWith(load)
-		isSettled := now.same(last)
+		isSettled := asked || now.same(last)
 		last = now
 		switch {
 		case !isSettled:
