@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/api":      {"cmd/sidecar/internal/build", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/proxy":    {"pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/dev":      {"cmd/sidecar/internal/config", "pkg/wechat/wechattest"},
-	"cmd/sidecar/internal/doctor":   {"cmd/sidecar/internal/config", "cmd/sidecar/internal/source", "pkg/secret", "pkg/wechat"},
+	"cmd/sidecar/internal/doctor":   {"cmd/sidecar/internal/config", "cmd/sidecar/internal/source", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar":                   {"cmd/sidecar/internal/api", "cmd/sidecar/internal/build", "cmd/sidecar/internal/config", "cmd/sidecar/internal/doctor", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/source", "cmd/sidecar/internal/trace", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"integration":                   {},
 	"integration/faults":            {},
