@@ -146,7 +146,8 @@ func TestCommandsAskARunningSidecar(t *testing.T) {
 	r.want(t, 1, "", "name one: shop, wx2", "get")
 	r.want(t, 1, "", "No such app", "get", "nobody")
 	r.want(t, 1, "", "neither an id nor an alias", "get", "../wx1")
-	r.want(t, 1, "", "add jsapi to the tickets", "get", "wx2", "--ticket", "jsapi")
+	r.want(t, 0, "", "", "get", "wx2", "--ticket", "jsapi") // without an entry in the configuration
+	r.want(t, 1, "", "jsapi and wx_card", "get", "wx2", "--ticket", "agent_config")
 	r.want(t, 2, "", "2 arguments", "get", "shop", "wx2")
 	r.wantInTime(t, "app nobody: No such app", "wait", "--app", "nobody", "--timeout", "300ms")
 	r.want(t, 0, "", "", "wait", "--app", "shop", "--app", "wx2")

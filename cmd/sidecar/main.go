@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
 func main() {
@@ -70,7 +72,7 @@ func findSubcommand(name string) (subcommand, bool) {
 
 // command runs the program and returns its exit status.
 func command(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	c := &invocation{getenv: getenv, stdout: stdout, stderr: stderr}
+	c := &invocation{getenv: config.Trimmed(getenv), stdout: stdout, stderr: stderr}
 	name := "serve"
 	if len(args) > 0 {
 		switch first := args[0]; {

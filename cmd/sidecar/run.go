@@ -69,7 +69,9 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 			return err
 		}
 		creds := source.Credentials(next.Apps, cache)
-		metrics.Track(keys(creds)...)
+		kept, onDemand := keys(creds)
+		metrics.TrackOnDemand(onDemand...)
+		metrics.Track(kept...)
 		if err := cache.Set(creds...); err != nil {
 			return err
 		}

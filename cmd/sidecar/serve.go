@@ -24,6 +24,7 @@ which happens every 5 s by itself.
 Flags go over the environment, and that over the file. One app needs only the environment:
   WECHAT_APPID, WECHAT_SECRET (or WECHAT_SECRET_FILE), REDIS_URL
   WECHAT_ENDPOINT       stable_token (the default) or token
+  WECHAT_TICKETS        tickets to fetch before they are asked for: jsapi,wx_card
   WECHAT_API_BASE       default ` + config.DefaultWeChatBase + `
 
 examples:

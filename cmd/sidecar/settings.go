@@ -46,10 +46,8 @@ func faceApp(app config.App, host string) api.App {
 	if app.Platform == config.PlatformWeCom {
 		a.Platform = api.WeCom
 	}
-	for _, name := range app.Tickets {
-		if key, ok := source.TicketKey(app, name); ok {
-			a.Tickets[name] = key
-		}
+	for _, name := range source.Tickets(app) {
+		a.Tickets[name] = source.TicketKey(app, name)
 	}
 	return a
 }
@@ -73,12 +71,16 @@ func proxyApp(app config.App) (proxy.App, error) {
 	return a, nil
 }
 
-func keys(creds []tokencache.Credential) []tokencache.Key {
-	all := make([]tokencache.Key, len(creds))
-	for i, c := range creds {
-		all[i] = c.Key
+// keys returns those of the credentials that are always kept, and of those that are kept while they are asked for.
+func keys(creds []tokencache.Credential) (kept, onDemand []tokencache.Key) {
+	for _, c := range creds {
+		if c.Idle == 0 {
+			kept = append(kept, c.Key)
+		} else {
+			onDemand = append(onDemand, c.Key)
+		}
 	}
-	return all
+	return kept, onDemand
 }
 
 // started reports whether every credential has a value, or a failure that /status tells of. A start

@@ -29,7 +29,7 @@ func TestFaceOfAnApp(t *testing.T) {
 			t.Errorf("%s: got %s", name, k)
 		}
 	}
-	if s := faceApp(config.App{ID: "wx1", Platform: config.PlatformWeChat}, ""); s.Platform != api.WeChat || len(s.Tickets) != 0 {
+	if s := faceApp(config.App{ID: "wx1", Platform: config.PlatformWeChat}, ""); s.Platform != api.WeChat || s.Tickets["wx_card"].Kind != "wx_card_ticket" || len(s.Tickets) != 2 {
 		t.Errorf("got %+v", s)
 	}
 	for _, name := range []string{"ww1:100", "desk"} {

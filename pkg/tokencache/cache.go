@@ -106,6 +106,9 @@ type credential struct {
 	direct  [2]time.Time // the last fetches without Redis
 
 	lastProbe finding // without Redis
+
+	idle  atomic.Int64 // as of [Credential].Idle
+	asked atomic.Int64 // when it was asked for last, in Unix ns by this host's clock; 0: never
 }
 
 // holdback is a reason not to try before a moment.
@@ -143,6 +146,7 @@ func (c *Cache) Set(creds ...Credential) error {
 		if cr.lock == nil {
 			cr.lock = lock.New(c.store.rdb, c.store.lockKey(spec.Key), leaseTTL)
 		}
+		cr.idle.Store(int64(spec.Idle))
 		before := cr.spec.Swap(&spec)
 		if before != nil && before.Fingerprint != spec.Fingerprint {
 			cr.forgive()
@@ -173,6 +177,33 @@ func (cr *credential) forgive() {
 }
 
 func (c *Cache) lookup(k Key) *credential { return (*c.creds.Load())[k] }
+
+// wanted is lookup for a caller who wants the value.
+func (c *Cache) wanted(k Key) *credential {
+	cr := c.lookup(k)
+	if cr != nil && cr.idle.Load() != 0 {
+		cr.asked.Store(time.Now().UnixNano())
+	}
+	return cr
+}
+
+// dormant reports whether the credential is kept only while it is asked for, and is not.
+func (cr *credential) dormant() bool {
+	idle := cr.idle.Load()
+	return idle != 0 && time.Now().UnixNano()-cr.asked.Load() >= idle
+}
+
+// awake returns the credentials that are kept.
+func (c *Cache) awake() []*credential {
+	all := *c.creds.Load()
+	list := make([]*credential, 0, len(all))
+	for _, cr := range all {
+		if !cr.dormant() {
+			list = append(list, cr)
+		}
+	}
+	return list
+}
 
 // adopt merges an answer of Redis into the view, and tells who waits for it.
 func (c *Cache) adopt(cr *credential, st state, asked instant) {
@@ -287,7 +318,7 @@ func (v *view) token(n instant, stale bool) Token {
 //
 // The error is [ErrUnknown], or an *[UnavailableError].
 func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
-	cr := c.lookup(k)
+	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, ErrUnknown
 	}
@@ -310,7 +341,7 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 // Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
 // [Cache.GetLasting] would not wait.
 func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
-	cr := c.lookup(k)
+	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, false
 	}
@@ -351,7 +382,7 @@ func (cr *credential) heldBack() bool {
 // The Token may be the reported one: if the probe found that upstream accepts it, or (then Stale)
 // if there is nothing better now. The error is [ErrUnknown], or an *[UnavailableError].
 func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, error) {
-	cr := c.lookup(k)
+	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, ErrUnknown
 	}

@@ -126,6 +126,11 @@ type Credential struct {
 	// tenth of the value's life.
 	Margin time.Duration
 
+	// Idle, if not 0, makes the cache keep the credential only while it is asked for: from the first call of Get, GetLasting,
+	// Fresh or Report until none came for so long. Otherwise nothing refreshes it or reads it again, and [Cache.Status] does
+	// not list it.
+	Idle time.Duration
+
 	// Fetches limits upstream calls, whatever the reason. Default 500 a day.
 	Fetches Limit
 	// Reports limits refreshes that reports cause. Default 200 a day.

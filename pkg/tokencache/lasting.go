@@ -14,7 +14,7 @@ const turnSoon = 5 * time.Second
 // value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream has a
 // better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
 func (c *Cache) GetLasting(ctx context.Context, k Key, least time.Duration) (Token, error) {
-	cr := c.lookup(k)
+	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, ErrUnknown
 	}

@@ -31,7 +31,7 @@ func (c *Cache) Run(ctx context.Context) error {
 func (c *Cache) refreshAhead(ctx context.Context) {
 	for {
 		next := time.Hour
-		for _, cr := range *c.creds.Load() {
+		for _, cr := range c.awake() {
 			wait, busy := cr.untilDue()
 			switch {
 			case busy: // its end wakes us
@@ -137,7 +137,7 @@ func (c *Cache) announced(payload string) {
 		return
 	}
 	cr := c.lookup(e.key())
-	if cr == nil {
+	if cr == nil || cr.dormant() {
 		return
 	}
 	cr.hear(e.Version)
@@ -225,7 +225,7 @@ const batch = 128
 
 // rereadAll reads every credential. It returns an error if Redis is away, and nil if only single ones cannot be read.
 func (c *Cache) rereadAll(ctx context.Context) error {
-	whole, err := c.look(ctx, slices.Collect(maps.Values(*c.creds.Load())), func(cr *credential, st state, asked instant) {
+	whole, err := c.look(ctx, c.awake(), func(cr *credential, st state, asked instant) {
 		missed := cr.reread(st.version)
 		c.adopt(cr, st, asked)
 		if missed {

@@ -35,14 +35,14 @@ type Status struct {
 	Confirmed time.Duration
 }
 
-// Status returns the status of every credential, in no order, from memory.
+// Status returns the status of every credential that is kept now, in no order, from memory.
 func (c *Cache) Status() []Status {
-	all := *c.creds.Load()
+	all := c.awake()
 	list := make([]Status, 0, len(all))
-	for k, cr := range all {
+	for _, cr := range all {
 		v, n := cr.view.Load(), now()
 		s := Status{
-			Key: k, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
+			Key: cr.spec.Load().Key, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
 			InDoubt: v.doubt, Rejected: v.rejected, Backoff: v.backoffLeft(n), ForeignRefresher: v.young >= 2,
 		}
 		if s.Known && !s.Rejected {

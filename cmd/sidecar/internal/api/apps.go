@@ -31,7 +31,7 @@ type App struct {
 	Secret        secret.String
 	RequireSecret bool
 
-	// Tickets are the tickets that are kept, by WeChat's names for them: jsapi, wx_card, agent_config.
+	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card, agent_config.
 	Tickets map[string]tokencache.Key
 	// Host is the upstream's name, without a port. A caller whose name service says that it is here
 	// calls by it.

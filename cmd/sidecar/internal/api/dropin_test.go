@@ -174,14 +174,10 @@ func TestDropInRefusesTicketsAsWeChatDoes(t *testing.T) {
 			{"GET", ticket + "access_token=" + s.token(t, plain), "", 47001, "data format error"},
 			{"GET", ticket + "type=CANARY&access_token=" + s.token(t, plain), "", 47001, "data format error"},
 			{"GET", ticket + "type=agent_config&access_token=" + s.token(t, plain), "", 47001, "data format error"},
-			{"GET", ticket + "type=jsapi&access_token=" + s.token(t, classic), "", 48001, "api unauthorized (wxtoken: this ticket is not kept: add jsapi to the tickets of the app"},
-			{"GET", ticket + "type=wx_card&access_token=" + s.token(t, strict), "", 48001, "api unauthorized"},
 			{"GET", corpJS + "access_token=CANARY-t", "", 40014, "invalid access_token"},
 			{"GET", corpJS + "access_token=" + s.token(t, plain), "", 40014, "invalid access_token"},
-			{"GET", corpJS + "access_token=" + s.token(t, agent1), "", 48001, "api unauthorized"},
 			{"GET", corpTic + "type=agent_config", "", 41001, "access_token missing"},
 			{"GET", corpTic + "access_token=" + s.token(t, lone), "", 47001, "data format error"},
-			{"GET", corpTic + "type=agent_config&access_token=" + s.token(t, agent2), "", 48001, "api unauthorized (wxtoken: this ticket is not kept: add agent_config"},
 		} {
 			s.refuses(t, c)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
@@ -39,12 +38,8 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 	if key, ok := app.Tickets[name]; ok {
 		return wanted{key: key, field: fieldTicket}, nil
 	}
-	if !slices.Contains(ticketTypes[platform], name) {
-		return wanted{}, refusal("no-such-ticket", 47001, "data format error", "there is no ticket of this type")
-	}
 	// A code that says that the token is fine, so that no SDK fetches another one because of it.
-	return wanted{}, refusal("no-such-ticket", 48001, "api unauthorized",
-		"this ticket is not kept: add "+name+" to the tickets of the app in the configuration of the sidecar")
+	return wanted{}, refusal("no-such-ticket", 47001, "data format error", "there is no ticket of this type")
 }
 
 // ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token of the

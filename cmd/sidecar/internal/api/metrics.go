@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,8 +53,9 @@ type Metrics struct {
 	// hot holds the counters of a read, resolved ahead.
 	hot atomic.Pointer[map[tokencache.Key]*reads]
 
-	mu    sync.RWMutex // held to add to the series of known, against Track deleting them
-	known map[tokencache.Key]bool
+	mu       sync.RWMutex // held to add to the series of known, against Track deleting them
+	known    map[tokencache.Key]bool
+	onDemand map[tokencache.Key]bool
 }
 
 // reads are the outcomes of reading one credential.
@@ -160,6 +162,35 @@ const (
 	probeUnknown  = "unknown"
 )
 
+// TrackOnDemand sets the credentials that are counted from their first event or read on. Call it before Track.
+func (m *Metrics) TrackOnDemand(keys ...tokencache.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onDemand = map[tokencache.Key]bool{}
+	for _, k := range keys {
+		m.onDemand[k] = true
+	}
+}
+
+// counts reports whether k is counted, and begins to count one that is counted on demand.
+func (m *Metrics) counts(k tokencache.Key) bool {
+	m.mu.RLock()
+	known, onDemand := m.known[k], m.onDemand[k]
+	m.mu.RUnlock()
+	if known || !onDemand {
+		return known
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.known[k] && m.onDemand[k] {
+		m.known[k] = true
+		hot := maps.Clone(*m.hot.Load())
+		hot[k] = m.begin(k)
+		m.hot.Store(&hot)
+	}
+	return m.known[k]
+}
+
 // Track sets the credentials that there are: their counters start at 0, and those of credentials
 // that are gone disappear. Events and reads of others are not counted. Call it before each
 // [tokencache.Cache.Set].
@@ -172,6 +203,10 @@ func (m *Metrics) Track(keys ...tokencache.Key) {
 		hot[k] = m.begin(k)
 	}
 	for k := range m.known {
+		if m.onDemand[k] && !known[k] {
+			known[k], apps[k.App] = true, true
+			hot[k] = m.begin(k)
+		}
 		if !known[k] {
 			m.forget(k)
 		}
@@ -277,6 +312,9 @@ func (m *Metrics) ConfigValid() {
 // read counts what a reader got. It is on the hot path.
 func (m *Metrics) read(ctx context.Context, k tokencache.Key, t tokencache.Token, err error) {
 	r := (*m.hot.Load())[k]
+	if r == nil && m.counts(k) {
+		r = (*m.hot.Load())[k]
+	}
 	switch {
 	case r == nil:
 	case err == nil && t.Stale:

@@ -23,6 +23,9 @@ func (m *Metrics) Observe(e tokencache.Event) {
 		m.redis.WithLabelValues(oneOf(redisOps[:], failed.Op), oneOf(tokencache.StoreClasses[:], failed.Class())).Inc()
 		return
 	}
+	if !m.counts(e.Key) {
+		return
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.known[e.Key] && !m.beside(e) {

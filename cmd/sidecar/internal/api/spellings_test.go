@@ -72,6 +72,30 @@ func TestTicketsAreGivenByPOST(t *testing.T) {
 	})
 }
 
+// A ticket needs no entry in the configuration, and costs nothing until it is asked for.
+func TestATicketIsKeptFromTheFirstTimeThatItIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t, api.Options{}, nil, classic, agent2)
+		if n := len(s.cache.Status()); n != 2 {
+			t.Errorf("%d credentials are kept before any ticket is asked for, want the 2 tokens", n)
+		}
+		for _, path := range []string{
+			"/cgi-bin/ticket/getticket?type=wx_card&access_token=" + s.token(t, classic),
+			"/cgi-bin/ticket/get?type=agent_config&access_token=" + s.token(t, agent2),
+		} {
+			if w := s.call("GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"ticket":"`) {
+				t.Errorf("%s: got %d %s", path, w.Code, w.Body)
+			}
+		}
+		if w := s.call("POST", "/v1/apps/wx0000000000000002/jssdk", `{"url":"https://a"}`); w.Code != 200 {
+			t.Errorf("jssdk: got %d %s", w.Code, w.Body)
+		}
+		if n := len(s.cache.Status()); n != 5 {
+			t.Errorf("%d credentials are kept, want 5", n)
+		}
+	})
+}
+
 // Of several agents of a corp, a call gets the one that it names by path or header, whatever secret it sends.
 func TestGettokenGivesTheAgentThatTheCallNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -98,8 +98,8 @@ func faces(apps []config.App) *api.Apps {
 		if a.Platform == config.PlatformWeCom {
 			f.Platform, f.Host = api.WeCom, "qyapi.weixin.qq.com"
 		}
-		for _, name := range a.Tickets {
-			f.Tickets[name], _ = source.TicketKey(a, name)
+		for _, name := range source.Tickets(a) {
+			f.Tickets[name] = source.TicketKey(a, name)
 		}
 		all = append(all, f)
 	}
@@ -173,8 +173,8 @@ func (f fetch) ask(ctx context.Context, r tokencache.Request) (wechat.Credential
 		if err != nil {
 			return wechat.Credential{}, err
 		}
-		for _, name := range app.Tickets {
-			if k, _ := source.TicketKey(app, name); k != f.of.Key {
+		for _, name := range source.Tickets(app) {
+			if source.TicketKey(app, name) != f.of.Key {
 				continue
 			}
 			if app.Platform == config.PlatformWeCom {
@@ -212,8 +212,7 @@ func (s *stack) token(t testing.TB, a config.App) string {
 // ticket returns the current ticket of an app.
 func (s *stack) ticket(t testing.TB, a config.App, name string) string {
 	t.Helper()
-	key, _ := source.TicketKey(a, name)
-	ticket, err := s.cache.Get(context.Background(), key)
+	ticket, err := s.cache.Get(context.Background(), source.TicketKey(a, name))
 	if err != nil {
 		t.Fatal(err)
 	}

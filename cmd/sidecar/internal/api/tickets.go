@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -33,18 +32,15 @@ func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name str
 	}
 	key, ok := app.Tickets[name]
 	if !ok {
-		return tokencache.Token{}, noSuchTicket(app.Platform, name)
+		return tokencache.Token{}, noSuchTicket(app.Platform)
 	}
 	return h.read(ctx, key, 0)
 }
 
-// noSuchTicket says whether there is such a ticket at all.
-func noSuchTicket(p Platform, name string) *problem {
-	detail := "The tickets of this platform are " + strings.Join(ticketTypes[p], " and ") + "."
-	if slices.Contains(ticketTypes[p], name) {
-		detail = "This ticket is not kept: add " + name + " to the tickets of the app in the configuration of the sidecar."
-	}
-	return &problem{kind: "no-such-ticket", status: http.StatusNotFound, title: "The app has no such ticket", detail: detail}
+// noSuchTicket says which tickets there are.
+func noSuchTicket(p Platform) *problem {
+	return &problem{kind: "no-such-ticket", status: http.StatusNotFound, title: "The app has no such ticket",
+		detail: "The tickets of this platform are " + strings.Join(ticketTypes[p], " and ") + "."}
 }
 
 // ticketAnswer is the answer with a ticket.

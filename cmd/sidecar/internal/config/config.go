@@ -171,7 +171,7 @@ type App struct {
 	Secret     secret.String
 	SecretFile string
 
-	// Tickets are the tickets to keep besides the access token. Empty means none.
+	// Tickets are the tickets to keep besides the access token. Others are kept while they are asked for. Empty means none.
 	Tickets []string
 	// Probe says how a reported token is tried out before it is replaced.
 	Probe string

@@ -51,7 +51,7 @@ func FuzzRedisURL(f *testing.F) {
 	})
 }
 
-// FuzzSecretFile: a file holds a secret and at most a newline, or it is a mistake that repeats nothing of it.
+// FuzzSecretFile: a file holds a secret and at most white space and a byte order mark around it, or it is a mistake that repeats nothing of it.
 func FuzzSecretFile(f *testing.F) {
 	for _, content := range []string{
 		"SECRET", "SECRET\n", "SECRET\r\n", "SECRET\n\n", " SECRET", "SECRET x", "SECRET\x00", "\xef\xbb\xbfSECRET", "", "\n", "é", "\r", strings.Repeat("SECRET", 200), strings.Repeat("x", 4096), strings.Repeat("x", 4097),
@@ -73,7 +73,8 @@ func FuzzSecretFile(f *testing.F) {
 			return
 		}
 		got := c.Apps[0].Secret.Reveal()
-		if got == "" || len(got) > 4096 || text != got && text != got+"\n" && text != got+"\r\n" || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		around := strings.TrimPrefix(strings.TrimSpace(text), "\ufeff")
+		if got == "" || len(got) > 4096 || strings.TrimSpace(around) != got || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			t.Errorf("%q is read as %q", text, got)
 		}
 	})

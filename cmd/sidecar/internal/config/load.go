@@ -3,23 +3,25 @@ package config
 import (
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // Load reads the file, if one is named, and every file that it names, puts the environment and the
-// flags over it and checks the result. getenv is os.Getenv, or a fake; a variable that is empty was
-// not given.
+// flags over it and checks the result. getenv is os.Getenv, or a fake; what is around a value is
+// [Trimmed], and a variable that is empty was not given.
 //
 // The environment can hold one app (WECHAT_APPID with WECHAT_SECRET or WECHAT_SECRET_FILE,
-// WECHAT_ENDPOINT, WECHAT_API_BASE), which is added to those of the file. It is a mistake if the
+// WECHAT_ENDPOINT, WECHAT_API_BASE, WECHAT_TICKETS), which is added to those of the file. It is a mistake if the
 // file has it as well: nothing of one overrides the other.
 //
 // The error is an [*Errors] with every mistake. Load keeps nothing and may be called at any time,
 // by any number of goroutines.
 func Load(o Overrides, getenv func(string) string) (*Config, error) {
-	l := loader{env: getenv}
+	l := loader{env: Trimmed(getenv)}
 	f := l.file(o.Config)
 	c := l.general(o, f)
 	c.Redis = l.redis(o, f)
@@ -31,6 +33,16 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	}
 	c.Warnings = l.warnings
 	return c, nil
+}
+
+// Trimmed returns getenv without what stands around a value: a newline, because the Secret was made with echo; a byte
+// order mark, because a file was saved by an editor of Windows.
+func Trimmed(getenv func(string) string) func(string) string {
+	return func(name string) string { return trim(getenv(name)) }
+}
+
+func trim(s string) string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "\ufeff"))
 }
 
 type loader struct {
@@ -212,11 +224,12 @@ func (l *loader) envApp() (rawApp, bool) {
 		"secret_file": "WECHAT_SECRET_FILE",
 		"endpoint":    "WECHAT_ENDPOINT",
 		"api_base":    "WECHAT_API_BASE",
+		"tickets":     "WECHAT_TICKETS",
 	}
 	get := func(key string) string { return l.env(variables[key]) }
 	if get("id") == "" {
 		// WECHAT_SECRET may serve a secret_env; the others serve nothing without an appid.
-		for _, key := range []string{"secret_file", "endpoint", "api_base"} {
+		for _, key := range []string{"secret_file", "endpoint", "api_base", "tickets"} {
 			if get(key) != "" {
 				l.mistake(variables[key], "is set, but not WECHAT_APPID, to which it belongs")
 			}
@@ -224,8 +237,14 @@ func (l *loader) envApp() (rawApp, bool) {
 		return rawApp{}, false
 	}
 	return rawApp{
-		App:    App{ID: get("id"), SecretFile: get("secret_file"), Endpoint: get("endpoint"), APIBase: get("api_base")},
+		App: App{
+			ID: get("id"), SecretFile: get("secret_file"), Endpoint: get("endpoint"), APIBase: get("api_base"),
+			Tickets: strings.FieldsFunc(get("tickets"), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }),
+		},
 		secret: get("secret"),
-		at:     func(key string) string { return variables[key] },
+		at: func(key string) string {
+			name, _, _ := strings.Cut(key, "[") // of one of a list
+			return variables[name]
+		},
 	}, true
 }

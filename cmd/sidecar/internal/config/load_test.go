@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,6 +124,35 @@ apps:
 	}
 }
 
+// Secrets made with echo, and files of Windows, have something around their values.
+func TestWhatIsAroundAValueIsTrimmed(t *testing.T) {
+	f := newFolder(t)
+	f.write("spaced", "\ufeffshop-secret \r\n\n")
+	plain := map[string]string{
+		"WECHAT_APPID": "wx01", "WECHAT_SECRET_FILE": f.path + "/spaced", "WECHAT_ENDPOINT": "token", "WECHAT_API_BASE": "https://h",
+		"REDIS_URL": "redis://redis", "WXTOKEN_LISTEN": "127.0.0.1:1", "WXTOKEN_OPS_LISTEN": ":2", "WXTOKEN_NAMESPACE": "ns", "WXTOKEN_DRAIN": "1s",
+		"WXTOKEN_LOG_LEVEL": "warn", "WXTOKEN_LOG_FORMAT": "json", "WXTOKEN_QUIT": "true",
+	}
+	want, err := config.Load(config.Overrides{}, getenv(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, around := range []string{"%s\n", "%s\r\n", " %s ", "\ufeff%s\n\n", "\t%s"} {
+		env := map[string]string{}
+		for name, value := range plain {
+			env[name] = fmt.Sprintf(around, value)
+		}
+		got, err := config.Load(config.Overrides{}, getenv(env))
+		if err != nil {
+			t.Errorf("%q: %v", around, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got, equalSecrets); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", around, diff)
+		}
+	}
+}
+
 func TestEnvironmentAloneIsEnough(t *testing.T) {
 	f := newFolder(t)
 	want := &config.Config{
@@ -148,7 +178,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 
 	// The same with the secret in a file and the other choices made.
 	env = map[string]string{
-		"WECHAT_APPID": "wx01", "WECHAT_SECRET_FILE": f.path + "/shop", "WECHAT_ENDPOINT": "token",
+		"WECHAT_APPID": "wx01", "WECHAT_SECRET_FILE": f.path + "/shop", "WECHAT_ENDPOINT": "token", "WECHAT_TICKETS": "jsapi, wx_card\n",
 		"WECHAT_API_BASE": "http://127.0.0.1:9", "REDIS_URL": "redis://:pw@redis",
 		"WXTOKEN_LISTEN": "[::1]:1", "WXTOKEN_OPS_LISTEN": "0.0.0.0:2", "WXTOKEN_NAMESPACE": "ns",
 		"WXTOKEN_LOG_LEVEL": "warn", "WXTOKEN_LOG_FORMAT": "console",
@@ -158,7 +188,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 	want.Listen, want.OpsListen, want.Namespace = "[::1]:1", "0.0.0.0:2", "ns"
 	want.Log = config.Log{Level: "warn", Format: "console"}
 	want.Apps[0].SecretFile, want.Apps[0].Endpoint, want.Apps[0].APIBase = f.path+"/shop", "token", "http://127.0.0.1:9"
-	want.Apps[0].APIFallbacks = nil
+	want.Apps[0].APIFallbacks, want.Apps[0].Tickets = nil, []string{"jsapi", "wx_card"}
 	got, err = config.Load(config.Overrides{}, getenv(env))
 	if err != nil {
 		t.Fatal(err)

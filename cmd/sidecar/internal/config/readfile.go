@@ -56,7 +56,7 @@ func explain(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// secretFile returns the content of a file that holds one secret and perhaps a newline. If it
+// secretFile returns the content of a file that holds one secret and perhaps white space around it. If it
 // cannot, it notes a mistake at the key called at and returns the empty text.
 func (n *notes) secretFile(path, at string) secret.String {
 	if !filepath.IsAbs(path) {
@@ -83,12 +83,10 @@ func inKubernetesVolume(path string) bool {
 	return err == nil && strings.HasPrefix(target, "..data/")
 }
 
-// checkSecret trims one newline and refuses what can be no secret. The prefix goes before the text
+// checkSecret trims what is around a secret and refuses what can be none. The prefix goes before the text
 // of the mistake.
 func (n *notes) checkSecret(s, at, prefix string) secret.String {
-	if line, ok := strings.CutSuffix(s, "\n"); ok {
-		s = strings.TrimSuffix(line, "\r")
-	}
+	s = trim(s)
 	switch {
 	case s == "":
 		n.mistake(at, "%sempty", prefix)

@@ -7,6 +7,7 @@ package source
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -35,7 +36,7 @@ func Key(app config.App) tokencache.Key {
 }
 
 // Credentials returns what cache must keep for apps: their access tokens, and the tickets that are
-// fetched with these.
+// fetched with these. A ticket that the configuration does not name is kept while it is asked for.
 func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
 	var creds []tokencache.Credential
 	for _, app := range apps {
@@ -46,8 +47,12 @@ func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Creden
 
 func credentials(app config.App, client *wechat.Client, cache tokens) []tokencache.Credential {
 	creds := []tokencache.Credential{tokenCredential(app, client)}
-	for _, ticket := range app.Tickets {
-		creds = append(creds, ticketCredential(app, ticket, client, cache))
+	for _, ticket := range Tickets(app) {
+		c := ticketCredential(app, ticket, client, cache)
+		if !slices.Contains(app.Tickets, ticket) {
+			c.Idle = ticketIdle
+		}
+		creds = append(creds, c)
 	}
 	return creds
 }

@@ -158,7 +158,7 @@ func TestTwoAgentsOfOneCorpDoNotShareAToken(t *testing.T) {
 				t.Errorf("%s: %+v, %v", a.CredentialID(), token, err)
 			}
 		}
-		key, _ := TicketKey(two, config.TicketAgentConfig)
+		key := TicketKey(two, config.TicketAgentConfig)
 		if _, err := s.cache.Get(t.Context(), key); err != nil {
 			t.Error(err)
 		}
@@ -217,7 +217,7 @@ func TestTheRightSecretHealsTheTicketAsSoonAsTheToken(t *testing.T) {
 		wrong := app(config.EndpointStable)
 		wrong.Secret = secret.New("wrong")
 		s := newStack(t, wrong)
-		ticket, _ := TicketKey(wrong, config.TicketJSAPI)
+		ticket := TicketKey(wrong, config.TicketJSAPI)
 		for range 5 { // until the backoff is minutes long
 			if _, err := s.cache.Get(t.Context(), ticket); err == nil {
 				t.Fatal("a ticket with the wrong secret")

@@ -30,15 +30,20 @@ const (
 	ticketsPerDay = 1000
 )
 
-// TicketKey is the key of one of an app's tickets, named as in the configuration; false if the app
-// is not configured to have it.
-func TicketKey(app config.App, ticket string) (tokencache.Key, bool) {
-	for _, t := range app.Tickets {
-		if t == ticket {
-			return tokencache.Key{App: app.CredentialID(), Kind: ticketKinds[t]}, true
-		}
+// ticketIdle is how long a ticket that the configuration does not name is kept after it was asked for.
+const ticketIdle = time.Hour
+
+// Tickets are the tickets that an app can have, named as in the configuration.
+func Tickets(app config.App) []string {
+	if app.Platform == config.PlatformWeCom {
+		return []string{config.TicketJSAPI, config.TicketAgentConfig}
 	}
-	return tokencache.Key{}, false
+	return []string{config.TicketJSAPI, config.TicketCard}
+}
+
+// TicketKey is the key of one of an app's [Tickets].
+func TicketKey(app config.App, ticket string) tokencache.Key {
+	return tokencache.Key{App: app.CredentialID(), Kind: ticketKinds[ticket]}
 }
 
 // tokens is the part of the cache that a source needs whose credential needs another one.
@@ -53,9 +58,8 @@ func ticketCredential(app config.App, ticket string, client *wechat.Client, pare
 	if app.Platform == config.PlatformWeCom {
 		ask = client.CorpTicket
 	}
-	key, _ := TicketKey(app, ticket)
 	return tokencache.Credential{
-		Key: key,
+		Key: TicketKey(app, ticket),
 		Source: fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
 			cred, err := withToken(ctx, parent, Key(app), func(token secret.String) (wechat.Credential, error) {
 				return ask(ctx, token, wechat.TicketType(ticket))
@@ -84,10 +88,10 @@ func withToken(ctx context.Context, parent tokens, key tokencache.Key, use func(
 	if reported != nil {
 		return wechat.Credential{}, parentError(reported)
 	}
-	if next.Value.Equal(token.Value) {
+	if next.Value.Equal(token.Value) && next.Stale {
 		return cred, err
 	}
-	return use(next.Value)
+	return use(next.Value) // or the same one, if a probe finds that WeChat accepts it: its servers disagree for a moment
 }
 
 // parentError says that a credential cannot be fetched because another one is missing. Its reasons
