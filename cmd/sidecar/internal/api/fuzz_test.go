@@ -25,11 +25,7 @@ func FuzzReportBody(f *testing.F) {
 	face := newFace(f, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
 	value := face.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
 	f.Fuzz(func(t *testing.T, body string) {
-		start := time.Now()
 		w := face.call("POST", tokenPath+"/report", body)
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("took %v", took)
-		}
 		switch w.Code {
 		case 200, 400, 413:
 		default:

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
@@ -207,27 +208,29 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 		}, 502, "-1", proxy.Broken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, config{options: proxy.Options{Timeout: 300 * time.Millisecond}})
-			tt.prepare(r)
-			a := r.call("POST", send, "{}")
-			if a.status != tt.status || !strings.HasPrefix(a.body, `{"errcode":`+tt.code+`,"errmsg":"wxtoken: `) {
-				t.Errorf("%v", a)
-			}
-			if a.header.Get("X-Wxtoken-Error") != string(tt.outcome) || a.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("headers %v", a.header)
-			}
-			if again := a.header.Get("Retry-After"); (again != "") != (tt.status == 200) {
-				t.Errorf("Retry-After %q", again)
-			}
-			res := r.last()
-			if res.Outcome != tt.outcome || res.Status != tt.status {
-				t.Errorf("%+v", res)
-			}
-			for _, issue := range r.sim.Issued(shop.Name()) {
-				if strings.Contains(fmt.Sprintf("%v %+v %v", a, res, res.Err), issue.Value) {
-					t.Errorf("the token is in %v or in %+v", a, res)
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, config{wire: onPipes, options: proxy.Options{Timeout: 300 * time.Millisecond}})
+				tt.prepare(r)
+				a := r.call("POST", send, "{}")
+				if a.status != tt.status || !strings.HasPrefix(a.body, `{"errcode":`+tt.code+`,"errmsg":"wxtoken: `) {
+					t.Errorf("%v", a)
 				}
-			}
+				if a.header.Get("X-Wxtoken-Error") != string(tt.outcome) || a.header.Get("Cache-Control") != "no-store" {
+					t.Errorf("headers %v", a.header)
+				}
+				if again := a.header.Get("Retry-After"); (again != "") != (tt.status == 200) {
+					t.Errorf("Retry-After %q", again)
+				}
+				res := r.last()
+				if res.Outcome != tt.outcome || res.Status != tt.status {
+					t.Errorf("%+v", res)
+				}
+				for _, issue := range r.sim.Issued(shop.Name()) {
+					if strings.Contains(fmt.Sprintf("%v %+v %v", a, res, res.Err), issue.Value) {
+						t.Errorf("the token is in %v or in %+v", a, res)
+					}
+				}
+			})
 		})
 	}
 }

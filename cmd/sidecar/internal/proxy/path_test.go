@@ -21,7 +21,7 @@ func (r *rig) raw(t testing.TB, request string) int {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Minute))
 	go func() { _, _ = io.WriteString(conn, request) }() // the server may answer before it has read all
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

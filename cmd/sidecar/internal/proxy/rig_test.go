@@ -128,7 +128,7 @@ func newRig(t testing.TB, cfg config) *rig {
 		}
 		plain.ServeHTTP(w, req)
 	}))
-	client := &http.Transport{DialContext: r.front.dial, DisableCompression: true, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 10 * time.Second}
+	client := &http.Transport{DialContext: r.front.dial, DisableCompression: true, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 5 * time.Minute}
 	r.http = &http.Client{Transport: client, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {
 		client.CloseIdleConnections()
@@ -254,7 +254,7 @@ func (r *rig) last() proxy.Result {
 	var res proxy.Result
 	select {
 	case res = <-r.results:
-	case <-time.After(40 * time.Second):
+	case <-time.After(5 * time.Minute):
 		r.t.Error("no call ended")
 	}
 	for {
@@ -309,7 +309,7 @@ func (r *rig) try(ctx context.Context, method, pathAndQuery string, body io.Read
 // token returns the app's current token.
 func (r *rig) token(app wechattest.App) string {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	token, err := r.cache.Get(ctx, key(app))
 	if err != nil {
