@@ -17,7 +17,7 @@ func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
 	admin := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
 	defer admin.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	do := func(args ...any) {
 		t.Helper()
@@ -43,9 +43,17 @@ func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
 		_, _ = c.Get(ctx, tokencachetest.Key)
 		return seen
 	}
+	// inTime is try without what only a busy machine does: that Redis does not answer within 1 s.
+	inTime := func(user string) map[tokencache.StoreClass]bool {
+		for {
+			if seen := try(user); !seen[tokencache.StoreTimeout] || ctx.Err() != nil {
+				return seen
+			}
+		}
+	}
 	only := func(user string, want tokencache.StoreClass) {
 		t.Helper()
-		if got := try(user); len(got) != 1 || !got[want] {
+		if got := inTime(user); len(got) != 1 || !got[want] {
 			t.Errorf("%s: got %v, want %s", user, got, want)
 		}
 	}
@@ -54,7 +62,7 @@ func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
 	do(append(append([]any{"ACL", "SETUSER", "unwriting"}, everything...), "-hset")...)
 	do("ACL", "SETUSER", "scriptless", "on", ">p", "~*", "&*", "+hello", "+set")
 	do("ACL", "SETUSER", "keyless", "on", ">p", "~other*", "&*", "+@all")
-	if got := try("all"); len(got) != 0 {
+	if got := inTime("all"); len(got) != 0 {
 		t.Errorf("with all rights: %v", got)
 	}
 	only("unwriting", tokencache.StoreNoPerm)

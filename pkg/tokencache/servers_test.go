@@ -23,6 +23,40 @@ func TestScriptsBehaveAlikeOnMiniredisAndOnRedis(t *testing.T) {
 	t.Run("redis-server", func(t *testing.T) { tokencache.ScriptsBehave(t, dialed(t, tokencachetest.RedisServer(t))) })
 }
 
+// overruns counts what a busy machine does to caches on a real Redis: they get no answer within the second that they
+// give it. Each may cost two fetches more.
+type overruns struct {
+	t *testing.T
+	n int
+}
+
+// insist repeats a call until it succeeds. An error that is no overrun ends the test.
+func (o *overruns) insist(call func() (tokencache.Token, error)) tokencache.Token {
+	t := o.t
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		token, err := call()
+		if err == nil && !token.Stale {
+			return token
+		}
+		o.n++
+		late := errors.Is(err, context.DeadlineExceeded) || err == nil
+		if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
+			late = s.Class() == tokencache.StoreTimeout
+		}
+		if !late || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", token, err)
+		}
+	}
+}
+
+func (o *overruns) wantFetches(u *upstream, want int) {
+	o.t.Helper()
+	if got := len(u.Fetches()); got < want || got > want+2*o.n {
+		o.t.Errorf("%d fetches, want %d (with %d overruns)", got, want, o.n)
+	}
+}
+
 func dialed(t *testing.T, addr string) *redis.Client {
 	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = rdb.Close() })
@@ -37,7 +71,7 @@ func TestACacheWorksOnRedis(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 3)
 	for i := range 3 {
-		c := tokencache.New(dialed(t, addr), tokencache.Options{})
+		c := tokencache.New(dialed(t, addr), tokencache.Options{Reread: time.Hour}) // so that it takes events
 		err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: u.Source(fmt.Sprint(i)), Probe: u.Probe, Overlap: 5 * time.Minute})
 		if err != nil {
 			t.Fatal(err)
@@ -45,19 +79,20 @@ func TestACacheWorksOnRedis(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		caches = append(caches, c)
 	}
+	busy := overruns{t: t}
 	var first tokencache.Token
 	for _, c := range caches {
-		var err error
-		if first, err = c.Get(t.Context(), tokencachetest.Key); err != nil {
-			t.Fatal(err)
-		}
+		first = busy.insist(func() (tokencache.Token, error) { return c.Get(t.Context(), tokencachetest.Key) })
 	}
 	u.Kill()
-	second, err := caches[0].Report(t.Context(), tokencachetest.Key, first.Value)
-	if err != nil || second.Version <= first.Version || len(u.Fetches()) != 2 {
-		t.Fatalf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+	second := busy.insist(func() (tokencache.Token, error) {
+		return caches[0].Report(t.Context(), tokencachetest.Key, first.Value)
+	})
+	if second.Version <= first.Version {
+		t.Fatalf("%+v", second)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	busy.wantFetches(u, 2)
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if token, _ := caches[2].Get(t.Context(), tokencachetest.Key); token.Version == second.Version {
 			break
 		}
@@ -94,20 +129,21 @@ func TestARefreshNeedsNoRightToPublishAndNoJournal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			first, err := c.Get(t.Context(), tokencachetest.Key)
-			if err != nil {
-				t.Fatal(err)
-			}
+			busy := overruns{t: t}
+			first := busy.insist(func() (tokencache.Token, error) { return c.Get(t.Context(), tokencachetest.Key) })
 			for _, command := range trouble {
 				if err := rdb.Do(t.Context(), command...).Err(); err != nil {
 					t.Fatal(command, err)
 				}
 			}
 			u.Kill()
-			second, err := c.Report(t.Context(), tokencachetest.Key, first.Value)
-			if err != nil || second.Version <= first.Version || second.Stale || len(u.Fetches()) != 2 {
-				t.Errorf("%+v, %v, %d fetches", second, err, len(u.Fetches()))
+			second := busy.insist(func() (tokencache.Token, error) {
+				return c.Report(t.Context(), tokencachetest.Key, first.Value)
+			})
+			if second.Version <= first.Version {
+				t.Errorf("%+v", second)
 			}
+			busy.wantFetches(u, 2)
 			if name == "the journal is another type" && rdb.XLen(t.Context(), journal).Val() == 0 {
 				t.Error("the journal is not replaced")
 			}
