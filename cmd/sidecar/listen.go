@@ -62,13 +62,13 @@ func removeDeadSocket(path string) error {
 // stopGrace is how long answers in progress may take after the program was asked to stop.
 const stopGrace = 5 * time.Second
 
-// serve answers on l until ctx ends, and then finishes what it has begun. It tells track of the
-// connections.
-func serve(ctx context.Context, l net.Listener, h http.Handler, track func(net.Conn, http.ConnState)) error {
+// serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has begun.
+// It tells track of the connections.
+func serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
 	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		Handler:           boundBodies(h),
+		ReadHeaderTimeout: headTime,
+		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    16 << 10,
 		ConnState:         track,
 	}
@@ -79,7 +79,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, track func(net.C
 		defer cancel()
 		stopped <- server.Shutdown(grace)
 	})
-	err := server.Serve(l)
+	err := server.Serve(newBoundedListener(l, connections))
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s: %w", l.Addr(), err)
 	}

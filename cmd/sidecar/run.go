@@ -119,8 +119,10 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", values.Addr()),
 		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
 	var apps callers
-	g.Go(func() error { return serve(serving, values, tracer.Handler(valueFace), apps.track) })
-	g.Go(func() error { return serve(serving, ops, opsFace, nil) })
+	g.Go(func() error {
+		return serve(serving, values, maxValueConnections, tracer.Handler(valueFace), apps.track)
+	})
+	g.Go(func() error { return serve(serving, ops, maxOpsConnections, opsFace, nil) })
 	g.Go(func() error { return cache.Run(serving) })
 	g.Go(func() error { watch(serving, cfg, load, apply, metrics, reloads, log); return nil })
 	g.Go(func() error {

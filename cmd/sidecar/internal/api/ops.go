@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -87,7 +85,7 @@ func NewOps(o OpsOptions) http.Handler {
 	mux.handle(http.MethodGet, "/healthz", h.health)
 	mux.handle(http.MethodGet, "/startupz", h.startup)
 	mux.handle(http.MethodGet, "/readyz", h.startup)
-	mux.handle(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}).ServeHTTP)
+	mux.handle(http.MethodGet, "/metrics", newScrapes(o.Gatherer).ServeHTTP)
 	mux.handle(http.MethodGet, "/status", h.status)
 	if o.Quit != nil {
 		mux.handle(http.MethodPost, "/quitquitquit", h.quit)
@@ -116,7 +114,7 @@ type ops struct {
 	opts    OpsOptions
 	since   time.Time
 	started atomic.Bool
-	looks   singleflight.Group // at Redis, shared by all who ask for /status at once
+	looks   looks // at Redis, shared by all who ask for /status
 }
 
 func (h *ops) health(w http.ResponseWriter, r *http.Request) {

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -220,24 +223,47 @@ func conditionOf(c tokencache.Status) condition {
 	return conditionFresh
 }
 
+// lookEvery is how often /status reads the journals from Redis at most, whatever asks for it.
+const lookEvery = time.Second
+
+// looks keeps the last look at Redis. The zero value has none.
+type looks struct {
+	asking singleflight.Group
+	last   atomic.Pointer[look]
+}
+
+// look is what [OpsOptions.Cluster] returned, and when.
+type look struct {
+	tokencache.Cluster
+	err  error
+	made time.Time
+}
+
+// take returns the last look, or a new one if that is older than lookEvery. All who ask meanwhile wait for
+// it, no longer than lookTime, and share it.
+func (l *looks) take(perApp int, ask func(context.Context, int) (tokencache.Cluster, error)) *look {
+	shared, _, _ := l.asking.Do("", func() (any, error) {
+		if last := l.last.Load(); last != nil && time.Since(last.made) < lookEvery {
+			return last, nil
+		}
+		// Not under the request's context: others share this look.
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
+		seen, err := ask(ctx, perApp)
+		next := &look{seen, err, time.Now()}
+		l.last.Store(next)
+		return next, nil
+	})
+	return shared.(*look)
+}
+
 // redis asks Redis, and says what came of it.
 func (h *ops) redis(s *status, all []tokencache.Status, found *problems) {
 	if h.opts.Cluster == nil {
 		return
 	}
 	perApp := max(leastPerApp, shownEntries/max(1, len(s.Apps)))
-	type answer struct {
-		tokencache.Cluster
-		err error
-	}
-	// Not under the request's context: others share this look.
-	shared, _, _ := h.looks.Do("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-		defer cancel()
-		seen, err := h.opts.Cluster(ctx, perApp)
-		return answer{seen, err}, nil
-	})
-	seen := shared.(answer)
+	seen := h.looks.take(perApp, h.opts.Cluster)
 	r := &redisStatus{Reachable: seen.Reachable, TookMS: seen.Took.Milliseconds(), Listening: seen.Listening}
 	if seen.Listeners >= 0 && seen.Reachable {
 		r.Listeners = &seen.Listeners

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// headTime is how long the head of a request may take.
+	headTime = 5 * time.Second
+	// progressTime is how long the body of a request, or an answer, may make no progress. A transfer that makes
+	// progress takes as long as it takes.
+	progressTime = 30 * time.Second
+	// idleTime is how long a connection is kept between two requests.
+	idleTime = 2 * time.Minute
+
+	// The connections of each listener. The memory of all of them, 20 KiB each, fits the container's 64 MiB.
+	maxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
+	maxOpsConnections   = 64
+)
+
+// boundedListener accepts at most max connections. When one more comes, it closes the one on which nothing
+// has moved for the longest: an idle one, or that of a peer which holds it on purpose. A probe of the
+// kubelet gets through even if other pods hold as many connections as they can.
+type boundedListener struct {
+	net.Listener
+	max int
+
+	mu   sync.Mutex
+	open map[*boundedConn]struct{}
+}
+
+func newBoundedListener(l net.Listener, most int) *boundedListener {
+	return &boundedListener{Listener: l, max: most, open: map[*boundedConn]struct{}{}}
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &boundedConn{Conn: conn, listener: l}
+	c.progress()
+	l.mu.Lock()
+	var oldest *boundedConn
+	if len(l.open) >= l.max {
+		for o := range l.open {
+			if oldest == nil || o.moved.Load() < oldest.moved.Load() {
+				oldest = o
+			}
+		}
+		delete(l.open, oldest)
+	}
+	l.open[c] = struct{}{}
+	l.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Conn.Close()
+	}
+	return c, nil
+}
+
+// boundedConn is a connection of a [boundedListener]. An answer that the peer does not read ends it.
+type boundedConn struct {
+	net.Conn
+	listener *boundedListener
+	moved    atomic.Int64 // when bytes last went either way, in Unix nanoseconds
+}
+
+func (c *boundedConn) progress() { c.moved.Store(time.Now().UnixNano()) }
+
+func (c *boundedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.progress()
+	}
+	return n, err
+}
+
+// writePiece is what must get through within progressTime.
+const writePiece = 32 << 10
+
+func (c *boundedConn) Write(p []byte) (int, error) {
+	for written := 0; ; {
+		if err := c.SetWriteDeadline(time.Now().Add(progressTime)); err != nil {
+			return written, err
+		}
+		n, err := c.Conn.Write(p[written:min(len(p), written+writePiece)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+		c.progress()
+		if written == len(p) {
+			return written, nil
+		}
+	}
+}
+
+func (c *boundedConn) Close() error {
+	c.listener.mu.Lock()
+	delete(c.listener.open, c)
+	c.listener.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// boundBodies gives the body of each request a deadline that moves with it. http.Server.ReadTimeout would
+// end uploads that make progress, and the context of calls that wait.
+func boundBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body == nil || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
+		}
+		b := &boundedBody{ReadCloser: r.Body, conn: http.NewResponseController(w)}
+		b.extend() // net/http reads on what the handler leaves
+		defer b.leave()
+		// Not r itself: net/http looks at its body after the handler.
+		own := *r
+		own.Body = b
+		next.ServeHTTP(w, &own)
+	})
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	conn *http.ResponseController
+
+	mu   sync.Mutex
+	over bool // the handler has returned, or the body is read: the deadline is net/http's
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	b.extend()
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// net/http reads the connection from here on, to see whether the peer goes away: for as long as the
+		// handler takes.
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.over {
+			b.over = true
+			_ = b.conn.SetReadDeadline(time.Time{})
+		}
+	}
+	return n, err
+}
+
+func (b *boundedBody) extend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		_ = b.conn.SetReadDeadline(time.Now().Add(progressTime))
+	}
+}
+
+// leave gives the deadline back. A proxied call may still read the body for a moment.
+func (b *boundedBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+}

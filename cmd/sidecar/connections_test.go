@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipeListener hands out the other ends of pipes: connections in a bubble of virtual time.
+type pipeListener struct{ conns chan net.Conn }
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	c, ok := <-l.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (l *pipeListener) Close() error   { close(l.conns); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+func (l *pipeListener) dial() net.Conn { ours, theirs := net.Pipe(); l.conns <- theirs; return ours }
+
+// serveInBubble runs serve until the test is over.
+func serveInBubble(t *testing.T, connections int, h http.HandlerFunc) *pipeListener {
+	l := &pipeListener{conns: make(chan net.Conn)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- serve(ctx, l, connections, h, nil) }()
+	synctest.Wait()
+	t.Cleanup(func() { cancel(); <-done })
+	return l
+}
+
+func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"read":   func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) },
+		"unread": func(w http.ResponseWriter, r *http.Request) {},
+	} {
+		for _, length := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			t.Run(name+" "+length, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					conn := serveInBubble(t, 8, h).dial()
+					defer conn.Close()
+					begin := time.Now()
+					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", length)
+					_, _ = io.Copy(io.Discard, conn)
+					if took := time.Since(begin); took > progressTime+time.Second {
+						t.Errorf("the connection lived for %v, want %v", took, progressTime)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A transfer may take longer than any one deadline as long as it makes progress; so may the wait for an answer.
+func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pieces = 10
+		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			n, err := io.Copy(io.Discard, r.Body)
+			if n != pieces || err != nil {
+				t.Errorf("upload: %d bytes, %v", n, err)
+			}
+			select {
+			case <-r.Context().Done():
+				t.Error("the context ended while the peer was there")
+			case <-time.After(3 * progressTime):
+			}
+			for range pieces {
+				_, _ = w.Write([]byte("x"))
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(progressTime * 2 / 3)
+			}
+		})
+		conn := l.dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for range 2 { // the second one comes on the same connection
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pieces)
+			for range pieces {
+				time.Sleep(progressTime * 2 / 3)
+				fmt.Fprint(conn, "x")
+			}
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(answer.Body); len(body) != pieces || err != nil {
+				t.Errorf("download: %q, %v", body, err)
+			}
+		}
+	})
+}
+
+func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan time.Duration, 1)
+		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			begin := time.Now()
+			_, err := w.Write(make([]byte, 1<<20))
+			if err == nil {
+				t.Error("an answer that is not read was written")
+			}
+			over <- time.Since(begin)
+		})
+		conn := l.dial()
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if took := <-over; took != progressTime {
+			t.Errorf("it took %v, want %v", took, progressTime)
+		}
+	})
+}
+
+// Whoever holds all connections keeps no probe out.
+func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 4
+		l := serveInBubble(t, most, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, "ok")
+		})
+		var held []net.Conn
+		for range most {
+			conn := l.dial()
+			defer conn.Close()
+			fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+			synctest.Wait()
+			time.Sleep(time.Second)
+			held = append(held, conn)
+		}
+		fmt.Fprint(held[0], "x") // it moves
+		synctest.Wait()
+		time.Sleep(time.Second)
+		for n := range 3 {
+			probe := l.dial()
+			fmt.Fprint(probe, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+			answer, err := http.ReadResponse(bufio.NewReader(probe), nil)
+			if err != nil || answer.StatusCode != 200 {
+				t.Fatalf("probe %d: %v", n, err)
+			}
+			_ = probe.Close()
+			synctest.Wait()
+		}
+		for i, conn := range held {
+			_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+			_, err := conn.Read(make([]byte, 1))
+			if open, want := !errors.Is(err, io.EOF), i != 1; open != want {
+				t.Errorf("connection %d: open %t (%v), want %t", i, open, err, want)
+			}
+		}
+	})
+}
