@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 )
 
 // The hook is run as kubelet would run it, on a sidecar that has just been started.
@@ -17,7 +16,7 @@ func TestTheHookOfTheClassicComponentWaits(t *testing.T) {
 	}
 	c, _ := sidecar(pods(t, "testdata/bare-classic")["Deployment app"].Spec)
 	hook := c.Lifecycle.PostStart.Exec.Command
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, hook[1:]...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "WXTOKEN_LISTEN=" + p.values, "WXTOKEN_OPS_LISTEN=" + p.ops}

@@ -98,7 +98,7 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		killed := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		killed := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		<-done
 		_ = cmd.Wait()
 		killed.Stop()
@@ -109,7 +109,7 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 	case <-done:
 		err := cmd.Wait()
 		return nil, fmt.Errorf("%w: %s", err, p.log)
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		return nil, fmt.Errorf("it neither serves nor ends: %s", p.log)
 	}
 }
@@ -122,7 +122,7 @@ func refused(err error) bool {
 
 func do(t *testing.T, method, url string, body string, header ...string) (status int, answer string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewBufferString(body))
 	if err != nil {
@@ -146,10 +146,13 @@ func do(t *testing.T, method, url string, body string, header ...string) (status
 	return response.StatusCode, string(text)
 }
 
-// eventually tries until ok, for at most 20 s.
+// patience is how long a test waits for what must happen, however busy the machine is.
+const patience = 5 * time.Minute
+
+// eventually tries until ok, for at most patience.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

@@ -145,8 +145,8 @@ func await[T any](b *bench, ch <-chan T, awaited string) T {
 	select {
 	case v := <-ch:
 		return v
-	case <-time.After(30 * time.Second):
-		b.t.Fatalf("not within 30s: %s", awaited)
+	case <-time.After(rig.Patience):
+		b.t.Fatalf("not within %v: %s", rig.Patience, awaited)
 		panic("not reached")
 	}
 }

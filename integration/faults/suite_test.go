@@ -86,13 +86,13 @@ func (r row) try(t *testing.T, e endpoint) {
 	cold := 0
 	if !r.cold {
 		// No row is about starting, which takes its time where many programs start at once.
-		b.within(20*time.Second, "every sidecar has the token", func() bool { return b.everywhere(b.All, "") })
+		b.within(rig.Patience, "every sidecar has the token", func() bool { return b.everywhere(b.All, "") })
 		cold = b.Upstream.Calls(rig.AppID).Fetches()
 	}
 	before := b.goroutines()
 	b.watch = b.startWatch(r.reveals)
 	b.load = b.startLoad()
-	b.within(20*time.Second, "the load runs", b.load.Runs)
+	b.within(rig.Patience, "the load runs", b.load.Runs)
 
 	done := false
 	defer func() { // for the figures of a row that gave up
