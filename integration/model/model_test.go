@@ -19,6 +19,9 @@ var packages = map[string]string{
 	"tokencache": "pkg/tokencache", "lock": "pkg/lock", "wechat": "pkg/wechat",
 }
 
+// beyond are the scripts that the model leaves out: those that change nothing, and those that mend what no replica wrote.
+var beyond = map[string]bool{"lua/load.lua": true, "lua/journal.lua": true, "lua/caplease.lua": true, "lua/discard.lua": true}
+
 // The model is worth what it mirrors: whoever renames or removes a function must look at its step.
 func TestEveryStepMirrorsSomethingInTheSources(t *testing.T) {
 	t.Parallel()
@@ -55,7 +58,7 @@ func TestEveryStepMirrorsSomethingInTheSources(t *testing.T) {
 	for _, f := range files {
 		s := "lua/" + filepath.Base(f)
 		have[s] = true
-		if changes := s != "lua/load.lua" && s != "lua/journal.lua"; changes && !scripts[s] {
+		if !beyond[s] && !scripts[s] {
 			t.Errorf("no step mirrors %s", s)
 		}
 	}

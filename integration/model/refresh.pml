@@ -392,7 +392,7 @@ proctype replica()
 {
 end:	do
 	/* An event, the slow re-read, or a caller's look.
-	   mirrors tokencache.(*Cache).load, tokencache.(*Cache).heard, tokencache.(*Cache).rereadAll */
+	   mirrors tokencache.(*Cache).load, tokencache.(*Cache).lookAtAnnounced, tokencache.(*Cache).rereadAll */
 	:: d_step { R[I].pc == IDLE && LOOK(I) ->
 		adopt(I); sweep();
 		printf("%c: looks: value %d, version %d, doubt %d\n", 65+I, name[R[I].val], R[I].ver, R[I].doubt) }
@@ -428,7 +428,7 @@ end:	do
 #endif
 		rest(I); sweep() }
 
-	/* mirrors tokencache.(*holder).fetch, tokencache.(*Credential).ask */
+	/* mirrors tokencache.(*holder).fetch, tokencache.(*Cache).fetch */
 	:: d_step { R[I].pc == SEND -> if :: budget == 0 -> printf("I1: more than one fetch an expiry\n"); assert(false) :: else fi;
 		budget--;
 		printf("%c: asks upstream\n", 65+I); R[I].pend = 1; R[I].pc = WAIT }
