@@ -207,8 +207,8 @@ func (c *Cache) awake() []*credential {
 
 // adopt merges an answer of Redis into the view, and tells who waits for it.
 func (c *Cache) adopt(cr *credential, st state, asked instant) {
-	if cr.lock.Unclear() {
-		st.held = 0 // it may be our own: the next try takes it over, and must not wait for its end
+	if cr.lock.Unclear() || st.overlong {
+		st.held = 0 // it may be our own, or no lease at all: the next try takes it over, and must not wait for its end
 	}
 	if st.scope != cr.spec.Load().Fingerprint {
 		st.backoff, st.note = 0, note{} // of a secret that was replaced while Redis was asked

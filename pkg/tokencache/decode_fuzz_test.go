@@ -40,13 +40,18 @@ func replyOf(text string) any {
 
 // A state as load.lua answers it: with a good value, one that is in doubt, and none, with a backoff.
 var stateSeeds = []string{
-	`["97_value",7140000,1700000000500,60000,297000,0,0,0,0,"",-1,0,"",1000,1700000001500,172800,0,0,0]`,
-	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"",3600000,1700000001500,172800,432000,0,172800]`,
-	`["",0,1700000000500,60000,297000,0,1700000000500,0,59000,"{\"class\":\"permanent\",\"code\":40125,\"message\":\"invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6\"}",-1,1,"a1b2c3",1000,1700000001500,0,0,0,0]`,
-	`["",0,0,0,0,0,0,0,0,"",-1,0,"",-1,1700000001500,0,0,0,0]`,
-	`["",0,0,0,0,0,0,0,300000,"{\"class\":\"quota\",\"code\":45009,\"message\":\"reach max api daily quota limit, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r rid: 617682e0-09059ac5-34a8e2ea\"}",-1,0,"",-1,1700000001500,0,0,0,0]`,
-	`["x",9223372036854775807,9223372036854775807,9223372036854775807,-9223372036854775808,2,-1,9223372036854775807,9223372036854,"{",0,-1,"\u0000",1,-1,-1,9223372036854775807,1,1]`,
-	`["x",1,-1,1,1,0,0,0,1,"{\"class\":\"<b>\",\"code\":1e9,\"message\":\"\u202e\\n` + strings.Repeat("long ", 500) + `\"}",-1,0,"",-1,1,0,0,0,0]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,172800,0,0,1700000000500]`,
+	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"9710c2",3600000,1700000001500,172800,432000,0,1700000000500]`,
+	`["",0,1700000000500,60000,297000,0,1700000000500,-2,59000,"{\"class\":\"permanent\",\"code\":40125,\"message\":\"invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6\"}",-1,1,"9710c2",1000,1700000001500,0,0,0,0]`,
+	`["",0,0,0,0,0,0,-2,0,"",-1,0,"",-1,1700000001500,0,0,0,0]`,
+	`["",0,0,0,0,0,0,-2,300000,"{\"class\":\"quota\",\"code\":45009,\"message\":\"reach max api daily quota limit, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r rid: 617682e0-09059ac5-34a8e2ea\"}",-1,0,"",-1,1700000001500,0,0,0,0]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,0,-1,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,1700000000500,86400000,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0]`,
+	`["97_value",2591990000,4853600001500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0]`,
+	`["another",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0]`,
+	`["x\n",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"73cb38",1000,1700000001500,0,0,0,0]`,
+	`["x",9223372036854775807,9223372036854775807,9223372036854775807,-9223372036854775808,2,-1,9223372036854775807,9223372036854,"{",0,-1,"2d7116",1,-1,-1,9223372036854775807,1,1]`,
+	`["x",1,-1,1,1,0,0,0,1,"{\"class\":\"<b>\",\"code\":1e9,\"message\":\"\u202e\\n` + strings.Repeat("long ", 500) + `\"}",-1,0,"2d7116",-1,1,0,0,0,0]`,
 	`[]`, `{}`, `null`, `-1`, `[1,2]`, `["v",1,1,1,1,1,1,1,1,null,1,1,1,1,1,1,1,1,1]`,
 }
 
@@ -115,6 +120,13 @@ func checkState(t *testing.T, st state) {
 	}
 	if st.version < 0 || st.young < 0 || !st.value.Empty() && (st.left <= 0 || st.version == 0) {
 		t.Errorf("%+v", st)
+	}
+	const century = 100 * 365 * 24 * time.Hour
+	if v := st.value; !v.Empty() && (!usable(v) || st.unsound || st.rejected == st.version || st.left+st.margin > longestLife+clockStep) {
+		t.Errorf("no commit wrote this value: %+v", st)
+	}
+	if latest := max(0, ms(min(st.now, math.MaxInt64-century))) + ms(century); st.version > latest || st.rejected > latest || st.young > latest || st.held > leaseTTL {
+		t.Errorf("no script wrote this: %+v", st)
 	}
 	if m := st.note.Message; len(m) > maxNote || !forOneLine(m) {
 		t.Errorf("the note %q is not for one line", m)
@@ -208,4 +220,17 @@ func FuzzNote(f *testing.F) {
 			t.Errorf("%q became %+v", body, st.note)
 		}
 	})
+}
+
+// Which of the seeds have a value that counts.
+func TestOnlyAValueThatACommitWroteCounts(t *testing.T) {
+	for i, want := range []struct {
+		value             string
+		unsound, overlong bool
+	}{{"97_value", false, false}, {"97_value", false, false}, {}, {}, {}, {"97_value", false, true}, {"", false, true}, {"", true, false}, {"", true, false}, {"", true, false}} {
+		st, err := decodeState(replyOf(stateSeeds[i]))
+		if err != nil || st.value.Reveal() != want.value || st.unsound != want.unsound || st.overlong != want.overlong {
+			t.Errorf("seed %d: %+v, %v; want %+v", i, st, err, want)
+		}
+	}
 }

@@ -40,7 +40,7 @@ type FetchError struct {
 	Message string
 	// Unclear is set if upstream may have issued a value whose answer was lost.
 	Unclear bool
-	// RetryAfter is the least time to wait, if upstream said or implied one.
+	// RetryAfter is the least time to wait, if upstream said or implied one. More than 24 hours count as 24 hours.
 	RetryAfter time.Duration
 	// Err is the cause, if there is one to unwrap.
 	Err error
@@ -84,7 +84,7 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, 
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// longestBackoff bounds what upstream can ask for with a RetryAfter.
+// longestBackoff bounds what upstream can ask for with a RetryAfter; the same number as in lua/prelude.lua.
 const longestBackoff = 24 * time.Hour
 
 // backoff is how long a class makes the others wait: from base, doubling, up to limit.

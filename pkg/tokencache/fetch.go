@@ -30,6 +30,11 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 			failed.Message, failed.Err = panicked.Error(), nil
 		}
 	}
+	if failed != nil && failed.RetryAfter > longestBackoff {
+		bounded := *failed // which is the Source's
+		bounded.RetryAfter = longestBackoff
+		failed = &bounded
+	}
 	e := Event{Reason: reason, Result: Fetched, Took: now().since(asked)}
 	if failed != nil {
 		v, e.Err = Value{}, failed

@@ -176,7 +176,7 @@ func (h *holder) commit(v Value, asked instant, before *view) (bool, error) {
 
 // failed ends the lease after upstream gave no value.
 func (h *holder) failed(f *FetchError) error {
-	e := conclusion{result: Failed, undo: !f.Unclear, failed: f, atLeast: min(f.RetryAfter, longestBackoff)}
+	e := conclusion{result: Failed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
 	if h.c.ctx.Err() != nil {
 		e.failed = nil // we are stopping: that says nothing about upstream
 	}

@@ -2,12 +2,14 @@ package tokencache
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
@@ -293,6 +295,97 @@ var scriptCases = map[string]func(x scripted){
 		x.conclude("f", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
 		if got := x.journal(); before != 11 || got != before+2 {
 			x.Errorf("%d entries, then %d; want a commit, then a cut and a failure: the count begins anew", before, got)
+		}
+	},
+	"keys of another type break no script off half way": func(x scripted) {
+		value := x.s.valueKey(x.spec.Key)
+		for i, key := range []string{value, value + ":meta", value + ":backoff", x.s.journalKey(x.spec.Key.App)} {
+			for name, script := range map[string]func(spoil func()){
+				"begin": func(spoil func()) {
+					x.lease("b")
+					spoil()
+					if b, err := x.s.begin(x.Context(), x.spec, "b", Missing, 0, true, life{left: -1}); err != nil || b.decision == decisionLost {
+						x.Errorf("%v, %v", b.decision, err)
+					}
+				},
+				"commit": func(spoil func()) {
+					x.begin(x.lease("b"), Missing, x.load().version+1, decisionGo)
+					spoil()
+					if st := x.commit("b", "v"); st.value.Reveal() != "v" || st.version == 0 || st.held != 0 {
+						x.Errorf("%+v", st)
+					}
+				},
+				"conclude": func(spoil func()) {
+					x.begin(x.lease("b"), Missing, x.load().version+1, decisionGo)
+					spoil()
+					x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+					if st := x.load(); st.backoff == 0 || st.held != 0 {
+						x.Errorf("%+v", st)
+					}
+				},
+				"cut": func(spoil func()) {
+					spoil()
+					if err := x.cut(fmt.Sprint("lost", i), now()); err != nil {
+						x.Error(err)
+					}
+				},
+				"load": func(spoil func()) { spoil(); x.load() },
+				"caplease": func(spoil func()) {
+					x.s.rdb.Set(x.Context(), x.s.lockKey(x.spec.Key), "operator", 0)
+					spoil()
+					if capped, err := x.s.capLease(x.Context(), x.spec); err != nil || !capped {
+						x.Error(capped, err)
+					}
+				},
+			} {
+				x.s.rdb.Del(x.Context(), x.s.keys(x.spec.Key)...)
+				x.spec.Fetches.PerDay = 0
+				x.fetched()
+				script(func() {
+					x.s.rdb.Del(x.Context(), key)
+					x.s.rdb.RPush(x.Context(), key, "garbage")
+				})
+				if x.Failed() {
+					x.Fatalf("%s with a list as %s", name, key)
+				}
+			}
+		}
+	},
+	"a backoff that is longer than any is garbage": func(x scripted) {
+		end := time.Now().Add(30 * 24 * time.Hour).UnixMilli()
+		x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":backoff", "*:until", end, "*:wait", ms(31*24*time.Hour))
+		if st := x.load(); st.backoff != 0 {
+			x.Errorf("it holds for %v", st.backoff)
+		}
+		x.begin(x.lease("b"), Missing, 0, decisionGo)
+		x.conclude("b", conclusion{result: Failed, failed: &FetchError{Class: Quota}, atLeast: 24 * time.Hour})
+		if st := x.load(); st.backoff < 23*time.Hour {
+			x.Errorf("the longest that upstream can ask for holds for %v", st.backoff)
+		}
+	},
+	"a rejected value that is put back counts for nothing": func(x scripted) {
+		st := x.fetched()
+		x.begin(x.lease("b"), rejected, st.version, decisionGo)
+		x.s.rdb.Set(x.Context(), x.s.valueKey(x.spec.Key), "v1", time.Hour)
+		if got := x.load(); !got.value.Empty() || got.rejected != st.version || got.bad == "" {
+			x.Errorf("%+v", got)
+		}
+	},
+	"a lock key of another type is held, and capped": func(x scripted) {
+		key := x.s.lockKey(x.spec.Key)
+		x.s.rdb.HSet(x.Context(), key, "a", "b")
+		if _, err := lock.New(x.s.rdb, key, leaseTTL).Obtain(x.Context()); !errors.Is(err, lock.ErrHeld) {
+			x.Errorf("obtain: %v", err)
+		}
+		for _, want := range []bool{true, false} {
+			st := x.load()
+			if capped, err := x.s.capLease(x.Context(), x.spec); capped != want || st.overlong != want || st.held == 0 || err != nil {
+				x.Errorf("capped %v, %v; before: overlong %v, held %v", capped, err, st.overlong, st.held)
+			}
+		}
+		x.lease("b")
+		if capped, err := x.s.capLease(x.Context(), x.spec); capped || err != nil {
+			x.Errorf("a true lease: %v, %v", capped, err)
 		}
 	},
 	"a report is probed, and accepted or believed": func(x scripted) {

@@ -372,7 +372,8 @@ func decodeState(reply any) (state, error) {
 	}
 	digest := text(12)
 	if st.version > 0 && st.rejected == st.version {
-		st.bad = digest
+		st.bad, st.value = digest, secret.String{} // it was deleted; another program put something there
+		return st, nil
 	}
 	if st.left <= 0 || st.version == 0 {
 		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted

@@ -25,11 +25,7 @@ local function answer(decision, wait)
 end
 
 if not holds(lease) then return answer('lost') end
--- A key of another type would fail every write.
-if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
-for _, key in ipairs({ meta_key, backoff_key }) do
-  if wrong_type(redis.pcall('HGET', key, 'version')) then redis.call('DEL', key) end
-end
+mend()
 -- A repeat of a call whose reply was lost must neither spend twice nor take the cut value for what
 -- stood before.
 local grant = lease .. ':' .. reason

@@ -13,6 +13,7 @@ if not holds(lease) then
   return { 0, 0 }
 end
 
+mend()
 if undo and get('cut_by') == lease then
   local expiry = num('prior_expiry')
   if expiry > 0 and expiry <= now + MONTH then

@@ -3,6 +3,7 @@
 --   left    what may be left: the cut, less the time since upstream was asked, in ms
 --   before  since when, in ms, a commit was asked for after that request was over
 local left, reason, result, lease, before = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+mend()
 -- A repeat of a call whose reply was lost must not strike what was fetched since.
 if get('cut_for') == lease then return 1 end
 set('cut_for', lease)

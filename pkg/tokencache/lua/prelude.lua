@@ -11,6 +11,7 @@ local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
 -- the token, 12 of each ticket. Redis drops whole blocks of entries, so a little more.
 local JOURNAL_LENGTH = 600
 local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
+local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
 local CENTURY = 100 * 365 * 24 * 3600 * 1000
 
 -- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
@@ -20,12 +21,20 @@ end
 
 local function int(n) return string.format('%.0f', n) end
 
--- read is redis.call for a read. A key of another type than the scripts write counts as missing; begin deletes it.
+-- read is redis.call for a read. A key of another type than the scripts write counts as missing.
 local function read(...)
   local reply = redis.pcall(...)
   if wrong_type(reply) then return false end
   if type(reply) == 'table' and reply.err then return redis.call(...) end -- raises the same error
   return reply
+end
+
+-- mend deletes keys of another type. Every script that writes begins with it: such a key would break it off half way.
+local function mend()
+  if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
+  for _, key in ipairs({ meta_key, backoff_key }) do
+    if wrong_type(redis.pcall('HGET', key, 'version')) then redis.call('DEL', key) end
+  end
 end
 
 -- number reads what a script wrote as int: a moment or a version, a span or a count. What no script can have written
@@ -69,13 +78,14 @@ end
 local function forget_probes() redis.call('HDEL', meta_key, 'probed_at', 'accepted_at', 'probe_tat') end
 
 -- backoff returns the ms left of the longer of the two that concern the caller, and its note: '*'
--- is for every secret, the other for the caller's. One that ends later than it was written to last is garbage, or Redis'
--- clock was stepped back: it counts for nothing.
+-- is for every secret, the other for the caller's. One that ends later than it was written to last, or than any lasts, is
+-- garbage, or Redis' clock was stepped back: it counts for nothing.
 local function backoff()
   local left, note = 0, ''
   for _, s in ipairs({ '*', scope }) do
     local l = number(read('HGET', backoff_key, s .. ':until')) - now
-    if l > left and l <= number(read('HGET', backoff_key, s .. ':wait')) + 1000 then
+    local wait = math.min(number(read('HGET', backoff_key, s .. ':wait')), LONGEST_BACKOFF)
+    if l > left and l <= wait + 1000 then
       left, note = l, read('HGET', backoff_key, s .. ':note') or ''
     end
   end
