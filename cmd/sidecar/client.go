@@ -49,11 +49,8 @@ func (c client) call(ctx context.Context, address, path string, header http.Head
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, dialled)
 	}}
-	host := dialled
-	if network == "unix" {
-		host = "localhost"
-	}
-	target := url.URL{Scheme: "http", Host: host, Path: path}
+	// Both listeners take this Host, and not each name that an address may have.
+	target := url.URL{Scheme: "http", Host: "localhost", Path: path}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return reply{}, c.unreached(address, named, errors.New("it is no address"))

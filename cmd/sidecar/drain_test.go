@@ -165,12 +165,25 @@ func TestAJobEndsItsSidecarByQuitquitquit(t *testing.T) {
 	if !p.running() {
 		t.Fatal("a GET ended it")
 	}
-	if code, _ := p.call(http.DefaultClient, "POST", p.ops+"/quitquitquit"); code != 200 {
-		t.Errorf("POST: got %d", code)
+	if code, _ := p.call(http.DefaultClient, "POST", p.ops+"/quitquitquit"); code != 403 {
+		t.Errorf("POST without the header: got %d, want 403: a web page can send that", code)
 	}
-	// A second one finds the door still open, or shut; it breaks nothing.
-	if r, err := http.Post(p.ops+"/quitquitquit", "", nil); err == nil {
-		_ = r.Body.Close()
+	if !p.running() {
+		t.Fatal("a POST that a web page can send ended it")
+	}
+	for n := range 2 {
+		r, err := http.NewRequest("POST", p.ops+"/quitquitquit", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Wxtoken-Quit", "1")
+		answer, err := http.DefaultClient.Do(r)
+		switch {
+		case err == nil && answer.StatusCode != 200, n == 0 && err != nil:
+			t.Errorf("POST: got %v, %v", answer, err)
+		case err == nil: // a second one finds the door still open, or shut; it breaks nothing
+			_ = answer.Body.Close()
+		}
 	}
 	p.wantExit()
 }

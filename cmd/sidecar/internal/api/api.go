@@ -63,6 +63,9 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	}
 	h := &handler{cache: cache, lookup: lookup, opts: o}
 	h.mux = newMux(h.fail, "The paths begin with /v1/apps/{app}/; {app} is a configured id or alias.")
+	h.mux.handle(http.MethodGet, "/{$}", func(w http.ResponseWriter, r *http.Request) {
+		write(w, r, http.StatusOK, text(about))
+	})
 	h.v1(h.mux)
 	if o.Apps != nil {
 		h.v1Tickets(h.mux)
@@ -73,6 +76,11 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	}
 	return recovering(h, o.Log, o.Metrics.panics.Inc, h.fail)
 }
+
+// about is the answer of / to a person who opens the value listener in a browser.
+const about = "wxtoken hands out WeChat tokens to this pod's programs: GET /v1/apps/{app}/token, POST /v1/apps/{app}/token/report, " +
+	"GET /v1/apps/{app}/tickets/{ticket}, POST /v1/apps/{app}/jssdk; /proxy/{app}/... and WeChat's own paths, with the token put in. " +
+	"The status page is on the operations listener.\n"
 
 // handler is what the faces of one listener share.
 type handler struct {

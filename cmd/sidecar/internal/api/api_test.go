@@ -241,7 +241,7 @@ func TestPathsAndMethods(t *testing.T) {
 		}{
 			{"GET", "/v1/apps/other/token", "unknown-app", "", 404},
 			{"POST", "/v1/apps/other/token/report", "unknown-app", "", 404},
-			{"GET", "/", "not-found", "", 404},
+			{"POST", "/", "method-not-allowed", "GET, HEAD", 405},
 			{"GET", "/v1/apps/shop", "not-found", "", 404},
 			{"GET", "/v1/apps/shop/token/", "not-found", "", 404},
 			{"GET", "/v1/apps/shop/tokens", "not-found", "", 404},

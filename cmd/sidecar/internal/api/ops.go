@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -44,11 +43,13 @@ type OpsOptions struct {
 //	/startupz  200 once it has started, before that 503 and what is missing
 //	/readyz    the same
 //	/metrics   for Prometheus
-//	/quitquitquit  POST, from this pod only: stop now, if that is permitted
+//	/          leads to /status
+//	/quitquitquit  POST, from this pod only and with the header X-Wxtoken-Quit: stop now, if that is
+//	           permitted
 //	/status    what this replica knows of each credential, of Redis and of the other replicas: a page for
 //	           a browser, JSON for everybody else; ?format=html or json says which
 //
-// No answer carries a value of a credential.
+// No answer carries a value of a credential. What a web page sends is refused.
 //
 // Neither health nor readiness depends on Redis or on WeChat after the start. A restart brings
 // neither back, but costs what is in memory; and the readiness of a sidecar counts towards its
@@ -82,7 +83,10 @@ func NewOps(o OpsOptions) http.Handler {
 	}
 	h := &ops{opts: o, since: time.Now()}
 	mux := newMux(failOps, "The paths are /healthz, /startupz, /readyz, /metrics and /status.")
-	mux.handle(http.MethodGet, "/healthz", h.health)
+	mux.handle(http.MethodGet, "/{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/status", http.StatusFound)
+	})
+	mux.handle(http.MethodGet, pathHealth, h.health)
 	mux.handle(http.MethodGet, "/startupz", h.startup)
 	mux.handle(http.MethodGet, "/readyz", h.startup)
 	mux.handle(http.MethodGet, "/metrics", newScrapes(o.Gatherer).ServeHTTP)
@@ -90,18 +94,14 @@ func NewOps(o OpsOptions) http.Handler {
 	if o.Quit != nil {
 		mux.handle(http.MethodPost, "/quitquitquit", h.quit)
 	}
-	return recovering(mux, o.Log, func() {}, failOps)
-}
-
-// quit stops the program, for a main container that is done. The operations listener is open to the
-// cluster, and this is for the pod alone.
-func (h *ops) quit(w http.ResponseWriter, r *http.Request) {
-	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !addr.Addr().IsLoopback() {
-		write(w, r, http.StatusForbidden, text("only from this pod: call localhost\n"))
-		return
-	}
-	write(w, r, http.StatusOK, text("stopping\n"))
-	h.opts.Quit()
+	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if no := h.guard(r); no != nil {
+			failOps(w, r, no)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+	return recovering(guarded, o.Log, func() {}, failOps)
 }
 
 func failOps(w http.ResponseWriter, r *http.Request, err error) {

@@ -61,7 +61,7 @@ func TestOpsPathsAndMethods(t *testing.T) {
 			t.Errorf("POST %s: %+v", path, w)
 		}
 	}
-	for _, path := range []string{"/", "/v1/apps/shop/token", "/debug/pprof/", "/debug/vars"} {
+	for _, path := range []string{"/v1/apps/shop/token", "/debug/pprof/", "/debug/vars"} {
 		wantProblem(t, serve(h, "GET", path, ""), 404, "not-found")
 	}
 }
@@ -75,7 +75,8 @@ func TestQuitIsForThePodAlone(t *testing.T) {
 		code int
 	}{{"10.0.0.1:4711", 403}, {"[2001:db8::1]:4711", 403}, {"127.0.0.1:4711", 200}, {"[::1]:4711", 200}, {"[::ffff:127.0.0.1]:4711", 200}, {"@", 200}} {
 		before := quits
-		r := httptest.NewRequest("POST", "/quitquitquit", nil)
+		r := httptest.NewRequest("POST", "http://localhost:7201/quitquitquit", nil)
+		r.Header.Set("X-Wxtoken-Quit", "1")
 		r.RemoteAddr = test.from
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
@@ -86,11 +87,92 @@ func TestQuitIsForThePodAlone(t *testing.T) {
 	wantProblem(t, serve(h, "GET", "/quitquitquit", ""), 405, "method-not-allowed")
 }
 
-// Whoever probes comes under the pod's address: the operations listener has no Host to check.
-func TestOpsAnswersUnderEveryHost(t *testing.T) {
+// Kubelet and Prometheus come by the pod's address or a name of the cluster, perhaps through a proxy. A web page
+// that rebinds its site's name to this address comes by that name.
+func TestOpsAnswersUnderNamesThatNoSiteHas(t *testing.T) {
 	h := api.NewOps(api.OpsOptions{})
-	if w := serve(h, "GET", "/healthz", "", "X-Forwarded-For", "10.0.0.1"); w.Code != 200 {
-		t.Errorf("got %d", w.Code)
+	for host, code := range map[string]int{
+		"": 200, "10.1.2.3:7201": 200, "[fd00::1]:7201": 200, "[::1]": 200, "localhost:7201": 200, "LOCALHOST": 200, "sidecar": 200,
+		"wxtoken.default.svc:7201": 200, "wxtoken.default.svc.cluster.local": 200, "wxtoken.default.svc.cluster.local.:7201": 200,
+		"ip-10-0-0-1.ec2.internal:7201": 200, "app.localhost:7201": 200,
+		"evil.example:7201": 403, "evil.example.": 403, "127.0.0.1.evil.example": 403, "10.0.0.1.nip.io": 403,
+		"localhost.evil.example": 403, "cluster.local.evil.example": 403, "svc.example": 403, "127.0.0.1.": 200,
+	} {
+		for _, path := range []string{"/status", "/metrics", "/startupz", "/readyz", "/"} {
+			w := serve(h, "GET", path, "", "Host", host, "X-Forwarded-For", "10.0.0.1")
+			if got := w.Code == 403; got != (code == 403) {
+				t.Errorf("%s by Host %q: got %d", path, host, w.Code)
+			}
+			if code == 403 {
+				if wantProblem(t, w, 403, "forbidden-host"); host != "" && strings.Contains(w.Body.String(), "evil") {
+					t.Errorf("the answer repeats the Host: %s", w.Body)
+				}
+			}
+		}
+		if w := serve(h, "GET", "/healthz", "", "Host", host); w.Code != 200 {
+			t.Errorf("/healthz by Host %q: got %d", host, w.Code)
+		}
+	}
+}
+
+// Behind kubectl port-forward every page in the same browser reaches the listener from loopback.
+func TestWebPagesGetNothingOfOps(t *testing.T) {
+	quits := 0
+	h := api.NewOps(api.OpsOptions{Quit: func() { quits++ }})
+	quit := []string{"X-Wxtoken-Quit", "1"}
+	for _, test := range []struct {
+		method, path string
+		headers      []string
+		code         int
+	}{
+		{"POST", "/quitquitquit", nil, 403},
+		{"POST", "/quitquitquit", []string{"Content-Type", "application/x-www-form-urlencoded"}, 403},
+		{"POST", "/quitquitquit", append(quit, "Origin", "http://evil.example"), 403},
+		{"POST", "/quitquitquit", append(quit, "Origin", "null"), 403},
+		{"POST", "/quitquitquit", append(quit, "Sec-Fetch-Site", "cross-site"), 403},
+		{"POST", "/quitquitquit", append(quit, "Sec-Fetch-Site", "same-site"), 403},
+		{"POST", "/quitquitquit", append(quit, "Host", "evil.example:7201"), 403},
+		{"POST", "/quitquitquit", append(quit, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), 403},
+		{"OPTIONS", "/quitquitquit", []string{"Origin", "http://evil.example", "Access-Control-Request-Headers", "x-wxtoken-quit"}, 403},
+		{"GET", "/status", []string{"Origin", "http://localhost:3000"}, 403},
+		{"GET", "/status", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, 403},
+		{"GET", "/status", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, 403},
+		{"GET", "/metrics", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"GET", "/status", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 200}, // a link in a runbook
+		{"GET", "/status", []string{"Sec-Fetch-Site", "none"}, 200},
+		{"GET", "/status", []string{"Sec-Fetch-Site", "same-origin"}, 200}, // the page loads itself again
+	} {
+		w := serve(h, test.method, test.path, "", test.headers...)
+		if w.Code != test.code || w.Header().Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s with %q: got %d, want %d", test.method, test.path, test.headers, w.Code, test.code)
+		}
+	}
+	if quits != 0 {
+		t.Errorf("a page ended the sidecar %d times", quits)
+	}
+}
+
+func TestTheRootOfOpsLeadsToStatus(t *testing.T) {
+	h := api.NewOps(api.OpsOptions{})
+	for _, method := range []string{"GET", "HEAD"} {
+		if w := serve(h, method, "/", ""); w.Code != http.StatusFound || w.Header().Get("Location") != "/status" {
+			t.Errorf("%s: got %d, Location %q", method, w.Code, w.Header().Get("Location"))
+		}
+	}
+}
+
+func TestTheRootOfTheValueListenerSaysWhatItIs(t *testing.T) {
+	f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+	w := f.call("GET", "/", "")
+	body := w.Body.String()
+	if w.Code != 200 || strings.Count(body, "\n") != 1 || !strings.Contains(body, "wxtoken") || !strings.Contains(body, "/v1/apps/{app}/token") {
+		t.Errorf("got %d %q, want one line with the paths", w.Code, body)
+	}
+	if w := f.call("HEAD", "/", ""); w.Code != 200 || w.Body.Len() != 0 {
+		t.Errorf("HEAD: got %d %q", w.Code, w.Body)
+	}
+	if w := serve(f, "GET", "/", "", "Origin", "http://evil.example"); w.Code != 403 {
+		t.Errorf("from a page: got %d", w.Code)
 	}
 }
 

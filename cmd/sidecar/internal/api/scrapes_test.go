@@ -80,7 +80,7 @@ func TestSlowScrapersHoldFewRenderings(t *testing.T) {
 		for range 50 {
 			s := &slowReader{ResponseRecorder: httptest.NewRecorder(), release: release}
 			all = append(all, s)
-			wg.Go(func() { h.ServeHTTP(s, httptest.NewRequest("GET", "/metrics", nil)) })
+			wg.Go(func() { h.ServeHTTP(s, httptest.NewRequest("GET", "http://localhost/metrics", nil)) })
 			time.Sleep(10 * time.Second)
 		}
 		held := map[*byte]bool{}
