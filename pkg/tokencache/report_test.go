@@ -77,7 +77,7 @@ func TestFalseAlarmsCostNoFetchAndFewProbes(t *testing.T) {
 				t.Errorf("%d probes for one storm, want at most 2", got)
 			}
 			start := time.Now()
-			for range 600 {
+			for range 120 {
 				if a := storm(c, 1, report(token.Value.Reveal())); a.good != 4 {
 					t.Fatalf("%+v; want the value, as good", a)
 				}
@@ -110,14 +110,14 @@ func TestProbesWithoutAClearAnswerAreRationedToo(t *testing.T) {
 	})
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		token := warm(t, c)
-		for range 600 {
+		for range 120 {
 			if a := storm(c, 1, report(token.Value.Reveal())); a.stale != 1 {
 				t.Fatalf("%+v; want the value, as stale: nobody could find out", a)
 			}
 			time.Sleep(time.Second)
 		}
-		if probes > 65 {
-			t.Errorf("%d probes in 10 minutes", probes)
+		if probes > 18 {
+			t.Errorf("%d probes in 2 minutes, want 5 and then one in 10 s", probes)
 		}
 		wantFetches(t, c, 1)
 	}, noAnswer)
