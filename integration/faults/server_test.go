@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // What a Redis server does that runs, and does not do what it is asked.
@@ -77,9 +78,8 @@ func (b *bench) dueMeanwhile(d time.Duration, class string, broken, heal func())
 
 const password = "CANARY-of-the-user"
 
-// least is what the README gives the sidecar's user.
-const least = "on resetpass >" + password + " resetkeys ~wxtoken:* resetchannels &wxtoken:events -@all +get +set +del +pttl +pexpire +pexpireat" +
-	" +hget +hset +hdel +hincrby +xadd +time +publish +subscribe +unsubscribe +ping +eval +evalsha +getrange"
+// least is what the sidecar's user needs.
+var least = "on resetpass >" + password + " resetkeys ~wxtoken:* resetchannels &wxtoken:events -@all +" + strings.Join(tokencache.RedisCommands[:], " +")
 
 // asUser is a Redis that the sidecars, but not those who look on, use as the user wxtoken.
 type asUser struct{ *rig.Redis }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 //go:embed acl.lua
@@ -40,6 +41,9 @@ func (e *examination) permissions(ctx context.Context) {
 			return
 		}
 	}
+	if c, ok := e.rdb.(*redis.ClusterClient); ok && redis.IsPermissionError(c.Do(ctx, "COMMAND", "COUNT").Err()) {
+		missing = append(missing, tokencache.RedisClusterCommands[1])
+	}
 	mayHear, noChannel := e.mayHear(ctx, channel)
 	if !mayHear && !noChannel {
 		missing = append(missing, "subscribe")
@@ -53,12 +57,19 @@ func (e *examination) permissions(ctx context.Context) {
 			"ACL SETUSER "+e.username+" &"+channel)
 	}
 	if len(missing) > 0 {
-		e.fail(check, "user "+e.username+" may not use "+strings.Join(missing, ", "),
-			"ACL SETUSER "+e.username+" +"+strings.Join(missing, " +"))
+		e.mayNot(check, missing, "")
 	}
 	if !noChannel && len(missing) == 0 {
 		e.ok(check, "user "+e.username+" may do all that the sidecar does")
 	}
+}
+
+// mayNot reports commands that the user is not permitted; text is what Redis said, if it adds something.
+func (e *examination) mayNot(check string, commands []string, text string) {
+	if text != "" {
+		text = ": " + text
+	}
+	e.fail(check, "user "+e.username+" may not use "+strings.Join(commands, ", ")+text, "ACL SETUSER "+e.username+" +"+strings.Join(commands, " +"))
 }
 
 // missing returns the commands that are not permitted.

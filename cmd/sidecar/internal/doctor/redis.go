@@ -15,6 +15,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 const redisNamed = "REDIS_URL (or redis.url, redis.url_file)"
@@ -159,6 +160,8 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 		e.fail(check, "Redis has no database of this number", "correct the number at the end of "+redisNamed+", for example to /0")
 	case redis.IsPermissionError(err) && strings.Contains(text, "select"):
 		e.fail(check, "user "+e.username+" may not choose a database: "+text, "use database 0, or ACL SETUSER "+e.username+" +select")
+	case redis.IsPermissionError(err) && e.cfg.Redis.Form == config.RedisCluster:
+		e.mayNot(check, tokencache.RedisClusterCommands[:1], text)
 	case strings.Contains(text, "cluster support disabled"):
 		e.fail(check, "this Redis is no cluster", "take the option addr out of "+redisNamed)
 	case strings.Contains(text, "LOADING"):
