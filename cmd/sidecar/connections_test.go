@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,4 +160,36 @@ func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The same on real sockets and the whole program: other pods open many times what the operations listener keeps.
+func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
+	p := start(t, nil)
+	var held []net.Conn
+	var closed atomic.Int32
+	defer func() {
+		for _, conn := range held {
+			_ = conn.Close()
+		}
+	}()
+	for range 5 * maxOpsConnections {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.ops, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+		go func() {
+			_, _ = io.Copy(io.Discard, conn)
+			closed.Add(1)
+		}()
+		// A failed write is that of a connection which was closed for the others.
+		_, _ = io.WriteString(conn, "POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+	}
+	probe := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, url := range []string{p.ops + "/healthz", p.ops + "/metrics", p.values + tokenPath} {
+		if code, _ := p.call(probe, "GET", url); code != 200 {
+			t.Errorf("%s: got %d", url, code)
+		}
+	}
+	waitFor(t, "the connections beyond the bound are closed", func() bool { return closed.Load() >= 4*maxOpsConnections })
 }
