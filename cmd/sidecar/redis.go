@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,41 +25,68 @@ const (
 	redisClusterLook = time.Second
 )
 
-// connect returns a client for any of the forms of Redis. It does no I/O.
+// connect returns a client for any of the forms of Redis. It does no I/O but to read certificates.
 func connect(cfg config.Redis) (redis.UniversalClient, error) {
-	url := cfg.URL.Reveal()
+	raw := cfg.URL.Reveal()
 	// Without its own deadline go-redis would keep a caller who asked for 100 ms waiting for 5 s.
 	// Client names and maintenance notifications are more commands that an ACL would have to allow.
 	switch cfg.Form {
 	case config.RedisCluster:
-		o, err := redis.ParseClusterURL(url)
+		o, err := redis.ParseClusterURL(raw)
 		if err != nil {
 			return nil, errRedisURL
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = redisDialTimeout, redisIOTimeout, redisIOTimeout
+		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
 		o.DialerRetries, o.ClusterStateReloadInterval = 1, redisClusterLook
 		o.MaintNotificationsConfig = noMaintNotifications()
+		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
+			return nil, err
+		}
 		return redis.NewClusterClient(o), nil
 	case config.RedisSentinel:
-		o, err := redis.ParseFailoverURL(url)
+		o, err := redis.ParseFailoverURL(raw)
 		if err != nil {
 			return nil, errRedisURL
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = redisDialTimeout, redisIOTimeout, redisIOTimeout
+		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
 		o.DialerRetries = 1
+		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
+			return nil, err
+		}
 		return redis.NewFailoverClient(o), nil
 	default:
-		o, err := redis.ParseURL(url)
+		o, err := redis.ParseURL(raw)
 		if err != nil {
 			return nil, errRedisURL
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = redisDialTimeout, redisIOTimeout, redisIOTimeout
+		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
 		o.DialerRetries = 1
 		o.MaintNotificationsConfig = noMaintNotifications()
+		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
+			return nil, err
+		}
 		return redis.NewClient(o), nil
+	}
+}
+
+// redisTimes sets the timeouts that the URL does not.
+func redisTimes(raw string, dial, read, write *time.Duration) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return // the configuration was checked
+	}
+	options := u.Query()
+	for _, t := range []struct {
+		option   string
+		to       *time.Duration
+		standard time.Duration
+	}{{"dial_timeout", dial, redisDialTimeout}, {"read_timeout", read, redisIOTimeout}, {"write_timeout", write, redisIOTimeout}} {
+		if options.Get(t.option) == "" {
+			*t.to = t.standard
+		}
 	}
 }
 

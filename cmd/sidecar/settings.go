@@ -30,7 +30,11 @@ func newSettings(cfg *config.Config) (*settings, error) {
 			return nil, err
 		}
 		proxied = append(proxied, p)
-		faces = append(faces, faceApp(app, p.Upstream.Hostname()))
+		host := ""
+		if cfg.AllowUpstreamHost {
+			host = p.Upstream.Hostname()
+		}
+		faces = append(faces, faceApp(app, host))
 	}
 	s.apps = api.NewApps(faces...)
 	var err error

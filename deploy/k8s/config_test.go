@@ -3,6 +3,7 @@ package k8s
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,7 +123,11 @@ func TestTheProgramTakesEveryExampleOfARedisURL(t *testing.T) {
 func TestTheHostOfTheExampleIsTaken(t *testing.T) {
 	t.Parallel()
 	alias := pods(t, "examples/api-host")["Deployment legacy"].Spec.HostAliases[0].Hostnames[0]
-	p, err := mounted(t, one[*corev1.ConfigMap](t, "base").Data["wxtoken.yaml"], secrets)
+	setting := corev1.EnvVar{Name: "WXTOKEN_ALLOW_UPSTREAM_HOST", Value: "true"}
+	if env := pods(t, "examples/api-host")["Deployment legacy"].Spec.InitContainers[0].Env; !slices.Contains(env, setting) {
+		t.Errorf("the example does not set %s: %v", setting.Name, env)
+	}
+	p, err := mounted(t, one[*corev1.ConfigMap](t, "base").Data["wxtoken.yaml"]+"\nallow_upstream_host: true\n", secrets)
 	if err != nil {
 		t.Fatal(err)
 	}

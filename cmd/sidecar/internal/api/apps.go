@@ -33,8 +33,8 @@ type App struct {
 
 	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card, agent_config.
 	Tickets map[string]tokencache.Key
-	// Host is the upstream's name, without a port. A caller whose name service says that it is here
-	// calls by it.
+	// Host is the upstream's name, without a port, if callers may call by it: those whose name service
+	// says that it is here. Empty: they may not.
 	Host string
 }
 

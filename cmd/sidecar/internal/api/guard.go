@@ -18,11 +18,9 @@ func (h *handler) guard(r *http.Request) *problem {
 		return &problem{kind: "forbidden-host", status: http.StatusForbidden, title: "The Host is not this listener's",
 			detail: "Call it by a loopback address, by localhost or by its own address; with a bearer token, by any name."}
 	}
-	for _, name := range forwarding {
-		if r.Header[name] != nil {
-			return &problem{kind: "forwarded", status: http.StatusForbidden, title: "The request came through a proxy",
-				detail: "Requests with " + name + " are refused: this listener serves its own pod and is no backend."}
-		}
+	if name := forwarded(r.Header); name != "" {
+		return &problem{kind: "forwarded", status: http.StatusForbidden, title: "The request came through a proxy",
+			detail: "Requests with " + name + " are refused: this listener serves its own pod and is no backend."}
 	}
 	if crossOrigin(r) {
 		return &problem{kind: "cross-origin", status: http.StatusForbidden, title: "The request came from a web page",
@@ -31,8 +29,32 @@ func (h *handler) guard(r *http.Request) *problem {
 	return nil
 }
 
-// forwarding are headers that a proxy adds, and that a client of this listener has no reason to send.
-var forwarding = [...]string{"X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-Ip"}
+// forwarding are headers that reverse proxies, load balancers and content networks add, and that a client
+// of this listener has no reason to send. To them come all that begin with X-Forwarded. What tracing adds
+// is not among them: the pod's own programs send that.
+var forwarding = map[string]bool{
+	"Via": true, "Forwarded": true, "Forwarded-For": true, "X-Real-Ip": true, "X-Original-Forwarded-For": true,
+	"X-Original-Host": true, "X-Original-Url": true, "X-Rewrite-Url": true, "X-Host": true, "X-Proxyuser-Ip": true,
+	"X-Client-Ip": true, "Client-Ip": true, "X-Cluster-Client-Ip": true, "X-Remote-Ip": true, "X-Remote-Addr": true,
+	"X-Originating-Ip": true, "X-Remote-User": true, "Proxy-Client-Ip": true, "Wl-Proxy-Client-Ip": true,
+	"True-Client-Ip": true, "Cf-Connecting-Ip": true, "Cf-Connecting-Ipv6": true, "Cf-Ray": true, "Cdn-Loop": true,
+	"Fastly-Client-Ip": true, "Fastly-Ff": true, "Ali-Cdn-Real-Ip": true, "X-Envoy-External-Address": true,
+	"X-Envoy-Original-Path": true, "X-Appengine-User-Ip": true, "X-Azure-Clientip": true, "X-Azure-Socketip": true,
+	"X-Amz-Cf-Id": true, "X-Scheme": true, "X-Varnish": true, "X-Nginx-Proxy": true,
+}
+
+// forwarded returns the name of a header of h that a proxy has added, or "".
+func forwarded(h http.Header) string {
+	for name := range h {
+		if forwarding[name] {
+			return name
+		}
+		if strings.HasPrefix(name, "X-Forwarded") {
+			return "X-Forwarded-..." // what follows may be the caller's text
+		}
+	}
+	return ""
+}
 
 // crossOrigin reports whether a browser sends r for a web page. It is stricter than
 // http.CrossOriginProtection, which lets pages read: there is no page here that could be the same

@@ -94,6 +94,9 @@ type Config struct {
 	OpsListen string
 	// AllowRemote permits a Listen that other hosts can reach.
 	AllowRemote bool
+	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream: a pod whose hosts file
+	// says that api.weixin.qq.com is here.
+	AllowUpstreamHost bool
 	// Bearer, unless empty, is demanded from every caller of Listen. It comes from BearerTokenFile.
 	Bearer          secret.String
 	BearerTokenFile string
@@ -132,6 +135,8 @@ type Redis struct {
 	// seeds; a cluster with one seed names it twice. Otherwise it is [RedisSingle] (for
 	// redis.ParseURL).
 	Form string
+	// TLS names files for rediss://. In what the user wrote they are options of the URL; in URL they are not.
+	TLS RedisTLS
 }
 
 // Log says what is logged and how.

@@ -10,6 +10,7 @@ import (
 func (c *Config) Equal(o *Config) bool {
 	return len(c.NeedsRestart(o)) == 0 &&
 		c.AllowRemote == o.AllowRemote &&
+		c.AllowUpstreamHost == o.AllowUpstreamHost &&
 		c.Bearer.Equal(o.Bearer) &&
 		c.DefaultApp == o.DefaultApp &&
 		slices.EqualFunc(sortedApps(c.Apps), sortedApps(o.Apps), App.equal)
@@ -30,7 +31,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 		{"drain", c.Drain == o.Drain},
 		{"quit", c.Quit == o.Quit},
 		{"kept_bodies", c.KeptBodies == o.KeptBodies},
-		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL)},
+		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL) && c.Redis.TLS == o.Redis.TLS},
 	} {
 		if !s.same {
 			keys = append(keys, s.key)

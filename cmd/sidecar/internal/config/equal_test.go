@@ -40,6 +40,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 	for _, part := range []func(*config.Config) any{
 		func(c *config.Config) any { return c },
 		func(c *config.Config) any { return &c.Redis },
+		func(c *config.Config) any { return &c.Redis.TLS },
 		func(c *config.Config) any { return &c.Log },
 		func(c *config.Config) any { return &c.Drain },
 		func(c *config.Config) any { return &c.Apps[0] },
@@ -63,7 +64,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 				*p = append(*p, "x")
 			case *[]config.App:
 				*p = (*p)[1:]
-			case *config.Redis, *config.Log, *config.Drain: // have parts of their own
+			case *config.Redis, *config.RedisTLS, *config.Log, *config.Drain: // have parts of their own
 				continue
 			default:
 				t.Fatalf("no idea how to change %s", name)

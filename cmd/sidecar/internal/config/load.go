@@ -107,19 +107,14 @@ func (l *loader) general(o Overrides, f file) *Config {
 			Max:   l.upTo(time.Hour, l.pick("drain.max", "", "", "WXTOKEN_DRAIN", f.drainMax, DefaultDrain.String()), "drain.max"),
 			Quiet: l.upTo(time.Hour, l.pick("drain.quiet", "", "", "WXTOKEN_DRAIN_QUIET", f.drainQuiet, DefaultDrainQuiet.String()), "drain.quiet"),
 		},
-		Quit:            f.quit,
-		KeptBodies:      f.keptBodies,
-		BearerTokenFile: f.bearerTokenFile,
+		Quit: f.quit,
+
+		AllowUpstreamHost: f.allowUpstreamHost,
+		KeptBodies:        f.keptBodies,
+		BearerTokenFile:   f.bearerTokenFile,
 	}
-	switch l.env("WXTOKEN_QUIT") {
-	case "":
-	case "true":
-		c.Quit = true
-	case "false":
-		c.Quit = false
-	default:
-		l.mistake("WXTOKEN_QUIT", "needs true or false")
-	}
+	l.yesno("WXTOKEN_QUIT", &c.Quit)
+	l.yesno("WXTOKEN_ALLOW_UPSTREAM_HOST", &c.AllowUpstreamHost)
 	if !isNamespace(c.Namespace) {
 		l.mistake(l.origin["namespace"], "must be 1 to 64 letters, digits and . _ - :")
 	}
@@ -132,6 +127,19 @@ func (l *loader) general(o Overrides, f file) *Config {
 		}
 	}
 	return c
+}
+
+// yesno puts an environment variable over what the file says.
+func (l *loader) yesno(variable string, to *bool) {
+	switch l.env(variable) {
+	case "":
+	case "true":
+		*to = true
+	case "false":
+		*to = false
+	default:
+		l.mistake(variable, "needs true or false")
+	}
 }
 
 // upTo returns the duration that text holds, which came from where pick found key.
@@ -164,10 +172,19 @@ func (l *loader) redis(o Overrides, f file) Redis {
 	if u.Empty() {
 		return Redis{}
 	}
-	form, wrong := redisForm(u.Reveal())
+	rest, files, wrong := splitTLS(u.Reveal())
+	form := ""
+	if wrong == "" {
+		form, wrong = redisForm(rest)
+	}
 	if wrong != "" {
 		l.mistake(at, "the URL %s", wrong)
 		return Redis{}
+	}
+	u = secret.New(rest)
+	l.redisTLS(at, files)
+	for _, w := range redisRisks(rest) {
+		l.warn(at, "%s", w)
 	}
 	if holdsPassword(u.Reveal()) {
 		switch at {
@@ -177,7 +194,7 @@ func (l *loader) redis(o Overrides, f file) Redis {
 			l.warn(at, "every user of this host can see the password in the list of processes: use REDIS_URL or redis.url_file")
 		}
 	}
-	return Redis{URL: u, Form: form}
+	return Redis{URL: u, Form: form, TLS: files}
 }
 
 // listeners checks where values and status are served. A value listener that other hosts can reach
@@ -190,6 +207,9 @@ func (l *loader) listeners(c *Config, f file) {
 		l.mistake(at, "%v", err)
 	case !isLocal && !f.broken && (!f.allowRemote || f.bearerTokenFile == ""):
 		l.mistake(at, "other hosts can reach this address: use a loopback host or unix:/path, or give both allow_remote: true and bearer_token_file")
+	}
+	if err == nil && !isLocal && c.AllowRemote {
+		l.warn(at, "other hosts send the bearer token, and get every value, in clear: this listener has no TLS. Let only those networks reach it that may see them")
 	}
 	if _, err := checkListen(c.OpsListen); err != nil {
 		l.mistake(opsAt, "%v", err)

@@ -250,12 +250,50 @@ func TestWarningsStopNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
+		"--redis-url: the password and all tokens go to another host in clear: use rediss://, or a network that nothing else can read",
 		"--redis-url: every user of this host can see the password in the list of processes: use REDIS_URL or redis.url_file",
 		"WECHAT_API_BASE: http sends the secret and all tokens in clear: use https",
 		"WECHAT_SECRET_FILE: " + f.path + "/shop: every user of this host may read it: chmod o-r",
 	}
 	if diff := cmp.Diff(want, got.Warnings); diff != "" {
 		t.Errorf("Warnings (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatGoesInClearIsWarnedOf(t *testing.T) {
+	f := newFolder(t)
+	const plain, unverified = "in clear: use rediss://", "with skip_verify anybody on the way"
+	for url, want := range map[string]string{
+		"redis://:pw@redis:6379": plain, "redis://u:pw@10.0.0.1?addr=10.0.0.2:6379": plain, "redis://u:pw@127.0.0.1?addr=10.0.0.2:6379": plain,
+		"redis://redis?master_name=m&password=pw": plain, "rediss://redis?skip_verify=true": unverified, "rediss://:pw@redis?skip_verify=1": unverified,
+		"redis://redis:6379": "", "redis://:pw@127.0.0.1:6379": "", "redis://:pw@localhost": "", "redis://:pw@[::1]:6379": "", "unix://u:pw@/redis.sock": "",
+		"rediss://:pw@redis": "", "rediss://:pw@redis?skip_verify=false": "",
+	} {
+		got, err := config.Load(config.Overrides{}, getenv(map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "s", "REDIS_URL": url}))
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+			continue
+		}
+		if said := strings.Join(got.Warnings, "\n"); want == "" && said != "" || !strings.Contains(said, want) {
+			t.Errorf("%s: warnings %q, want %q", url, said, want)
+		}
+	}
+	bearer := f.path + "/bearer"
+	if err := os.WriteFile(bearer, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for listen, want := range map[string]bool{":7200": true, "10.0.0.1:7200": true, "127.0.0.1:7200": false, "unix:/run/v.sock": false} {
+		file := f.path + "/remote.yaml"
+		if err := os.WriteFile(file, []byte("allow_remote: true\nbearer_token_file: "+bearer+"\nlisten: \""+listen+"\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := config.Load(config.Overrides{Config: file}, getenv(map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "s", "REDIS_URL": "redis://redis"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Join(got.Warnings, "\n"); strings.Contains(said, "this listener has no TLS") != want {
+			t.Errorf("%s: warnings %q", listen, said)
+		}
 	}
 }
 

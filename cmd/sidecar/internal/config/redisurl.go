@@ -1,7 +1,9 @@
 package config
 
 import (
+	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,10 +45,43 @@ func redisForm(raw string) (form, wrong string) {
 	case form == RedisCluster && strings.Trim(db, "0") != "":
 		return "", "has a database other than 0, the only one of a cluster"
 	}
+	for _, option := range fromReplicas {
+		if form == RedisSentinel && q.Has(option) {
+			return "", "has the option " + option + ", but the sidecar reads and writes at the master: remove it"
+		}
+	}
 	if parseRedis(form, raw) == nil {
 		return form, ""
 	}
 	return "", wrongOption(form, scheme+"://host/?", u.RawQuery)
+}
+
+// fromReplicas are options of go-redis for Sentinels by which a client asks replicas. In a Cluster they are
+// harmless: scripts go to the master.
+var fromReplicas = [...]string{"replica_only", "use_disconnected_replicas", "route_by_latency", "route_randomly"}
+
+// redisRisks says what a URL that redisForm accepts exposes on the way to Redis.
+func redisRisks(raw string) (risks []string) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil
+	}
+	hosts := []string{u.Hostname()}
+	for _, addr := range u.Query()["addr"] {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		hosts = append(hosts, host)
+	}
+	isRemote := slices.ContainsFunc(hosts, func(host string) bool { return host != "" && !isLoopback(host) })
+	if u.Scheme == "redis" && isRemote && holdsPassword(raw) {
+		risks = append(risks, "the password and all tokens go to another host in clear: use rediss://, or a network that nothing else can read")
+	}
+	if off, err := strconv.ParseBool(u.Query().Get("skip_verify")); u.Scheme == "rediss" && err == nil && off {
+		risks = append(risks, "with skip_verify anybody on the way can take Redis' place, and gets the password and all tokens: name its CA in tls_ca_file instead")
+	}
+	return risks
 }
 
 func formOf(options url.Values) string {

@@ -57,6 +57,12 @@ func TestFormsOfRedisURLs(t *testing.T) {
 func TestBadRedisURLsAreExplainedWithoutTheirPasswords(t *testing.T) {
 	const encode = "has an @ or # after its host: in user, password and options write / ? # and @ as %2F %3F %23 and %40"
 	for _, c := range []struct{ url, want string }{
+		{"redis://s1?master_name=m&replica_only=true", "has the option replica_only, but the sidecar reads and writes at the master: remove it"},
+		{"redis://s1?master_name=m&route_by_latency=true", "has the option route_by_latency, but the sidecar reads and writes at the master: remove it"},
+		{"redis://redis?tls_cert_file=/c&tls_key_file=/k", "has options that begin with tls_, which need rediss://"},
+		{"rediss://redis?tls_cert_file=/c", "needs tls_cert_file and tls_key_file together"},
+		{"rediss://redis?tls_ca_file=ca.pem", "needs, as its one option tls_ca_file, the absolute path of a PEM file, percent-encoded"},
+		{"rediss://redis?tls_ca_file=/a&tls_ca_file=/b", "needs, as its one option tls_ca_file, the absolute path of a PEM file, percent-encoded"},
 		{"redis:6379", "must start with redis://, rediss:// or unix://"},
 		{"http://:HUSH@redis", "must start with redis://, rediss:// or unix://"},
 		{"redis://:HUSH/x@redis", encode},

@@ -20,6 +20,7 @@ import (
 type file struct {
 	listen, opsListen, namespace string
 	allowRemote                  bool
+	allowUpstreamHost            bool
 	bearerTokenFile              string
 	redisURL, redisURLFile       string
 	logLevel, logFormat          string
@@ -94,11 +95,12 @@ func (w walker) file(name string, n *yaml.Node) file {
 		return f
 	}
 	w.mapping(n, "", fields{
-		"listen":            w.text(&f.listen),
-		"ops_listen":        w.text(&f.opsListen),
-		"namespace":         w.text(&f.namespace),
-		"allow_remote":      w.yesno(&f.allowRemote),
-		"bearer_token_file": w.text(&f.bearerTokenFile),
+		"listen":              w.text(&f.listen),
+		"ops_listen":          w.text(&f.opsListen),
+		"namespace":           w.text(&f.namespace),
+		"allow_remote":        w.yesno(&f.allowRemote),
+		"allow_upstream_host": w.yesno(&f.allowUpstreamHost),
+		"bearer_token_file":   w.text(&f.bearerTokenFile),
 		"log": func(n *yaml.Node, path string) {
 			w.mapping(n, path, fields{"level": w.text(&f.logLevel), "format": w.text(&f.logFormat)})
 		},

@@ -58,8 +58,12 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 		cfg.ServerName, _, _ = net.SplitHostPort(t.address)
 	}
 	secure := &secured{}
-	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	own := cfg.GetClientCertificate
+	cfg.GetClientCertificate = func(i *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		secure.askedForCertificate = true
+		if own != nil {
+			return own(i)
+		}
 		return &tls.Certificate{}, nil
 	}
 	secure.Conn = tls.Client(conn, cfg)

@@ -116,7 +116,11 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err):
 		e.fail("redis TLS", t.address+" does not answer without TLS", "write rediss:// for redis:// in "+redisNamed)
 	case n == 0 && t.tls != nil && conn.(*secured).askedForCertificate && !isTimeout(err):
-		e.fail("redis TLS", t.address+" demands a certificate of its clients", "set tls-auth-clients no (or optional) in Redis: the sidecar has none, but user and password")
+		if e.cfg.Redis.TLS.CertFile != "" {
+			e.fail("redis TLS", t.address+" refuses the certificate in tls_cert_file", "let its CA be in Redis' tls-ca-cert-file, and look whether it has expired")
+			break
+		}
+		e.fail("redis TLS", t.address+" demands a certificate of its clients", "name one in "+redisNamed+": ?tls_cert_file=/path&tls_key_file=/path; or set tls-auth-clients no (or optional) in Redis")
 	case n == 0:
 		e.fail(check, t.address+" accepts connections but does not answer", "is this Redis? Look at its log, and correct "+redisNamed)
 	case strings.HasPrefix(answer, "-DENIED"):
