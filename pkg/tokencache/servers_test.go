@@ -271,3 +271,27 @@ func ExampleCache_Report() {
 	fmt.Println(errors.Is(err, tokencache.ErrUnknown))
 	// Output: true
 }
+
+// What a pipeline cannot even be sent for is what Redis said, and not a reply that is not understood.
+func TestARefusedConnectionSaysWhy(t *testing.T) {
+	t.Parallel()
+	addr := tokencachetest.RedisServer(t)
+	for name, o := range map[string]redis.Options{
+		"a missing database": {DB: 99},
+		"a wrong password":   {Username: "nobody", Password: "wrong"},
+	} {
+		o.Addr, o.ContextTimeoutEnabled, o.DisableIdentity, o.MaxRetries = addr, true, true, -1
+		rdb := redis.NewClient(&o)
+		c := tokencache.New(rdb, tokencache.Options{})
+		if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: (&upstream{}).Source("x"), Overlap: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.Cluster(t.Context(), 5)
+		failed, ok := errors.AsType[*tokencache.StoreError](err)
+		if !ok || failed.Class() == tokencache.StoreReply || strings.Contains(err.Error(), "another version") {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.Close()
+		_ = rdb.Close()
+	}
+}

@@ -1,4 +1,4 @@
--- Which commands may this user not run? Looked up where Redis can say so without running them (7.0),
+-- Which commands may this user not run, and which (name?) does this Redis not have? Looked up where Redis can say so without running them (7.0),
 -- with the keys of a credential; else ('do') by running them, with keys that are nobody's.
 local value, meta, lock, backoff, journal = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, mode = ARGV[1], ARGV[2]
@@ -7,10 +7,16 @@ if mode == 'look' and not redis.acl_check_cmd then return 'do' end
 
 local missing, seen = {}, {}
 
+-- may returns whether the command is permitted, and nil if this Redis has none of this name: it was renamed.
 local function may(...)
-  if mode == 'look' then return redis.acl_check_cmd(...) end
+  if mode == 'look' then
+    local known, permitted = pcall(redis.acl_check_cmd, ...)
+    if known then return permitted end
+    return nil
+  end
   local reply = redis.pcall(...)
   local wrong = type(reply) == 'table' and reply.err or ''
+  if string.find(wrong, 'nknown', 1, true) then return nil end
   for _, text in ipairs({ 'NOPERM', 'user executing the script', 'ACL failure' }) do -- of various versions
     if string.find(wrong, text, 1, true) then return false end
   end
@@ -18,9 +24,10 @@ local function may(...)
 end
 
 local function need(name, ...)
-  if not may(name, ...) and not seen[name] then
+  local permitted = may(name, ...)
+  if not permitted and not seen[name] then
     seen[name] = true
-    table.insert(missing, name)
+    table.insert(missing, permitted == nil and name .. '?' or name) -- ?: there is none
   end
 end
 

@@ -49,7 +49,7 @@ func (e *examination) permissions(ctx context.Context) {
 		missing = append(missing, "subscribe")
 	}
 	slices.Sort(missing)
-	missing = slices.Compact(missing)
+	missing = e.renamed(check, slices.Compact(missing))
 	if noChannel {
 		// A channel that is not permitted takes the commands with it.
 		missing = slices.DeleteFunc(missing, func(name string) bool { return strings.Contains(name, "subscribe") || name == "publish" })
@@ -62,6 +62,28 @@ func (e *examination) permissions(ctx context.Context) {
 	if !noChannel && len(missing) == 0 {
 		e.ok(check, "user "+e.username+" may do all that the sidecar does")
 	}
+}
+
+// renamed reports the commands that this Redis does not have under their names, marked with a ?, and returns the others.
+// What is for people, and events, the sidecar can do without.
+func (e *examination) renamed(check string, commands []string) (others []string) {
+	const mend = "take the rename-command out of redis.conf, and let the ACL decide who may use the command"
+	for _, c := range commands {
+		name, gone := strings.CutSuffix(c, "?")
+		switch {
+		case !gone:
+			others = append(others, c)
+		case name == "xadd":
+			e.warn(check, "this Redis has no command xadd (rename-command?): the sidecar works, and there is no journal", mend)
+		case name == "publish", strings.Contains(name, "subscribe"), name == "ping":
+			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, and notices what other replicas did some seconds later", mend)
+		case name == "evalsha" || name == "pexpireat" || name == "getrange":
+			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, but for rare cases", mend)
+		default:
+			e.fail(check, "this Redis has no command "+name+" (rename-command?), which every refresh needs", mend)
+		}
+	}
+	return others
 }
 
 // mayNot reports commands that the user is not permitted; text is what Redis said, if it adds something.

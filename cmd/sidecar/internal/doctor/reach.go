@@ -74,8 +74,28 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 		e.fail(check+" TLS", text, mend)
 		return nil
 	}
-	e.ok(check+" TLS", "the certificate is good, "+tls.VersionName(secure.ConnectionState().Version))
+	e.certificate(check+" TLS", t, cfg, secure.ConnectionState())
 	return secure
+}
+
+// certificate judges the certificate of a peer. Where the configuration says not to (skip_verify), nothing else has.
+func (e *examination) certificate(check string, t target, cfg *tls.Config, state tls.ConnectionState) {
+	if !cfg.InsecureSkipVerify {
+		e.ok(check, "the certificate is good, "+tls.VersionName(state.Version))
+		return
+	}
+	const risk = "skip_verify=true: whoever answers at this address is taken for "
+	chain := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		chain.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: cfg.ServerName, Roots: cfg.RootCAs, Intermediates: chain})
+	if err == nil {
+		e.warn(check, risk+t.who+". The certificate is good", "take skip_verify out of "+t.named+": it is not needed")
+		return
+	}
+	text, mend := unsecured(t, err)
+	e.warn(check, risk+t.who+", and reads its password and the tokens; "+text, mend+"; then take skip_verify out of "+t.named)
 }
 
 // secured is a connection whose peer may have asked who we are. With TLS 1.3 it says only later that it

@@ -149,17 +149,20 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 	err := rdb.Ping(ctx).Err()
 	took := time.Since(asked)
 	text := oneLine(fmt.Sprint(err))
+	if err != nil && e.cfg.Redis.Form == config.RedisSentinel && e.sentinelsRefuse(ctx, check) {
+		return false
+	}
 	switch {
 	case err == nil, redis.IsPermissionError(err) && strings.Contains(text, "ping"):
 		e.ok(check, fmt.Sprintf("user %s is let in, the answer took %v", e.username, took.Round(100*time.Microsecond)))
 		return true
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
 		e.fail(check, "Redis refuses user "+e.username+" with this password (WRONGPASS)",
-			"correct both in "+redisNamed+": redis://user:password@host, each percent-encoded; a user that is left out is default")
+			"correct both in "+redisNamed+": "+e.wherePassword()+", each percent-encoded; a user that is left out is default")
 	case strings.Contains(text, "NOAUTH"):
-		e.fail(check, "Redis demands a password, and the URL has none (NOAUTH)", "put user and password into "+redisNamed+": redis://user:password@host")
+		e.fail(check, "Redis demands a password, and the URL has none (NOAUTH)", "put user and password into "+redisNamed+": "+e.wherePassword())
 	case strings.Contains(text, "without any password configured"):
-		e.fail(check, "the URL has a password, and Redis wants none", "take it out of "+redisNamed+", or set one in Redis")
+		e.fail(check, "the URL has a password, and Redis wants none", "take it out of "+redisNamed+" ("+e.wherePassword()+"), or set one in Redis")
 	case strings.Contains(text, "DB index is out of range"):
 		e.fail(check, "Redis has no database of this number", "correct the number at the end of "+redisNamed+", for example to /0")
 	case redis.IsPermissionError(err) && strings.Contains(text, "select"):
@@ -174,6 +177,46 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 		e.fail(check, "the Sentinels know no reachable master: "+text, "correct master_name in "+redisNamed+" (SENTINEL MASTERS lists the names), and let this pod reach the master, too")
 	default:
 		e.fail(check, text, "look at Redis' log")
+	}
+	return false
+}
+
+// wherePassword shows where the URL has the user and the password of Redis itself.
+func (e *examination) wherePassword() string {
+	if e.cfg.Redis.Form == config.RedisSentinel {
+		return "with Sentinels those of Redis are the options ?username=...&password=..., and what is before the @ is the Sentinels'"
+	}
+	return "redis://user:password@host"
+}
+
+// sentinelsRefuse reports whether the Sentinels refuse the login, so that the client never asks Redis.
+func (e *examination) sentinelsRefuse(ctx context.Context, check string) bool {
+	o, err := redis.ParseFailoverURL(e.cfg.Redis.URL.Reveal())
+	if err != nil {
+		return false
+	}
+	for _, address := range o.SentinelAddrs {
+		s := redis.NewSentinelClient(&redis.Options{
+			Addr: address, Username: o.SentinelUsername, Password: o.SentinelPassword, TLSConfig: o.TLSConfig,
+			DialTimeout: patience, ContextTimeoutEnabled: true, DisableIdentity: true, MaxRetries: -1,
+		})
+		err := s.Ping(ctx).Err()
+		_ = s.Close()
+		text := oneLine(fmt.Sprint(err))
+		const where = "before the @ of " + redisNamed + ": what stands there is the Sentinels'; those of Redis are the options username and password"
+		switch {
+		case err == nil:
+			return false
+		case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
+			e.fail(check, "the Sentinel "+address+" refuses the login (WRONGPASS)", "correct user and password "+where)
+		case strings.Contains(text, "NOAUTH"):
+			e.fail(check, "the Sentinel "+address+" demands a password, and the URL has none for it (NOAUTH)", "put it "+where)
+		case strings.Contains(text, "without any password configured"):
+			e.fail(check, "the URL has a password for the Sentinels, and the Sentinel "+address+" wants none", "take it out "+where)
+		default:
+			continue
+		}
+		return true
 	}
 	return false
 }
