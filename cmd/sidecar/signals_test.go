@@ -40,7 +40,7 @@ func TestSignals(t *testing.T) {
 					t.Errorf("%v: %v", s, err)
 				}
 			}
-			waitFor(t, "the start", func() bool { return strings.Contains(r.get(t, "o.sock", "/status"), `"wx2"`) })
+			waitFor(t, "the start", func() bool { return strings.Contains(r.get(t, "o.sock", "/status"), `"id": "wx2"`) })
 
 			text, err := os.ReadFile(r.config)
 			if err != nil {
@@ -49,16 +49,16 @@ func TestSignals(t *testing.T) {
 			first, _, _ := strings.Cut(string(text), "  - {id: wx2")
 			r.write(t, "config.yaml", first)
 			send(syscall.SIGHUP)
-			_ = read.SetReadDeadline(time.Now().Add(30 * time.Second))
+			_ = read.SetReadDeadline(time.Now().Add(patience))
 			for log := bufio.NewScanner(read); log.Scan() && !strings.Contains(log.Text(), "configuration applied"); {
 			}
-			if strings.Contains(r.get(t, "o.sock", "/status"), `"wx2"`) {
+			if strings.Contains(r.get(t, "o.sock", "/status"), `"id": "wx2"`) {
 				t.Error("the new configuration is not in force")
 			}
 			_ = read.Close() // from here on, each line of the log is a SIGPIPE
 			r.write(t, "config.yaml", string(text))
 			send(syscall.SIGHUP)
-			waitFor(t, "the configuration, without a log", func() bool { return strings.Contains(r.get(t, "o.sock", "/status"), `"wx2"`) })
+			waitFor(t, "the configuration, without a log", func() bool { return strings.Contains(r.get(t, "o.sock", "/status"), `"id": "wx2"`) })
 
 			send(last)
 			send(last) // it hurries nothing
