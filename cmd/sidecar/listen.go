@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
-// listen opens host:port, or unix:/path with mode 0660.
-func listen(address string) (net.Listener, error) {
+// listen opens host:port, or unix:/path with a mode.
+func listen(address string, mode fs.FileMode) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		l, err := net.Listen("tcp", address)
@@ -25,15 +27,24 @@ func listen(address string) (net.Listener, error) {
 	if err := removeDeadSocket(path); err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := listenUnix(path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("listening: %w", err)
-	}
 	return l, nil
+}
+
+// umask is held while the umask of the process is another one.
+var umask sync.Mutex
+
+// listenUnix creates a socket that has its mode from the first moment on: a chmod afterwards would leave
+// one in which others can connect. What other goroutines create meanwhile gets fewer permissions, not more.
+func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
+	umask.Lock()
+	defer umask.Unlock()
+	before := syscall.Umask(int(0o777 &^ mode.Perm()))
+	defer syscall.Umask(before)
+	return net.Listen("unix", path)
 }
 
 // removeDeadSocket removes what a killed process left behind, and nothing else: a socket that answers is

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
 func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
@@ -20,7 +23,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 	dead.(*net.UnixListener).SetUnlinkOnClose(false) // as after a kill
 	_ = dead.Close()
 
-	l, err := listen("unix:" + path)
+	l, err := listen("unix:"+path, config.DefaultSocketMode)
 	if err != nil {
 		t.Fatalf("a socket that nobody listens on: %v", err)
 	}
@@ -37,8 +40,46 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 			}
 		}
 	}()
-	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := listen("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a socket that somebody listens on: %v", err)
+	}
+}
+
+// Between the creation of a socket and a chmod anybody could connect.
+func TestAUnixSocketHasItsModeFromTheFirstMoment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666} {
+		done, looked := make(chan struct{}), make(chan map[fs.FileMode]bool)
+		go func() {
+			seen := map[fs.FileMode]bool{}
+			for {
+				if info, err := os.Lstat(path); err == nil {
+					seen[info.Mode().Perm()] = true
+				}
+				select {
+				case <-done:
+					looked <- seen
+					return
+				default:
+				}
+			}
+		}()
+		for range 300 {
+			l, err := listen("unix:"+path, mode)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != mode {
+				t.Fatalf("%v, %v, want %v", info, err, mode)
+			}
+			_ = l.Close()
+		}
+		close(done)
+		seen := <-looked
+		delete(seen, mode)
+		if len(seen) > 0 {
+			t.Errorf("want the mode %v, and saw %v, too", mode, seen)
+		}
 	}
 }
 
@@ -47,7 +88,7 @@ func TestAFileThatIsNoSocketIsNotRemoved(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix:" + path); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := listen("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("got %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
@@ -56,19 +97,19 @@ func TestAFileThatIsNoSocketIsNotRemoved(t *testing.T) {
 }
 
 func TestAnAddressInUseSaysWhatToDo(t *testing.T) {
-	l, err := listen("127.0.0.1:0")
+	l, err := listen("127.0.0.1:0", config.DefaultSocketMode)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := listen(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "choose another address") {
+	if _, err := listen(l.Addr().String(), config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "choose another address") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // An answer that has begun is finished after the program was asked to stop.
 func TestServeFinishesWhatItHasBegun(t *testing.T) {
-	l, err := listen("127.0.0.1:0")
+	l, err := listen("127.0.0.1:0", config.DefaultSocketMode)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,11 +85,11 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	reloads := newReloads(cfg)
 
 	// The faces.
-	values, err := listen(cfg.Listen)
+	values, err := listen(cfg.Listen, cfg.SocketMode)
 	if err != nil {
 		return err
 	}
-	ops, err := listen(cfg.OpsListen)
+	ops, err := listen(cfg.OpsListen, cfg.SocketMode)
 	if err != nil {
 		_ = values.Close()
 		return err

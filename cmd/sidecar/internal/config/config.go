@@ -21,6 +21,7 @@
 package config
 
 import (
+	"io/fs"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -33,6 +34,8 @@ const (
 	DefaultNamespace = "wxtoken"
 	DefaultLogLevel  = "info"
 	DefaultLogFormat = LogAuto
+
+	DefaultSocketMode fs.FileMode = 0o660 // the group: containers that share an fsGroup
 
 	DefaultDrain      = 20 * time.Second // of the 30 s that Kubernetes gives a pod
 	DefaultDrainQuiet = time.Second
@@ -92,6 +95,8 @@ type Config struct {
 	// OpsListen is where health, metrics and status are served: host:port with any host, or
 	// unix:/absolute/path.
 	OpsListen string
+	// SocketMode is the mode of the sockets of Listen and OpsListen, if they are any.
+	SocketMode fs.FileMode
 	// AllowRemote permits a Listen that other hosts can reach.
 	AllowRemote bool
 	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream: a pod whose hosts file

@@ -26,6 +26,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 	}{
 		{"listen", c.Listen == o.Listen},
 		{"ops_listen", c.OpsListen == o.OpsListen},
+		{"socket_mode", c.SocketMode == o.SocketMode},
 		{"namespace", c.Namespace == o.Namespace},
 		{"log", c.Log == o.Log},
 		{"drain", c.Drain == o.Drain},
@@ -47,6 +48,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e := *next
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
+	e.SocketMode = c.SocketMode
 	e.Log, e.Drain, e.Quit = c.Log, c.Drain, c.Quit
 	restart = c.NeedsRestart(next)
 	if slices.Contains(restart, "listen") {

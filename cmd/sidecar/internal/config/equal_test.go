@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"io/fs"
 	"reflect"
 	"slices"
 	"testing"
@@ -56,6 +57,8 @@ func TestEqualSeesEveryField(t *testing.T) {
 				*p = !*p
 			case *int:
 				*p++
+			case *fs.FileMode:
+				*p ^= 6
 			case *time.Duration:
 				*p++
 			case *secret.String:

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"io/fs"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -110,6 +112,7 @@ func (l *loader) general(o Overrides, f file) *Config {
 		Quit: f.quit,
 
 		AllowUpstreamHost: f.allowUpstreamHost,
+		SocketMode:        l.socketMode(l.pick("socket_mode", "", "", "WXTOKEN_SOCKET_MODE", f.socketMode, "0660")),
 		KeptBodies:        f.keptBodies,
 		BearerTokenFile:   f.bearerTokenFile,
 	}
@@ -127,6 +130,18 @@ func (l *loader) general(o Overrides, f file) *Config {
 		}
 	}
 	return c
+}
+
+// socketMode reads the mode of a socket. Only who may write to one can connect, so reading alone is
+// taken for a mistake.
+func (l *loader) socketMode(text string) fs.FileMode {
+	n, err := strconv.ParseUint(text, 8, 32)
+	mode := fs.FileMode(n)
+	if err != nil || mode != 0o600 && mode != 0o660 && mode != 0o606 && mode != 0o666 {
+		l.mistake(l.origin["socket_mode"], "must be 0600, 0660, 0606 or 0666, in octal")
+		return DefaultSocketMode
+	}
+	return mode
 }
 
 // yesno puts an environment variable over what the file says.
@@ -207,6 +222,9 @@ func (l *loader) listeners(c *Config, f file) {
 		l.mistake(at, "%v", err)
 	case !isLocal && !f.broken && (!f.allowRemote || f.bearerTokenFile == ""):
 		l.mistake(at, "other hosts can reach this address: use a loopback host or unix:/path, or give both allow_remote: true and bearer_token_file")
+	}
+	if strings.HasPrefix(c.Listen, "unix:") && c.SocketMode&0o006 != 0 && f.bearerTokenFile == "" {
+		l.warn(l.origin["socket_mode"], "every user that reaches the socket gets every value: give a bearer_token_file, or put the socket into a directory that only those can enter who may have them")
 	}
 	if err == nil && !isLocal && c.AllowRemote {
 		l.warn(at, "other hosts send the bearer token, and get every value, in clear: this listener has no TLS. Let only those networks reach it that may see them")

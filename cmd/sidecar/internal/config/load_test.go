@@ -3,6 +3,7 @@ package config_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,7 +94,7 @@ apps:
 		t.Fatal(err)
 	}
 	want := &config.Config{
-		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken",
+		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken", SocketMode: config.DefaultSocketMode,
 		AllowRemote: true, Bearer: secret.New("0123456789abcdef"), BearerTokenFile: f.path + "/bearer",
 		Log:   config.Log{Level: "debug", Format: "json"},
 		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true, KeptBodies: 1 << 20,
@@ -156,10 +157,10 @@ func TestWhatIsAroundAValueIsTrimmed(t *testing.T) {
 func TestEnvironmentAloneIsEnough(t *testing.T) {
 	f := newFolder(t)
 	want := &config.Config{
-		Listen: "127.0.0.1:7200", OpsListen: ":7201", Namespace: "wxtoken",
+		Listen: "127.0.0.1:7200", OpsListen: ":7201", Namespace: "wxtoken", SocketMode: config.DefaultSocketMode,
 		Log:        config.Log{Level: "info", Format: "auto"},
 		Drain:      config.Drain{Max: 20 * time.Second, Quiet: time.Second},
-		Redis:      config.Redis{URL: secret.New("redis://:pw@redis"), Form: config.RedisSingle},
+		Redis:      config.Redis{URL: secret.New("redis://:pw@127.0.0.1"), Form: config.RedisSingle},
 		DefaultApp: "wx01",
 		Apps: []config.App{{
 			ID: "wx01", Platform: "wechat", Endpoint: "stable_token", APIBase: "https://api.weixin.qq.com",
@@ -167,7 +168,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 			Secret:       secret.New("shop-secret"), Probe: "getcallbackip",
 		}},
 	}
-	env := map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "shop-secret\n", "REDIS_URL": "redis://:pw@redis"}
+	env := map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "shop-secret\n", "REDIS_URL": "redis://:pw@127.0.0.1"}
 	got, err := config.Load(config.Overrides{}, getenv(env))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 	// The same with the secret in a file and the other choices made.
 	env = map[string]string{
 		"WECHAT_APPID": "wx01", "WECHAT_SECRET_FILE": f.path + "/shop", "WECHAT_ENDPOINT": "token", "WECHAT_TICKETS": "jsapi, wx_card\n",
-		"WECHAT_API_BASE": "http://127.0.0.1:9", "REDIS_URL": "redis://:pw@redis",
+		"WECHAT_API_BASE": "http://127.0.0.1:9", "REDIS_URL": "redis://:pw@127.0.0.1",
 		"WXTOKEN_LISTEN": "[::1]:1", "WXTOKEN_OPS_LISTEN": "0.0.0.0:2", "WXTOKEN_NAMESPACE": "ns",
 		"WXTOKEN_LOG_LEVEL": "warn", "WXTOKEN_LOG_FORMAT": "console",
 		"WXTOKEN_DRAIN": "0s", "WXTOKEN_DRAIN_QUIET": "10s", "WXTOKEN_QUIT": "true",
@@ -293,6 +294,21 @@ func TestWhatGoesInClearIsWarnedOf(t *testing.T) {
 		}
 		if said := strings.Join(got.Warnings, "\n"); strings.Contains(said, "this listener has no TLS") != want {
 			t.Errorf("%s: warnings %q", listen, said)
+		}
+	}
+}
+
+func TestTheModeOfASocketIsASetting(t *testing.T) {
+	for text, want := range map[string]fs.FileMode{"": 0o660, "0600": 0o600, "660": 0o660, "0o666": 0, "0666": 0o666, "0777": 0, "0640": 0, "rw": 0, "0060": 0} {
+		env := map[string]string{"WECHAT_APPID": "wx01", "WECHAT_SECRET": "s", "REDIS_URL": "redis://redis", "WXTOKEN_LISTEN": "unix:/run/v.sock", "WXTOKEN_SOCKET_MODE": text}
+		got, err := config.Load(config.Overrides{}, getenv(env))
+		switch {
+		case want == 0 && (err == nil || !strings.Contains(err.Error(), "WXTOKEN_SOCKET_MODE: must be 0600, 0660, 0606 or 0666")):
+			t.Errorf("%q: %v", text, err)
+		case want != 0 && (err != nil || got.SocketMode != want):
+			t.Errorf("%q: %v, %v", text, got, err)
+		case want == 0o666 && !strings.Contains(strings.Join(got.Warnings, ""), "every user that reaches the socket"):
+			t.Errorf("%q: warnings %q", text, got.Warnings)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 type file struct {
 	listen, opsListen, namespace string
 	allowRemote                  bool
+	socketMode                   string
 	allowUpstreamHost            bool
 	bearerTokenFile              string
 	redisURL, redisURLFile       string
@@ -98,6 +99,7 @@ func (w walker) file(name string, n *yaml.Node) file {
 		"listen":              w.text(&f.listen),
 		"ops_listen":          w.text(&f.opsListen),
 		"namespace":           w.text(&f.namespace),
+		"socket_mode":         w.text(&f.socketMode),
 		"allow_remote":        w.yesno(&f.allowRemote),
 		"allow_upstream_host": w.yesno(&f.allowUpstreamHost),
 		"bearer_token_file":   w.text(&f.bearerTokenFile),
