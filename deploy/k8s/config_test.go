@@ -127,6 +127,13 @@ func TestTheHostOfTheExampleIsTaken(t *testing.T) {
 	if env := pods(t, "examples/api-host")["Deployment legacy"].Spec.InitContainers[0].Env; !slices.Contains(env, setting) {
 		t.Errorf("the example does not set %s: %v", setting.Name, env)
 	}
+	without, err := mounted(t, one[*corev1.ConfigMap](t, "base").Data["wxtoken.yaml"], secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := do(t, "GET", "http://"+without.values+"/cgi-bin/token?appid=wxunknown", "", "Host", alias); status != 403 {
+		t.Errorf("without the setting, Host %s gets %d %s", alias, status, answer)
+	}
 	p, err := mounted(t, one[*corev1.ConfigMap](t, "base").Data["wxtoken.yaml"]+"\nallow_upstream_host: true\n", secrets)
 	if err != nil {
 		t.Fatal(err)

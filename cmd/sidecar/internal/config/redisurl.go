@@ -50,6 +50,11 @@ func redisForm(raw string) (form, wrong string) {
 			return "", "has the option " + option + ", but the sidecar reads and writes at the master: remove it"
 		}
 	}
+	for _, option := range ownOptions {
+		if q.Has(option) {
+			return "", "has the option " + option + ", which the sidecar sets itself: remove it"
+		}
+	}
 	if parseRedis(form, raw) == nil {
 		return form, ""
 	}
@@ -58,7 +63,10 @@ func redisForm(raw string) (form, wrong string) {
 
 // fromReplicas are options of go-redis for Sentinels by which a client asks replicas. In a Cluster they are
 // harmless: scripts go to the master.
-var fromReplicas = [...]string{"replica_only", "use_disconnected_replicas", "route_by_latency", "route_randomly"}
+var fromReplicas = [...]string{"replica_only", "use_disconnected_replicas", "route_by_latency", "route_by_latency_tolerance", "route_randomly"}
+
+// ownOptions are options of go-redis whose values the sidecar's budgets and its ACL rest on.
+var ownOptions = [...]string{"context_timeout_enabled", "disableIdentity", "identitySuffix", "dialer_retries", "dialer_retry_timeout"}
 
 // redisRisks says what a URL that redisForm accepts exposes on the way to Redis.
 func redisRisks(raw string) (risks []string) {

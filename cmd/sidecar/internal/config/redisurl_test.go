@@ -59,6 +59,8 @@ func TestBadRedisURLsAreExplainedWithoutTheirPasswords(t *testing.T) {
 	for _, c := range []struct{ url, want string }{
 		{"redis://s1?master_name=m&replica_only=true", "has the option replica_only, but the sidecar reads and writes at the master: remove it"},
 		{"redis://s1?master_name=m&route_by_latency=true", "has the option route_by_latency, but the sidecar reads and writes at the master: remove it"},
+		{"redis://s1?master_name=m&dialer_retries=9", "has the option dialer_retries, which the sidecar sets itself: remove it"},
+		{"redis://s1?master_name=m&context_timeout_enabled=false", "has the option context_timeout_enabled, which the sidecar sets itself: remove it"},
 		{"redis://redis?tls_cert_file=/c&tls_key_file=/k", "has options that begin with tls_, which need rediss://"},
 		{"rediss://redis?tls_cert_file=/c", "needs tls_cert_file and tls_key_file together"},
 		{"rediss://redis?tls_ca_file=ca.pem", "needs, as its one option tls_ca_file, the absolute path of a PEM file, percent-encoded"},
