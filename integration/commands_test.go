@@ -92,7 +92,7 @@ func TestDoctorKnowsTheAuthorityInSSLCertFile(t *testing.T) {
 	c := newCluster(t, rig.At(t, "redis://127.0.0.1:1"))
 	for clients, want := range map[string]string{
 		"no":  "ok       redis TLS: the certificate is good",
-		"yes": "demands a certificate of its clients -- set tls-auth-clients no",
+		"yes": "demands a certificate of its clients -- name one in REDIS_URL",
 	} {
 		secure := rig.FreeAddr(t)
 		_, port, _ := net.SplitHostPort(secure)
