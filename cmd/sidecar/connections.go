@@ -137,14 +137,9 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	b.extend()
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		// net/http reads the connection from here on, to see whether the peer goes away: for as long as the
-		// handler takes.
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if !b.over {
-			b.over = true
-			_ = b.conn.SetReadDeadline(time.Time{})
-		}
+		// net/http has taken the deadline off, and reads the connection to see whether the peer goes away, for as
+		// long as the handler takes. One more Read of the body must not put a deadline on that.
+		b.leave()
 	}
 	return n, err
 }
@@ -157,7 +152,7 @@ func (b *boundedBody) extend() {
 	}
 }
 
-// leave gives the deadline back. A proxied call may still read the body for a moment.
+// leave gives the deadline back. A proxied call may still read the body for a moment after its handler.
 func (b *boundedBody) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
