@@ -93,38 +93,6 @@ func (c *Cache) probeAlone(ctx context.Context, cr *credential, spec *Credential
 	return err
 }
 
-// finding is what a probe without Redis found out about a value.
-type finding struct {
-	value secret.String
-	at    instant // before upstream was asked
-	err   error   // as of [Credential].Probe
-}
-
-// refute marks a value as one that upstream rejects, although Redis does not say so.
-func (cr *credential) refute(value secret.String, at instant) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	old := cr.view.Load()
-	if !old.value.Equal(value) {
-		return
-	}
-	next := *old
-	next.refutedAt, next.refutedValue = at, value
-	next.applyRefutation()
-	cr.replace(old, &next)
-}
-
-// mayFetchDirectly allows two fetches at once without Redis, and then two a minute; for each credential of a replica.
-func (cr *credential) mayFetchDirectly() bool {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if time.Since(cr.direct[0]) < time.Minute {
-		return false
-	}
-	cr.direct = [2]time.Time{cr.direct[1], time.Now()}
-	return true
-}
-
 // keep puts a value that could not be committed into this replica's memory, unless a version later than before has
 // come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is back.
 func (c *Cache) keep(cr *credential, spec *Credential, v Value, asked instant, before *view) {

@@ -191,25 +191,6 @@ func (h *holder) failed(f *FetchError) error {
 	return h.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
 }
 
-// stepBack remembers that upstream refuses this pod, unless the secret that it refused was replaced meanwhile.
-func (cr *credential) stepBack(spec *Credential, f *FetchError) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if cr.spec.Load().Fingerprint != spec.Fingerprint {
-		return
-	}
-	base, limit := Local.backoff()
-	wait := max(f.RetryAfter, min(limit, base<<min(cr.local.tries, 10)))
-	cr.local = holdback{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
-}
-
-// welcome forgets that upstream refused this pod.
-func (cr *credential) welcome() {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	cr.local = holdback{}
-}
-
 // limited ends the lease because an allowance is spent. Everybody waits, except for a mere probe.
 func (h *holder) limited(wait time.Duration, reason Reason) error {
 	e := conclusion{result: Throttled}
@@ -252,15 +233,4 @@ func (h *holder) observe(r Result, err error) {
 
 func (h *holder) unavailable(wait time.Duration, err error) error {
 	return &UnavailableError{Key: h.spec.Key, RetryAfter: wait, Err: err}
-}
-
-// unavailable is the error for a caller when err ended the refresh.
-func (cr *credential) unavailable(k Key, err error) error {
-	if u, ok := errors.AsType[*UnavailableError](err); ok {
-		return u
-	}
-	if err == nil {
-		err = errors.New("the refresh brought nothing usable")
-	}
-	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
 }

@@ -5,13 +5,11 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -222,28 +220,4 @@ func (e *Entry) set(name, text string) {
 	case "backoff_ms":
 		e.Backoff = bounded(number())
 	}
-}
-
-// bounded is a duration of ms, between 0 and what time.Duration holds.
-func bounded(ms int64) time.Duration {
-	return duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond)))
-}
-
-// longest is more than anything here lasts, and little enough to add some of them up: 73 years.
-const longest = time.Duration(math.MaxInt64 / 4)
-
-// maxWord bounds a text of the journal, in bytes. Ours are names and single words.
-const maxWord = 128
-
-// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most limit bytes.
-func short(text string, limit int) string {
-	if len(text) > limit {
-		text = text[:limit]
-	}
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, "")))
 }

@@ -18,24 +18,3 @@ func (n *news) emptied(less bool) bool {
 	n.losses++
 	return n.losses == 2
 }
-
-// hear notes that an event told of a version.
-func (cr *credential) hear(version int64) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	cr.news.heard = max(cr.news.heard, version)
-}
-
-// reread notes that a re-read found a version, before it is adopted. It reports whether the event of one
-// that an earlier re-read found has not come: until then the event may merely have been slower.
-func (cr *credential) reread(version int64) (missed bool) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	n, known := &cr.news, cr.view.Load().version
-	missed = n.unheard > n.heard
-	n.unheard = 0
-	if known > 0 && version > known && version > n.heard {
-		n.unheard = version
-	}
-	return missed
-}

@@ -15,16 +15,3 @@ func (c *Cache) Owner(value secret.String) (Key, bool) {
 	}
 	return Key{}, false
 }
-
-// replaced reports whether value is one of those that were replaced lately.
-func (cr *credential) replaced(value secret.String) bool {
-	cr.mu.Lock()
-	past := cr.past
-	cr.mu.Unlock()
-	for _, p := range past {
-		if !p.Empty() && p.Equal(value) {
-			return true
-		}
-	}
-	return false
-}

@@ -116,20 +116,6 @@ func (c *Cache) fly(cr *credential, f *flight) {
 	c.poke()
 }
 
-// reschedule says when to try again by itself; a backoff that Redis tells of is in the view. It must be
-// called with mu held. The schedule lies outside the flight: a job that retried inside its own slot
-// would keep every other caller out.
-func (cr *credential) reschedule(err error) {
-	if err == nil && !cr.view.Load().isDue(now()) {
-		cr.retry = holdback{}
-		return
-	}
-	wait := min(5*time.Second, time.Second<<min(cr.retry.tries, 3))
-	cr.retry.err = err
-	cr.retry.tries++
-	cr.retry.until = time.Now().Add(wait + rand.N(wait/2))
-}
-
 // refresh is the one operation that changes a credential, for every reason: look; if nobody has
 // done the work, do it under the lease; if somebody is doing it, wait for the token and not for the
 // lease, because those who queue for a lease are served one after the other.
@@ -172,32 +158,6 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w
 		}
 		look.Stop()
 	}
-}
-
-// fetched notes that the flight brought a value from upstream.
-func (cr *credential) fetched() {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if cr.flight != nil {
-		cr.flight.from = FromUpstream
-	}
-}
-
-func (cr *credential) changes() <-chan struct{} {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	return cr.changed
-}
-
-// refusedHere returns why this pod must not ask upstream now, nil if it may.
-func (cr *credential) refusedHere() error {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	left := cr.local.left()
-	if left == 0 {
-		return nil
-	}
-	return &UnavailableError{Key: cr.spec.Load().Key, RetryAfter: left, Err: cr.local.err}
 }
 
 // othersDid reports whether w needs no work of ours: it is met, or upstream must not be asked.

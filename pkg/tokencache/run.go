@@ -64,15 +64,6 @@ func (v *view) dueReason() Reason {
 	return Missing
 }
 
-// untilDue returns how long to wait before a refresh should start by itself.
-func (cr *credential) untilDue() (wait time.Duration, busy bool) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	v, n := cr.view.Load(), now()
-	wait = max(v.due-n.since(v.asOf), cr.retry.left(), cr.local.left())
-	return wait, cr.flight != nil
-}
-
 // listen adopts what events announce, until ctx ends.
 func (c *Cache) listen(ctx context.Context) {
 	for ctx.Err() == nil {

@@ -1,7 +1,6 @@
 package tokencache
 
 import (
-	"errors"
 	"time"
 )
 
@@ -67,20 +66,4 @@ func (c *Cache) Status() []Status {
 		list = append(list, s)
 	}
 	return list
-}
-
-func (cr *credential) lastErr() error {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	return cr.retry.err
-}
-
-// localBackoff returns how long only this replica must not ask upstream, and why.
-func (cr *credential) localBackoff() (time.Duration, *FetchError) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if f, ok := errors.AsType[*FetchError](cr.local.err); ok {
-		return cr.local.left(), f
-	}
-	return 0, nil
 }

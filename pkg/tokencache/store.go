@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -104,45 +102,6 @@ func (s *store) decode(c *Credential, op string, reply any) (state, error) {
 	return st, nil
 }
 
-// state is what Redis knows of a credential, with all times relative to the moment of the answer.
-type state struct {
-	value     secret.String // empty: no value stands
-	unsound   bool          // a value is there that no commit can have written; it is not in value
-	left      time.Duration // until the key leaves Redis
-	version   int64
-	margin    time.Duration
-	renewLeft time.Duration
-	doubt     bool
-	rejected  int64         // the version that upstream was found to reject
-	held      time.Duration // left of a replica's lease
-	overlong  bool          // the lock key lives longer than any lease, or for ever
-	backoff   time.Duration
-	note      note
-	acceptAge time.Duration // since the start of the last probe that succeeded; < 0: none
-	young     int64         // young values rejected in a row
-	bad       string        // fingerprint of the value that upstream was found to reject, if nothing replaced it
-
-	issuedAge time.Duration // since the commit of the version; < 0: none
-	confirmed int64         // when upstream last gave or repeated the value, in ms by Redis' clock: only to tell one such time from another
-	scope     string        // the fingerprint of the secret that backoff is about
-	now       time.Duration // Redis' clock, to compare with nothing but Redis' clock
-	spent     spent
-}
-
-// note is a failed fetch as the others remember it.
-type note struct {
-	Class   Class  `json:"class,omitempty"`
-	Code    int    `json:"code,omitempty"`
-	Message string `json:"message,omitempty"`
-}
-
-func (n note) err() error {
-	if n.Class == limitedClass {
-		return ErrLimited
-	}
-	return &FetchError{Class: n.Class, Code: n.Code, Message: n.Message}
-}
-
 // load reads the present state.
 func (s *store) load(ctx context.Context, c *Credential) (state, error) {
 	reply, err := s.run(ctx, s.scripts.load, "load", c)
@@ -236,20 +195,6 @@ func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason
 	return b, nil
 }
 
-func decodeBegun(reply any) (begun, error) {
-	parts, ok := reply.([]any)
-	if !ok || len(parts) != 3 {
-		return begun{}, errReply
-	}
-	verdict, ok1 := parts[0].(string)
-	wait, ok2 := parts[1].(int64)
-	st, err := decodeState(parts[2])
-	if !ok1 || !ok2 || err != nil {
-		return begun{}, errReply
-	}
-	return begun{decision(verdict), min(bounded(wait), longest), st}, nil
-}
-
 // errRefused: the lease was lost before the write that it should have guarded.
 var errRefused = errors.New("the lease is lost")
 
@@ -309,19 +254,6 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 	return err
 }
 
-func decodeConcluded(reply any) error {
-	parts, ok := reply.([]any)
-	switch {
-	case !ok || len(parts) < 1:
-		return errReply
-	case parts[0] == int64(0):
-		return errRefused
-	case parts[0] != int64(1):
-		return errReply
-	}
-	return nil
-}
-
 // cut shortens whatever stands, on behalf of a lease that is lost. It does so once for each lease.
 func (s *store) cut(ctx context.Context, c *Credential, t cut) error {
 	n := now()
@@ -331,67 +263,6 @@ func (s *store) cut(ctx context.Context, c *Credential, t cut) error {
 	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
 	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(left), string(t.reason), string(t.why), t.lease, ms(before))
 	return err
-}
-
-var errReply = errors.New("unexpected reply: is another version of wxtoken using this namespace?")
-
-func decodeState(reply any) (state, error) {
-	f, ok := reply.([]any)
-	if !ok || len(f) != 19 {
-		return state{}, errReply
-	}
-	var bad bool
-	num := func(i int) int64 {
-		n, ok := f[i].(int64)
-		bad = bad || !ok
-		return n
-	}
-	text := func(i int) string {
-		s, ok := f[i].(string)
-		bad = bad || !ok
-		return s
-	}
-	// Whoever may write to Redis may have written anything: what overflows would be a life without an end.
-	lasts := func(i int) time.Duration { return min(bounded(num(i)), longest) }
-	count := func(i int) int64 { return plausible(num(i), num(14)) }
-	ago := func(i int) time.Duration { return duration(max(-1, min(num(i), longest.Milliseconds()))) }
-	st := state{
-		value: secret.New(text(0)), left: lasts(1),
-		version: count(2), margin: lasts(3), renewLeft: lasts(4),
-		doubt: num(5) != 0, rejected: count(6), held: min(lasts(7), leaseTTL), overlong: num(7) == -1 || lasts(7) > leaseTTL,
-		backoff: lasts(8), note: decodeNote(text(9)), acceptAge: ago(10),
-		young: count(11), issuedAge: ago(13), now: bounded(num(14)),
-		spent:     spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17)},
-		confirmed: max(0, num(18)),
-	}
-	if bad {
-		return state{}, errReply
-	}
-	if st.overlong {
-		st.held = leaseTTL
-	}
-	digest := text(12)
-	if st.version > 0 && st.rejected == st.version {
-		st.bad, st.value = digest, secret.String{} // it was deleted; another program put something there
-		return st, nil
-	}
-	if st.left <= 0 || st.version == 0 {
-		st.value = secret.String{} // a key without a life, or without its meta, cannot be trusted
-	}
-	if st.left > 0 && st.version > 0 && (!usable(st.value) || st.value.Fingerprint() != digest || st.left+st.margin > longestLife+clockStep) {
-		st.value, st.unsound = secret.String{}, true
-	}
-	return st, nil
-}
-
-// plausible returns a version or a count as a script can have written it, else 0; nowMS is Redis' clock. It is the rule of
-// number in lua/prelude.lua.
-func plausible(n, nowMS int64) int64 {
-	const century = 100 * 365 * 24 * int64(time.Hour/time.Millisecond)
-	if n < 0 || n > max(0, min(nowMS, math.MaxInt64-century))+century {
-		return 0
-	}
-	return n
 }
 
 // capLease shortens the life of a lock key that outlives every lease. It reports whether this call did it.
@@ -407,61 +278,4 @@ func (s *store) discard(ctx context.Context, c *Credential, lease string) error 
 		return errRefused
 	}
 	return err
-}
-
-// maxNote bounds the message of a note, in bytes.
-const maxNote = 512
-
-// decodeNote reads a note. One that cannot be read costs its explanation, not the backoff.
-func decodeNote(body string) note {
-	var n note
-	if body == "" {
-		return n
-	}
-	if err := json.Unmarshal([]byte(body), &n); err != nil {
-		return note{Class: Transient, Message: "unreadable note"}
-	}
-	switch n.Class {
-	case "", Transient, Permanent, Quota, Local, limitedClass:
-	default:
-		n.Class = Transient // of a later version
-	}
-	n.Message = short(n.Message, maxNote)
-	return n
-}
-
-// event is what the channel carries: that something changed, never what it is.
-type event struct {
-	App     string `json:"app"`
-	Kind    string `json:"kind"`
-	Version int64  `json:"version"`
-	At      int64  `json:"at"` // when, in ms by Redis' clock; 0 from a replica that does not say
-}
-
-func (e event) key() Key { return Key{App: e.App, Kind: e.Kind} }
-
-// maxEvent is longer than any event of this program, in bytes.
-const maxEvent = 512
-
-func decodeEvent(payload string) (event, bool) {
-	var e event
-	if len(payload) > maxEvent {
-		return e, false
-	}
-	if err := json.NewDecoder(strings.NewReader(payload)).Decode(&e); err != nil {
-		return event{}, false
-	}
-	e.Version, e.At = max(0, e.Version), max(0, min(e.At, math.MaxInt64/int64(time.Millisecond)))
-	return e, e.key().validate() == nil
-}
-
-func ms(d time.Duration) int64 { return d.Milliseconds() }
-
-func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
-
-func flag(b bool) string {
-	if b {
-		return "1"
-	}
-	return "0"
 }

@@ -1,0 +1,156 @@
+package tokencache
+
+import (
+	"context"
+	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// Token is a value as it is handed out.
+type Token struct {
+	Value secret.String
+	// Version grows with every value of the credential. 0 if it was fetched without Redis.
+	Version int64
+	// ExpiresIn is the remaining true life. In doubt, it is what is sure of it, which may be 0.
+	ExpiresIn time.Duration
+	// Stale says that the value may no longer work, and that nothing better can be had now.
+	Stale bool
+	// From says what the caller waited for.
+	From From
+}
+
+// From says where a [Token] came from.
+type From string
+
+// What an answer waited for.
+const (
+	FromMemory   From = "memory"   // nothing
+	FromRedis    From = "redis"    // a refresh that found in Redis what another replica had fetched
+	FromUpstream From = "upstream" // a fetch by this replica
+)
+
+func (v *view) token(n instant, stale bool) Token {
+	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: stale, From: FromMemory}
+}
+
+// Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
+// Otherwise Get joins the refresh: for at most RefreshWait if there is an old value that still
+// lives, which it then returns as Stale; else until ctx ends. A refresh goes on without its
+// callers.
+//
+// The error is [ErrUnknown], or an *[UnavailableError].
+func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
+	cr := c.wanted(k)
+	if cr == nil {
+		return Token{}, ErrUnknown
+	}
+	if v, n := cr.view.Load(), now(); v.fresh(n) {
+		return v.token(n, false), nil
+	}
+	v := cr.view.Load()
+	if v.alive(now()) {
+		if cr.heldBack() {
+			return v.token(now(), true), nil
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
+		defer cancel()
+	}
+	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now()})
+	return cr.best(k, from, err)
+}
+
+// Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
+// [Cache.GetLasting] would not wait.
+func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
+	cr := c.wanted(k)
+	if cr == nil {
+		return Token{}, false
+	}
+	v, n := cr.view.Load(), now()
+	if !v.fresh(n) || v.expiresIn(n) <= least {
+		return Token{}, false
+	}
+	return v.token(n, false), true
+}
+
+// Report says that upstream rejected value, and returns the one to use instead. A value that is not
+// the current one costs nothing and gets the current one back. The current one is probed, if the
+// credential has a Probe, and replaced if upstream really rejects it: once in the whole cluster,
+// however many report it.
+//
+// The Token may be the reported one: if the probe found that upstream accepts it, or (then Stale)
+// if there is nothing better now. The error is [ErrUnknown], or an *[UnavailableError].
+func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, error) {
+	cr := c.wanted(k)
+	if cr == nil {
+		return Token{}, ErrUnknown
+	}
+	start := now()
+	if c.isStale(ctx, cr, value) {
+		c.observe(cr, Event{Reason: Report, Result: Stale})
+		return c.Get(ctx, k)
+	}
+	w := want{reason: Report, version: cr.view.Load().version, value: value, since: start}
+	from, err := c.ensure(ctx, cr, w)
+	token, unavailable := cr.best(k, from, err)
+	if err != nil && token.Value.Equal(value) {
+		token.Stale = true // nobody could find out
+	}
+	return token, unavailable
+}
+
+// isStale reports whether value is not the current one, looking into Redis if memory cannot tell.
+func (c *Cache) isStale(ctx context.Context, cr *credential, value secret.String) bool {
+	if cr.view.Load().value.Equal(value) {
+		return false
+	}
+	if cr.replaced(value) {
+		return true
+	}
+	// Neither current nor replaced: garbage, or newer than what this replica has heard of. A storm
+	// of garbage must not become a storm of reads.
+	if now().since(cr.view.Load().asOf) > minReread {
+		_, _ = c.load(ctx, cr) // without Redis, memory decides
+	}
+	return !cr.view.Load().value.Equal(value)
+}
+
+const minReread = 100 * time.Millisecond
+
+// turnSoon is how long a caller of GetLasting waits for the moment from which upstream has a better
+// value. Further away, waiting helps nobody.
+const turnSoon = 5 * time.Second
+
+// GetLasting is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for
+// the value's life: it joins the refresh when there is no more life than least left, although the
+// value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream has a
+// better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
+func (c *Cache) GetLasting(ctx context.Context, k Key, least time.Duration) (Token, error) {
+	cr := c.wanted(k)
+	if cr == nil {
+		return Token{}, ErrUnknown
+	}
+	v, n := cr.view.Load(), now()
+	if !v.fresh(n) || v.expiresIn(n) > least || cr.heldBack() {
+		return c.Get(ctx, k)
+	}
+	wait := v.turn - n.since(v.asOf)
+	if wait > turnSoon || wait > 0 && !sleep(ctx, wait) {
+		return v.token(now(), false), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
+	defer cancel()
+	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now(), least: least})
+	return cr.best(k, from, err)
+}
+
+// wanted is lookup for a caller who wants the value.
+func (c *Cache) wanted(k Key) *credential {
+	cr := c.lookup(k)
+	if cr != nil && cr.idle.Load() != 0 {
+		cr.asked.Store(time.Now().UnixNano())
+	}
+	return cr
+}
