@@ -123,7 +123,7 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 	})
 }
 
-// Whoever holds all connections keeps no probe out.
+// Peers that hold all connections keep no probe out.
 func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 4
