@@ -37,19 +37,32 @@ var errCut = errors.New("tokencachetest: connection refused")
 
 // Dial is for go-redis' Options.Dialer.
 func (l *Link) Dial(context.Context, string, string) (net.Conn, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cut {
-		l.nays = true
+	if l.refusesDial() {
 		return nil, errCut
 	}
+	// Without the lock: miniredis takes its own to dial, and holds it while it writes a reply that is longer than the
+	// queue, whose reader takes the lock of the link.
 	inner, err := l.dial()
 	if err != nil {
 		return nil, err
 	}
 	c := newConn(inner, l)
+	l.mu.Lock()
 	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	if l.refusesDial() { // it was cut meanwhile
+		_ = c.Close()
+		return nil, errCut
+	}
 	return c, nil
+}
+
+// refusesDial reports whether new connections are refused, and notes that one was.
+func (l *Link) refusesDial() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nays = l.nays || l.cut
+	return l.cut
 }
 
 // Cut closes every connection and refuses new ones, until [Link.Heal].
