@@ -2,6 +2,9 @@ package faults
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -56,6 +59,74 @@ var redisRows = []row{
 		run: func(b *bench) {
 			old, _ := b.stands()
 			b.lostAll(func() { b.store.Client().FlushAll(context.Background()) }, old)
+		},
+	},
+	{
+		name: "a lock key without an expiry", promise: "that no replica wrote: named, and taken over after one lease",
+		reveals: reveal{name: "wxtoken_locks_capped_total"},
+		run: func(b *bench) {
+			old, _ := b.stands()
+			b.mustRedis(b.store.Client().Set(context.Background(), rig.ValueKey+":lock", "an operator", 0).Err())
+			b.provoke()
+			b.note("everywhere after %v", round(b.refreshed(lease+takeUp, b.All, old)))
+		},
+	},
+	{
+		name: "garbage in the meta", promise: "a version that is no number, one that ends all versions, a backoff of 300 years: replaced, one fetch each",
+		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="committed"`}},
+		run: func(b *bench) {
+			ctx := context.Background()
+			for _, version := range []string{"nan", "9223372036854775807"} {
+				b.expect(1)
+				b.mustRedis(b.store.Client().HSet(ctx, rig.ValueKey+":backoff", "*:until", "11000000000000", "*:tries", "many").Err())
+				b.mustRedis(b.store.Client().HSet(ctx, rig.ValueKey+":meta", "version", version).Err())
+				b.within(2*reread, "a sound version stands", func() bool { _, v := b.stands(); return v != version })
+				b.note("healed after %v", round(b.refreshed(2*reread, b.All, "")))
+			}
+		},
+	},
+	{
+		name: "the journal is of another type", promise: "refreshes go on, and the journal is replaced",
+		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="committed"`}},
+		run: func(b *bench) {
+			ctx, journal := context.Background(), rig.ValueKey[:strings.Index(rig.ValueKey, "}")+1]+":journal"
+			old, _ := b.stands()
+			b.mustRedis(b.store.Client().Del(ctx, journal).Err())
+			b.mustRedis(b.store.Client().Set(ctx, journal, "text", 0).Err())
+			b.provoke()
+			b.note("everywhere after %v", round(b.refreshed(takeUp, b.All, old)))
+			if n := b.store.Client().XLen(ctx, journal).Val(); n == 0 {
+				b.t.Error("the journal is not replaced")
+			}
+		},
+	},
+	{
+		name: "5000 events at once", promise: "cost each replica a look in 10 ms at most, and hold up no refresh",
+		reveals: reveal{name: "wxtoken_event_lag_seconds_count"},
+		run: func(b *bench) {
+			ctx, client := context.Background(), b.store.Client()
+			old, _ := b.stands()
+			looks := func() int {
+				_, after, _ := strings.Cut(client.Info(ctx, "commandstats").Val(), "cmdstat_evalsha:calls=")
+				calls, _, _ := strings.Cut(after, ",")
+				n, err := strconv.Atoi(calls)
+				b.mustRedis(err)
+				return n
+			}
+			before, begun := looks(), time.Now()
+			pipe := client.Pipeline()
+			for range 5000 {
+				pipe.Publish(ctx, "wxtoken:events", fmt.Sprintf(`{"app":%q,"kind":"access_token","version":1,"event":"doubt","at":1}`, rig.AppID))
+			}
+			_, err := pipe.Exec(ctx)
+			b.mustRedis(err)
+			b.provoke()
+			b.refreshed(takeUp, b.All, old)
+			seen := looks() - before
+			b.note("%d scripts in %v", seen, round(time.Since(begun)))
+			if most := len(b.All) * (200 + 200*int(1+time.Since(begun)/time.Second)); seen > most {
+				b.t.Errorf("%d scripts, want at most %d", seen, most)
+			}
 		},
 	},
 	{
@@ -139,4 +210,12 @@ func (b *bench) lostAll(lose func(), old string) {
 		old = "" // WeChat gives the same one again
 	}
 	b.note("healed after %v", round(b.refreshed(2*reread, b.All, old)))
+}
+
+// mustRedis ends the test if Redis does not do what the row does to it.
+func (b *bench) mustRedis(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
