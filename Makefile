@@ -39,7 +39,7 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 TEST := $(GO) test -vet=off -timeout 60m -parallel 6
 
 test: ## everything that is quick; skips the tests whose tools are not installed, and names those tools
-	@for tool in redis-server redis-sentinel node npm chromium cc; do \
+	@for tool in redis-server node npm chromium curl; do \
 		command -v $$tool >/dev/null || echo "$$tool is not installed: the tests that need it are skipped"; done
 	$(TEST) ./...
 
