@@ -127,6 +127,38 @@ var fleetRows = []row{
 		},
 	},
 	{
+		name: "clock of Redis stepped back, to the end of the value", promise: "an hour, and WeChat gives no other: no sidecar and no direct reader has the value longer because of it",
+		// When it has ended, there is none.
+		limits:  limits{fetches: 10, failed: 1 << 20, stale: true, missingFor: 2 * time.Minute, wait: 20 * time.Second},
+		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total"},
+		store: func(b *bench) rig.Store {
+			server, clock := rig.StartRedisWithClock(b.t)
+			b.redisClock = clock
+			return server
+		},
+		run: func(b *bench) {
+			const life = 40 * time.Second
+			b.live(life)
+			old, _ := b.stands()
+			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Effect: wechattest.EffectErrcode, Code: -1})
+			b.redisClock.Step(-time.Hour)
+			b.ahead(-time.Hour)
+			b.note("the key ended after %v", round(b.within(life+reread, "the value leaves Redis", func() bool { v, _ := b.stands(); return v != old })))
+			b.within(life, "no sidecar hands the value out", func() bool {
+				for _, p := range b.All {
+					if a, err := p.Token(); err == nil && a.AccessToken == old {
+						return false
+					}
+				}
+				return true
+			})
+			b.Upstream.ClearFaults()
+			b.expect(1)
+			b.redisClock.Step(time.Hour)
+			b.note("everywhere after %v", round(b.refreshed(3*reread, b.All, old)))
+		},
+	},
+	{
 		name: "100 sidecars started at once", promise: "cold, on an empty Redis: one fetch, and all have the token within 20 s of the first start",
 		replicas: 1, build: rig.Plain,
 		limits: limits{missingFor: 20 * time.Second},
