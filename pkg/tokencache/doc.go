@@ -25,6 +25,13 @@
 // before it can be dead. A holder that wakes up after its lease has its commit refused, and cuts
 // what stands, since its own fetch may have superseded it.
 //
+// # What it does not believe
+//
+// Other programs can write to the same Redis. A number that no script can have written counts as
+// none and is replaced; so is a value with another digest than its meta, and a key of another type. A
+// lock key that outlives every lease is shortened to one, and reported. What a replica knows of the end
+// of a version only gets shorter, so a clock of Redis that is stepped back prolongs nothing.
+//
 // # What it does not do
 //
 // It knows nothing of any upstream: a [Source] does. It does not log and has no metrics: an observer

@@ -181,6 +181,9 @@ func decodeEvent(payload string) (event, bool) {
 		return event{}, false
 	}
 	e.Version, e.At = max(0, e.Version), max(0, min(e.At, math.MaxInt64/int64(time.Millisecond)))
+	if e.At > 0 {
+		e.Version = plausible(e.Version, e.At)
+	}
 	return e, e.key().validate() == nil
 }
 
