@@ -83,6 +83,7 @@ func TestSlowScrapersHoldFewRenderings(t *testing.T) {
 			wg.Go(func() { h.ServeHTTP(s, httptest.NewRequest("GET", "http://localhost/metrics", nil)) })
 			time.Sleep(10 * time.Second)
 		}
+		synctest.Wait()
 		held := map[*byte]bool{}
 		for _, s := range all {
 			held[s.held] = true
