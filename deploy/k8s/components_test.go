@@ -47,14 +47,7 @@ func TestTheWorkloadsOwnPartsStay(t *testing.T) {
 		before := pods(t, "testdata/"+own)
 		for _, kind := range []string{"native", "classic"} {
 			for name, pod := range pods(t, "testdata/"+own+"-"+kind) {
-				left := pod.DeepCopy()
-				delete(left.Labels, "wxtoken")
-				if len(left.Labels) == 0 {
-					left.Labels = nil
-				}
-				left.Spec.InitContainers = without(left.Spec.InitContainers, isSidecar)
-				left.Spec.Containers = without(left.Spec.Containers, isSidecar)
-				left.Spec.Volumes = without(left.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, "wxtoken-") })
+				left := withoutSidecar(pod)
 				if len(pod.Spec.Volumes)-len(left.Spec.Volumes) != 3 {
 					t.Errorf("%s-%s, %s: volumes %v", own, kind, name, pod.Spec.Volumes)
 				}
@@ -64,6 +57,19 @@ func TestTheWorkloadsOwnPartsStay(t *testing.T) {
 			}
 		}
 	}
+}
+
+// withoutSidecar returns the pod's own parts.
+func withoutSidecar(pod *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+	left := pod.DeepCopy()
+	delete(left.Labels, "wxtoken")
+	if len(left.Labels) == 0 {
+		left.Labels = nil
+	}
+	left.Spec.InitContainers = without(left.Spec.InitContainers, isSidecar)
+	left.Spec.Containers = without(left.Spec.Containers, isSidecar)
+	left.Spec.Volumes = without(left.Spec.Volumes, func(v corev1.Volume) bool { return strings.HasPrefix(v.Name, "wxtoken-") })
+	return left
 }
 
 // without returns s without some, and nil instead of nothing.

@@ -4,9 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -126,125 +128,322 @@ spec:
         - name: app
           image: *image
 `,
-}
-
-// Every component on every style: the pod that comes out is the same.
-func TestComponentsTakeEveryStyleOfYAML(t *testing.T) {
-	t.Parallel()
-	for _, component := range []string{"sidecar", "sidecar-classic"} {
-		want := styled(t, component, styles["block"])
-		if c, _ := sidecar(want); c == nil {
-			t.Fatalf("%s: no sidecar in the block style", component)
-		}
-		for name, manifest := range styles {
-			t.Run(component+", "+name, func(t *testing.T) {
-				if diff := cmp.Diff(want, styled(t, component, manifest)); diff != "" {
-					t.Errorf("-block +%s:\n%s", name, diff)
-				}
-			})
-		}
-	}
-}
-
-// Kinds that kustomize knows nothing of: Argo Rollouts and OpenKruise, with and without what the pod has besides.
-const custom = `
-apiVersion: argoproj.io/v1alpha1
-kind: Rollout
-metadata: {name: bare, labels: {wxtoken: sidecar}}
-spec: {template: {metadata: {labels: {app: app}}, spec: {containers: [{name: app, image: "app:1"}]}}}
----
-apiVersion: apps.kruise.io/v1alpha1
-kind: CloneSet
-metadata: {name: full, labels: {wxtoken: sidecar}}
+	"merge keys": `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, labels: {wxtoken: sidecar}}
 spec:
+  selector: {matchLabels: {app: app}}
   template:
     metadata: {labels: {app: app}}
     spec:
-      initContainers: # its own
-        - {name: migrate, image: "app:1"}
+      initContainers:
+        - &base {name: migrate, image: "app:1", resources: &r {limits: {memory: 1Gi}}}
       containers:
-        - {name: app, image: "app:1"}
-      volumes:
-        - {name: own, emptyDir: {}}
+        - <<: *base
+          name: app
+          resources: *r
+`,
+	"quoted keys, and comments everywhere": `# head
+"apiVersion": "apps/v1" # version
+"kind": 'Deployment'
+"metadata":
+  "name": "app"
+  # the label
+  "labels": {"wxtoken": "sidecar"}
+"spec":
+  "selector": {"matchLabels": {"app": "app"}}
+  "template":
+    # the pod
+    "metadata": {"labels": {"app": "app"}}
+    "spec": # of the pod
+      "initContainers": # before
+      # head of migrate
+      - "name": "migrate" # migrate
+        "image": "app:1"
+        # foot of migrate
+      # between
+      "containers":
+      - "name": "app"
+        "image": "app:1"
+      # foot
+# end
+`,
+	"KYAML with comments": `---
+{
+  # the version
+  apiVersion: "apps/v1",
+  kind: "Deployment", # the kind
+  metadata: { name: "app", labels: { wxtoken: "sidecar", }, }, # the label
+  spec: {
+    selector: { matchLabels: { app: "app", }, },
+    # the pod
+    template: {
+      metadata: { labels: { app: "app", }, },
+      spec: {
+        initContainers: [
+          # migrate comes first
+          { name: "migrate", image: "app:1", }, # migrate
+          # last
+        ],
+        volumes: [{
+          name: "own", # its own
+          emptyDir: {},
+        }],
+        containers: [{
+          # the app
+          name: "app",
+          image: "app:1",
+        }],
+      },
+    },
+  },
+}
+`,
+	"empty lists": `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, labels: {wxtoken: sidecar}}
+spec:
+  selector: {matchLabels: {app: app}}
+  template: {metadata: {labels: {}}, spec: {initContainers: [], volumes: [], containers: [{name: app, image: "app:1"}]}}
+`,
+	"nulls": `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, labels: {wxtoken: sidecar}}
+spec:
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata:
+    spec:
+      initContainers: null
+      volumes: ~
+      containers:
+        - name: app
+          image: app:1
+`,
+	"a large number": `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"app","labels":{"wxtoken":"sidecar"}},
+"spec":{"selector":{"matchLabels":{"app":"app"}},"template":{"spec":{"securityContext":{"runAsUser":1000660000},
+"initContainers":[{"name":"migrate","image":"app:1"}],"containers":[{"name":"app","image":"app:1"}]}}}}`,
+	"second of two documents": `
+apiVersion: v1
+kind: Service
+metadata: {name: other, labels: {wxtoken: sidecar}}
+spec: {selector: {app: app}}
 ---
-{"apiVersion": "apps.kruise.io/v1beta1", "kind": "StatefulSet", "metadata": {"name": "advanced", "labels": {"wxtoken": "sidecar"}},
- "spec": {"template": {"metadata": {"labels": {"app": "app"}}, "spec": {"containers": [{"name": "app", "image": "app:1"}]}}}}
----
-apiVersion: apps.kruise.io/v1alpha1
-kind: DaemonSet
-metadata: {name: daemon, labels: {wxtoken: sidecar}}
-spec: {template: {metadata: {labels: {app: app}}, spec: {containers: [{name: app, image: "app:1"}]}}}
----
-apiVersion: argoproj.io/v1alpha1
-kind: Rollout
-metadata: {name: unlabelled}
-spec: {template: {metadata: {labels: {app: app}}, spec: {containers: [{name: app, image: "app:1"}]}}}
-`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, labels: {wxtoken: sidecar}}
+spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: app}}, spec: {containers: [{name: app, image: "app:1"}]}}}
+`,
+	"list": `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"app","labels":{"wxtoken":"sidecar"}},
+"spec":{"selector":{"matchLabels":{"app":"app"}},"template":{"spec":{"containers":[{"name":"app","image":"app:1"}]}}}}]}`,
+}
 
-// What is no kind of Kubernetes' own gets the same sidecar, and loses nothing.
-func TestKindsOfOthersGetTheSidecar(t *testing.T) {
+// Every component on every style and every kind with its pod at spec.template: the sidecar comes first, and nothing of the
+// workload's own is lost.
+func TestComponentsTakeEveryStyleOfYAML(t *testing.T) {
 	t.Parallel()
-	want, _ := sidecar(pods(t, "testdata/bare-native")["Deployment app"].Spec)
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), overlay(t, "sidecar", custom))
+	kinds := []string{
+		"apps/v1 Deployment", "apps/v1 ReplicaSet", "v1 ReplicationController", "extensions/v1beta1 Deployment", "apps/v1beta2 StatefulSet",
+		"batch/v1 Job", "argoproj.io/v1alpha1 Rollout", "apps.kruise.io/v1alpha1 CloneSet", "apps.kruise.io/v1beta1 StatefulSet",
+		"apps.kruise.io/v1alpha1 DaemonSet", "apps.kruise.io/v1alpha1 BroadcastJob", "apps.openshift.io/v1 DeploymentConfig",
+	}
+	for style, manifest := range styles {
+		for _, kind := range kinds {
+			version, kind, _ := strings.Cut(kind, " ")
+			// kustomize knows kinds of Kubernetes' own, and not the others. One of each takes every style.
+			if kind == "Deployment" && version == "apps/v1" || kind == "Rollout" || style == "nulls" {
+				checkComponents(t, style, strings.NewReplacer("apps/v1", version, "Deployment", kind).Replace(manifest), kind)
+			}
+		}
+	}
+}
+
+// Kinds with their pod elsewhere.
+func TestComponentsFindThePod(t *testing.T) {
+	t.Parallel()
+	const pod = `{initContainers: [{name: migrate, image: "app:1"}], volumes: [{name: own, emptyDir: {}}], containers: [{name: app, image: "app:1"}]}`
+	for name, manifest := range map[string]string{
+		"v1 Pod":                    `spec: POD`,
+		"v1 PodTemplate":            `template: {metadata: {labels: {app: app}}, spec: POD}`,
+		"batch/v1 CronJob":          `spec: {schedule: "* * * * *", jobTemplate: {spec: {template: {spec: POD}}}}`,
+		"batch/v1beta1 CronJob":     `spec: {schedule: "* * * * *", jobTemplate: {spec: {template: {spec: POD}}}}`,
+		"keda.sh/v1 ScaledJob":      `spec: {triggers: [], jobTargetRef: {parallelism: 1, template: {spec: POD}}}`,
+		"keda.sh/v2beta1 ScaledJob": `spec: {jobTargetRef: {template: {spec: POD}}}`,
+	} {
+		version, kind, _ := strings.Cut(name, " ")
+		manifest = "apiVersion: " + version + "\nkind: " + kind + "\nmetadata: {name: app, labels: {wxtoken: sidecar}}\n" + manifest
+		checkComponents(t, "flow", strings.ReplaceAll(manifest, "POD", pod), kind)
+	}
+}
+
+// A workload that asks for a sidecar, and does not get one, is an error.
+func TestComponentsRefuseWhatTheyCannotPatch(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"argoproj.io/v1alpha1 Workflow":            "wxtoken cannot add its sidecar to this kind",
+		"argoproj.io/v1alpha1 CronWorkflow":        "wxtoken cannot add its sidecar to this kind",
+		"apps.kruise.io/v1alpha1 UnitedDeployment": "wxtoken cannot add its sidecar to this kind",
+		"serving.knative.dev/v1 Service":           "wxtoken cannot add its sidecar to this kind",
+		"batch.volcano.sh/v1alpha1 Job":            "wxtoken cannot add its sidecar to this kind",
+		"kubeflow.org/v1 PyTorchJob":               "wxtoken cannot add its sidecar to this kind",
+		"argoproj.io/v1alpha1 Rollout":             "missing from path: /spec/template/spec/containers",
+	} {
+		version, kind, _ := strings.Cut(name, " ")
+		manifest := "apiVersion: " + version + "\nkind: " + kind + "\nmetadata: {name: app, labels: {wxtoken: sidecar}}\nspec: {workloadRef: {name: web}}\n"
+		for _, component := range []string{"sidecar", "sidecar-classic"} {
+			_, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), overlay(t, manifest, component))
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v, want %q", component, name, err, want)
+			}
+		}
+	}
+}
+
+// checkComponents renders manifest without a component and with each, which must add the sidecar and nothing else. Twice
+// makes no difference.
+func checkComponents(t *testing.T, style, manifest, kind string) {
+	t.Helper()
+	before := built(t, overlay(t, manifest), kind)
+	for _, components := range [][]string{{"sidecar"}, {"sidecar-classic"}, {"sidecar", "sidecar"}} {
+		t.Run(strings.Join(components, " and ")+", "+kind+", "+style, func(t *testing.T) {
+			after := built(t, overlay(t, manifest, components...), kind)
+			native := components[0] == "sidecar"
+			list := after.pod.Spec.Containers
+			if native {
+				list = after.pod.Spec.InitContainers
+			}
+			if len(list) == 0 || !isSidecar(list[0]) {
+				t.Fatalf("the sidecar does not come first:\n%s", toYAML(t, after.pod))
+			}
+			want := rendered(t)[components[0]+" Deployment app"]
+			if strings.Contains(kind, "Job") || kind == "Pod" { // what may have to end, and then ends its sidecar
+				want = rendered(t)[components[0]+" Job app"]
+			}
+			if diff := cmp.Diff(want, list[0]); diff != "" {
+				t.Errorf("-sidecar of testdata +this:\n%s", diff)
+			}
+			if after.pod.Labels["wxtoken"] != "sidecar" {
+				t.Errorf("labels of the pod: %v", after.pod.Labels)
+			}
+			if diff := cmp.Diff(withoutSidecar(before.pod), withoutSidecar(after.pod), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("-before +without the sidecar:\n%s", diff)
+			}
+			if diff := cmp.Diff(before.rest, after.rest); diff != "" {
+				t.Errorf("around the pod (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// rendered returns the sidecars of testdata/bare, by component and workload.
+var rendered = func() func(t *testing.T) map[string]corev1.Container {
+	var once sync.Once
+	all := map[string]corev1.Container{}
+	return func(t *testing.T) map[string]corev1.Container {
+		once.Do(func() {
+			for component, dir := range map[string]string{"sidecar": "testdata/bare-native", "sidecar-classic": "testdata/bare-classic"} {
+				for name, pod := range pods(t, dir) {
+					c, _ := sidecar(pod.Spec)
+					all[component+" "+name] = *c
+				}
+			}
+		})
+		return all
+	}
+}()
+
+// parts is a workload, taken apart.
+type parts struct {
+	pod  *corev1.PodTemplateSpec
+	rest map[string]any // without the pod
+}
+
+// built renders dir, which has one object of the kind.
+func built(t *testing.T, dir, kind string) parts {
+	t.Helper()
+	out, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := built.Size(); n != 5 {
-		t.Errorf("%d objects come out, want 5: the template is in no output", n)
-	}
-	for _, r := range built.Resources() {
+	for _, r := range out.Resources() {
+		if r.GetKind() != kind {
+			continue
+		}
 		text, err := r.AsYAML()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var o struct {
-			Spec struct{ Template corev1.PodTemplateSpec }
+		var rest map[string]any
+		if err := yaml.UnmarshalStrict(text, &rest); err != nil {
+			t.Fatalf("%v\n%s", err, text)
 		}
-		if err := yaml.Unmarshal(text, &o); err != nil {
-			t.Fatal(err)
-		}
-		pod := o.Spec.Template
-		got, _ := sidecar(pod.Spec)
-		if r.GetName() == "unlabelled" {
-			if got != nil {
-				t.Error("an unlabelled workload has a sidecar")
-			}
-			continue
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s %s (-Deployment +this):\n%s", r.GetKind(), r.GetName(), diff)
-		}
-		if pod.Labels["wxtoken"] != "sidecar" || pod.Labels["app"] != "app" || len(pod.Spec.Containers) != 1 {
-			t.Errorf("%s: labels %v, %d containers", r.GetName(), pod.Labels, len(pod.Spec.Containers))
-		}
-		if r.GetName() == "full" && (len(pod.Spec.InitContainers) != 2 || pod.Spec.InitContainers[0].Name != "migrate" || len(pod.Spec.Volumes) != 4) {
-			t.Errorf("full: %+v", pod.Spec)
-		}
+		return takeApart(t, kind, rest)
+	}
+	t.Fatalf("no %s comes out", kind)
+	return parts{}
+}
+
+func takeApart(t *testing.T, kind string, object map[string]any) parts {
+	t.Helper()
+	var pod corev1.PodTemplateSpec
+	if kind == "Pod" {
+		pod.Labels = map[string]string{"wxtoken": "sidecar"} // of the object itself
+		convert(t, object["spec"], &pod.Spec)
+		delete(object, "spec")
+		return parts{&pod, object}
+	}
+	path := []string{"spec"}
+	switch kind {
+	case "PodTemplate":
+		path = nil
+	case "CronJob":
+		path = []string{"spec", "jobTemplate", "spec"}
+	case "ScaledJob":
+		path = []string{"spec", "jobTargetRef"}
+	}
+	at := object
+	for _, name := range path {
+		at, _ = at[name].(map[string]any)
+	}
+	convert(t, at["template"], &pod)
+	delete(at, "template")
+	return parts{&pod, object}
+}
+
+func convert(t *testing.T, from, to any) {
+	t.Helper()
+	text, err := yaml.Marshal(from)
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, to)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
-// styled renders a component on a manifest.
-func styled(t *testing.T, component, manifest string) corev1.PodSpec {
-	t.Helper()
-	return pods(t, overlay(t, component, manifest))["Deployment app"].Spec
-}
-
-// overlay makes a kustomization of a manifest and a component.
-func overlay(t *testing.T, component, manifest string) (dir string) {
+// overlay makes a kustomization of a manifest and components, each a directory.
+func overlay(t *testing.T, manifest string, components ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	here, err := filepath.Abs("components/" + component)
-	if err != nil {
-		t.Fatal(err)
+	kustomization := "resources: [app.yaml]\n"
+	for i, component := range components {
+		here, err := filepath.Abs("components/" + component)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := filepath.Rel(dir, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			kustomization += "components:\n"
+		}
+		kustomization += "  - " + to + "\n"
 	}
-	to, err := filepath.Rel(dir, here)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"app.yaml":           manifest,
-		"kustomization.yaml": "resources: [app.yaml]\ncomponents: [" + to + "]\n",
-	} {
+	for name, text := range map[string]string{"app.yaml": manifest, "kustomization.yaml": kustomization} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
