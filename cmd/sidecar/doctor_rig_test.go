@@ -82,8 +82,8 @@ func (p *patient) stand(t *testing.T, app, value string) {
 	p.do(t, "SET", "wxtoken:{"+app+"}:access_token", value, "PX", "600000")
 }
 
-// until runs the doctor until judge has no objection. Without an answer for 3 s the doctor gives a question up, which
-// may be the fault of a busy machine: so a run that took longer is done again.
+// until runs the doctor until judge has no objection. The doctor gives a question up if there is no answer for a while,
+// for redisIOTimeout at least. That may be the fault of a busy machine: so a run that took longer is done again.
 func (p *patient) until(t *testing.T, judge func(findings []doctor.Finding, text string, code int) (objections []string), args ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -93,7 +93,7 @@ func (p *patient) until(t *testing.T, judge func(findings []doctor.Finding, text
 		if len(objections) == 0 {
 			return
 		}
-		if time.Since(begun) < 3*time.Second || time.Now().After(deadline) {
+		if time.Since(begun) < redisIOTimeout || time.Now().After(deadline) {
 			t.Errorf("%s:\n%s", strings.Join(objections, "\n"), text)
 			return
 		}
