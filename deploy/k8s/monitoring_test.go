@@ -72,7 +72,7 @@ func scrapeNow(t *testing.T) []sample {
 	}
 	_, token := do(t, "GET", "http://"+other.values+"/v1/apps/"+app+"/token", "", "Accept", "text/plain")
 	do(t, "GET", "http://"+dev.values+"/v1/apps/"+app+"/token", "")
-	do(t, "GET", "http://"+dev.values+"/v1/apps/"+app+"/tickets/jsapi", "") // not configured: a problem
+	do(t, "GET", "http://"+dev.values+"/v1/apps/"+app+"/tickets/none", "") // there is no such ticket: a problem
 	do(t, "GET", "http://"+dev.values+"/proxy/"+app+"/cgi-bin/getcallbackip", "")
 	do(t, "POST", wechat+"/sim/apps/"+app+"/kill", "")
 	report, err := json.Marshal(map[string]any{"access_token": strings.TrimSpace(token), "errcode": 40001})
