@@ -1,10 +1,12 @@
 package faults
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
@@ -51,6 +53,67 @@ var proxiedRows = []row{
 			b.checkLife()
 		},
 	},
+	{
+		name: "1100 proxied calls hang at WeChat", promise: "more than one sidecar lets wait: the rest is refused, and what is in memory is handed out to all others",
+		reveals: reveal{name: "wxtoken_http_problems_total", labels: []string{`type="overloaded"`}},
+		run: func(b *bench) {
+			b.withoutProxied()
+			end := b.hang(1100, "")
+			defer end()
+			b.within(rig.Patience, "calls are refused", func() bool {
+				return b.All[0].Metric("wxtoken_http_problems_total", `type="overloaded"`) > 0
+			})
+			for range 200 {
+				if a, err := b.All[0].Token(); err != nil || a.Stale {
+					b.t.Fatalf("a read from memory: %+v, %v", a, err)
+				}
+			}
+			b.hold(3 * time.Second) // the load goes on meanwhile
+		},
+	},
+	{
+		name: "60 photos of 0.9 MB wait for WeChat", promise: "the bodies that are kept have a budget: the sidecar stays below its container's 64 MiB",
+		replicas: 1, build: rig.Plain,
+		reveals: reveal{name: "process_resident_memory_bytes", by: 1 << 20},
+		run: func(b *bench) {
+			b.withoutProxied()
+			end := b.hang(60, strings.Repeat("x", 900<<10))
+			defer end()
+			b.within(rig.Patience, "all of them have arrived", func() bool { return b.Upstream.Calls(rig.AppID).Paths[hanging] >= 60 })
+			resident := b.All[0].Metric("process_resident_memory_bytes")
+			if b.note("%.0f MiB", resident/(1<<20)); resident > 64<<20 {
+				b.t.Errorf("the sidecar has %.0f MiB", resident/(1<<20))
+			}
+		},
+	},
+}
+
+// hanging is a path of WeChat on which calls hang in these rows.
+const hanging = "/cgi-bin/user/get"
+
+// hang sends n calls through the first sidecar's proxy, which WeChat does not answer, and returns what ends them.
+func (b *bench) hang(n int, body string) (end func()) {
+	b.t.Helper()
+	b.Upstream.AddFault(wechattest.Fault{Path: hanging, Delay: time.Minute})
+	ctx, cancel := context.WithCancel(context.Background())
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var calls sync.WaitGroup
+	for range n {
+		calls.Go(func() {
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.All[0].Base()+"proxy/"+rig.AppID+hanging, strings.NewReader(body))
+			if err != nil {
+				return
+			}
+			if response, err := client.Do(request); err == nil {
+				_ = response.Body.Close()
+			}
+		})
+	}
+	return func() {
+		cancel()
+		calls.Wait()
+		b.Upstream.ClearFaults()
+	}
 }
 
 // withoutProxied replaces the load by one without callers of the proxy, who are not to be served.
