@@ -43,6 +43,7 @@ func connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
+		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
 		return redis.NewClusterClient(o), nil
 	case config.RedisSentinel:
 		o, err := redis.ParseFailoverURL(raw)
@@ -55,6 +56,7 @@ func connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
+		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
 		return redis.NewFailoverClient(o), nil
 	default:
 		o, err := redis.ParseURL(raw)
@@ -68,6 +70,7 @@ func connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
+		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
 		return redis.NewClient(o), nil
 	}
 }

@@ -3,6 +3,7 @@ package tokencache_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // refusingWrites is a Redis that answers looks and refuses everything that writes, for one replica, from the moment
 // that it is switched on.
 type refusingWrites struct {
-	on     *bool
+	on     *atomic.Bool
 	answer string
 }
 
@@ -29,7 +30,7 @@ func (r refusingWrites) ProcessPipelineHook(next redis.ProcessPipelineHook) redi
 func (r refusingWrites) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		// Of the scripts, only the look has no argument of its own beside its 5 keys and 5 common arguments.
-		if *r.on && strings.HasPrefix(cmd.Name(), "eval") && len(cmd.Args()) != 3+5+5 {
+		if r.on.Load() && strings.HasPrefix(cmd.Name(), "eval") && len(cmd.Args()) != 3+5+5 {
 			err := redisError(r.answer)
 			cmd.SetErr(err)
 			return err
@@ -46,10 +47,10 @@ func (redisError) RedisError()     {}
 // Upstream ends the value while Redis is away or refuses writes: an app reports it, and the report leaves a trace.
 func TestAValueThatDiesWithoutRedisIsNotHandedOutAsGood(t *testing.T) {
 	t.Parallel()
-	readOnly := false
+	var readOnly atomic.Bool
 	outages := map[string]func(c *cluster, away bool){
 		"cut off":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Cut) },
-		"readonly": func(_ *cluster, away bool) { readOnly = away },
+		"readonly": func(_ *cluster, away bool) { readOnly.Store(away) },
 	}
 	for name, outage := range outages {
 		t.Run(name, func(t *testing.T) {
@@ -114,33 +115,32 @@ func TestAValueThatDiesWithoutRedisIsNotHandedOutAsGood(t *testing.T) {
 // The probe was wrong for a moment, while Redis could not be written: when it can, a later finding counts.
 func TestAWrongFindingWithoutRedisIsForgotten(t *testing.T) {
 	t.Parallel()
-	readOnly := true
+	var readOnly, wrong atomic.Bool
 	hook := tokencachetest.Hook(func(name string) redis.Hook {
 		on := &readOnly
 		if name != "replica-0" {
-			on = new(bool)
+			on = new(atomic.Bool)
 		}
 		return refusingWrites{on, "OOM command not allowed when used memory > 'maxmemory'."}
 	})
-	wrong := false
 	flaps := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
 		probe := c.Probe
 		c.Probe = func(ctx context.Context, v secret.String) error {
-			if wrong {
+			if wrong.Load() {
 				return tokencache.ErrRejected
 			}
 			return probe(ctx, v)
 		}
 	})
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
-		readOnly = false
 		token := warm(t, c)
-		readOnly, wrong = true, true
+		readOnly.Store(true)
+		wrong.Store(true)
 		one := c.Replicas[0]
 		if got, err := report(token.Value.Reveal())(t.Context(), one); err != nil || !got.Stale {
 			t.Errorf("%+v, %v", got, err)
 		}
-		wrong = false
+		wrong.Store(false)
 		time.Sleep(time.Second)
 		if got, err := report(token.Value.Reveal())(t.Context(), c.Replicas[1]); err != nil || got.Stale {
 			t.Errorf("%+v, %v", got, err)

@@ -107,7 +107,7 @@ local function ahead(field) return math.max(0, num(field) - now) end
 local function state()
   local left, note = backoff()
   return {
-    read('GET', value_key) or '',
+    read('GETRANGE', value_key, 0, 4096) or '', -- one byte more than the longest value: enough to see that it is none
     math.max(0, redis.call('PTTL', value_key)),
     num('version'), span('margin'), span('renew_left'), num('doubt'), num('rejected'),
     redis.call('PTTL', lock_key),
