@@ -84,7 +84,7 @@ func (w *world) budget() int {
 	if !w.plan.Frugal || w.plan.Mode == repeating {
 		return 0 // forced ones have an allowance of their own, and so have those without Redis
 	}
-	const burst, every = 2, 24 * time.Hour / 46
+	const burst, every = 20, 24 * time.Hour / 28
 	return (burst+1)*(1+len(w.losses)) + int(time.Since(w.start)/every)
 }
 
@@ -112,7 +112,7 @@ func (w *world) healTime() time.Duration {
 		d += 11 * time.Minute
 	}
 	if w.plan.Frugal {
-		d += 65 * time.Minute // two more fetches
+		d += 110 * time.Minute // two more fetches
 	}
 	if spent && w.plan.Mode == repeating {
 		d += 85 * time.Minute // until one may be forced

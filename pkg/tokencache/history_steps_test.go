@@ -28,7 +28,7 @@ type history struct {
 	Replicas int
 	Latency  time.Duration // of scripts: what happens between a question and its answer
 	Upstream time.Duration // what a fetch takes
-	Frugal   bool          // two fetches at once, and one more every half hour
+	Frugal   bool          // 20 fetches at once, and one more every 52 minutes
 	Steps    []step
 }
 
