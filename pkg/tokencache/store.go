@@ -237,7 +237,7 @@ func (s *store) conclude(ctx context.Context, c *Credential, lease string, e con
 		if f.Class == Permanent && c.Fingerprint != "" {
 			where = c.Fingerprint
 		}
-		body, _ = json.Marshal(note{f.Class, f.Code, f.Message}) // strings and a number: cannot fail
+		body, _ = json.Marshal(note{f.Class, f.Code, short(f.Message, maxNote)}) // strings and a number: cannot fail
 	}
 	// Half to all of the time: replicas must not come back in step.
 	jitter := 0.5 + rand.Float64()/2

@@ -13,6 +13,7 @@ local JOURNAL_LENGTH = 600
 local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
 local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
 local CENTURY = 100 * 365 * 24 * 3600 * 1000
+local LONGEST_TEXT = 16384 -- bytes of a note or a digest that an answer repeats: more than any that a script wrote
 
 -- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
 local function wrong_type(reply)
@@ -111,8 +112,8 @@ local function state()
     math.max(0, redis.call('PTTL', value_key)),
     num('version'), span('margin'), span('renew_left'), num('doubt'), num('rejected'),
     redis.call('PTTL', lock_key),
-    left, note, age('accepted_at'), num('young'),
-    get('digest'),
+    left, string.sub(note, 1, LONGEST_TEXT), age('accepted_at'), num('young'),
+    string.sub(get('digest'), 1, LONGEST_TEXT), -- a longer answer would end the connection, at every look
     age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'),
     num('confirmed_at'),
   }
