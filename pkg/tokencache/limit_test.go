@@ -205,11 +205,10 @@ func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
 func stepRedisClock(c *cluster, step time.Duration) (stop func()) {
 	done := make(chan struct{})
 	c.Redis.SetTime(time.Now().Add(step))
-	for _, key := range c.Redis.Keys() { // Redis keeps the moment at which a key ends, miniredis its life
-		if ttl := c.Redis.TTL(key) - step; ttl > 0 {
-			c.Redis.SetTTL(key, ttl)
-		} else {
-			c.Redis.Del(key)
+	// Redis keeps the moment at which a key ends. miniredis keeps its life, and shortens it when its clock jumps forward.
+	for _, key := range c.Redis.Keys() {
+		if ttl := c.Redis.TTL(key); step < 0 && ttl > 0 {
+			c.Redis.SetTTL(key, ttl-step)
 		}
 	}
 	go func() {
