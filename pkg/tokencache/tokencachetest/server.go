@@ -46,18 +46,26 @@ func RedisServer(t testing.TB, args ...string) (addr string) {
 	return ""
 }
 
-// FreePort returns a TCP port of this host that was free a moment ago. It is none of those that the system gives to
-// connections, so that a server which was killed can have it again. Nor is the one 10000 higher, which a node of a
-// Redis Cluster needs, too.
+// FreePort returns a TCP port of this host that was free a moment ago, and that no other call is given before the test
+// ends, in this process or another one: the UDP port of the same number is held so long, as the mark. It is none of
+// those that the system gives to connections, so that a server which was killed can have it again. Nor is the one
+// 10000 higher, which a node of a Redis Cluster needs, too.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000)))
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(10_000))
+		mark, err := net.ListenPacket("udp", addr)
 		if err != nil {
 			continue
 		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			_ = mark.Close()
+			continue
+		}
 		_ = l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
+		t.Cleanup(func() { _ = mark.Close() })
+		_, port, _ := net.SplitHostPort(addr)
 		return port
 	}
 	t.Fatal("no port is free")
