@@ -67,6 +67,21 @@ func untilRenewal(t *testing.T, c *tokencachetest.Cluster) {
 	t.Error("nothing is due")
 }
 
+// untilBackoff is when a replica has begun to back off from a refresh that was due. A short backoff ends within seconds.
+func untilBackoff(t *testing.T, c *tokencachetest.Cluster) {
+	t.Helper()
+	untilRenewal(t, c)
+	for range 10 * time.Second / time.Millisecond {
+		for _, r := range c.Replicas {
+			if slices.ContainsFunc(r.Cache.Status(), func(s tokencache.Status) bool { return s.Backoff > time.Second/2 }) {
+				return
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("no replica backs off")
+}
+
 // rejected lets upstream end the value, and the first replica's app report that.
 func rejected(t *testing.T, c *tokencachetest.Cluster) {
 	value := c.Replicas[0].MustGet(t).Value
@@ -150,7 +165,7 @@ var scenes = []scene{
 	}, {
 		name:  "upstream is busy",
 		fault: fails("", tokencache.FetchError{Class: tokencache.Transient, Code: -1}),
-		play:  then(untilRenewal, 10*time.Second),
+		play:  untilBackoff,
 		want:  "upstream_fetch_failures_total class transient, upstream_errcodes_total errcode -1, token_backoff_info class transient errcode -1, token_backoff_seconds, refreshes_total reason due result failed",
 	}, {
 		name:  "the secret is wrong",
