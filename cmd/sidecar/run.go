@@ -110,7 +110,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	asked, quit := context.WithCancel(serving)
 	defer quit()
 	opsFace := api.NewOps(api.OpsOptions{
-		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status, Cluster: cache.Cluster,
+		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status, Cluster: cache.Journal,
 		Apps: func() *api.Apps { return live.Load().apps }, Configuration: reloads.status,
 		Stopping: func() bool { return ctx.Err() != nil || asked.Err() != nil }, Quit: quitIf(cfg.Quit, quit),
 		Gatherer: registry, Log: log,

@@ -185,7 +185,7 @@ func TestNoAlertFiresWhileAllIsWell(t *testing.T) {
 		"a pod moves":              {{"up", map[string]string{"pod": "web-1"}, during(0, 2*time.Minute)}},
 		"a single stale read":      {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, once}},
 		"a new configuration":      {{"wxtoken_config_reloads_total", map[string]string{"result": "ok"}, counts(time.Minute)}},
-		"others report old values": {{"wxtoken_reports_total", map[string]string{"outcome": "stale"}, counts(time.Second)}},
+		"others report old values": {{"wxtoken_reports_total", map[string]string{"outcome": "not_current"}, counts(time.Second)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := firing(t, h...); len(got) != 0 {

@@ -77,7 +77,7 @@ var foreignRows = []row{
 	},
 	{
 		name: "500 reports of an old token", promise: "no call of WeChat at all",
-		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="stale"`}, by: 500},
+		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="not_current"`}, by: 500},
 		run: func(b *bench) {
 			old, _ := b.stands()
 			b.provoke()
@@ -87,7 +87,7 @@ var foreignRows = []row{
 	},
 	{
 		name: "500 reports of garbage", promise: "no call of WeChat at all",
-		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="stale"`}, by: 500},
+		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="not_current"`}, by: 500},
 		run: func(b *bench) {
 			b.wantProbes(0, func() { b.report(func(i int) string { return fmt.Sprintf("garbage-%d", i) }) })
 		},

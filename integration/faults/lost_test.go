@@ -29,8 +29,8 @@ func lostReplyRows() []row {
 			b.provoke()
 		}),
 	}, row{
-		name: "conclude", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="conclude"`}},
-		run: lost("conclude", func(b *bench) {
+		name: "finish", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="finish"`}},
+		run: lost("finish", func(b *bench) {
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Effect: wechattest.EffectErrcode, Code: -1})
 			b.expect(1)
 			b.provoke()

@@ -61,7 +61,7 @@ typedef Store {
 	bit pdoubt;		/* prior_doubt */
 	bit pold;		/* prior_unclear_at */
 	unsigned granted : 3;
-	unsigned concluded : 3
+	unsigned finished : 3
 }
 Store r;
 unsigned lock : 3;		/* whose lease: replica + 1, GHOST, 0 */
@@ -73,7 +73,7 @@ bit lags;
 #define lags false
 #endif
 
-/* A replica: its snapshot (view), and its refresh in flight (holder). */
+/* A replica: its snapshot, and its refresh in flight (attempt). */
 typedef Replica {
 	unsigned pc : 4;
 	byte val;		/* the snapshot's value */
@@ -127,7 +127,7 @@ HIDDEN byte name[SLOTS];
 #define DUE(i)        (R[i].force || R[i].doubt || R[i].ver <= due)
 /* A script that was applied is being repeated: its reply was lost. The repeat comes at once, or
    the replica was stopped. */
-#define REPEATS(i)    (r.concluded == i+1 && R[i].pc != IDLE)
+#define REPEATS(i)    (r.finished == i+1 && R[i].pc != IDLE)
 #define KNOWS_BETTER(i) (R[i].ver > r.ver)
 
 /* mirrors lua/prelude.lua (doubt) */
@@ -146,7 +146,7 @@ inline mark_doubt() {
 }
 
 /* What the confirmation of value t promises, if the key itself promises k.
-   mirrors tokencache.(*view).fresh, tokencache.unconfirmed */
+   mirrors tokencache.(*snapshot).fresh, tokencache.unconfirmed */
 inline confirm(i, t, k) {
 	if
 #ifdef UNCONFIRMED_IS_GOOD
@@ -159,7 +159,7 @@ inline confirm(i, t, k) {
 }
 
 /* The replica adopts the state of Redis.
-   mirrors tokencache.(*Cache).adopt, tokencache.(*view).merge, tokencache.(*view).take */
+   mirrors tokencache.(*Cache).adopt, tokencache.(*snapshot).merge, tokencache.(*snapshot).take */
 inline adopt(i) {
 	if
 	:: r.ver < R[i].ver ->				/* Redis lost data; no confirmation */
@@ -194,11 +194,11 @@ inline adopt(i) {
 inline forget(i) {
 	if :: r.cutby == i+1 -> r.cutby = 0; r.pcut = 0; r.pdoubt = 0; r.pold = 0 :: else fi;
 	if :: r.granted == i+1 -> r.granted = 0 :: else fi;
-	if :: r.concluded == i+1 -> r.concluded = 0 :: else fi;
+	if :: r.finished == i+1 -> r.finished = 0 :: else fi;
 #ifdef FAILOVER
 	if :: s.cutby == i+1 -> s.cutby = 0; s.pcut = 0; s.pdoubt = 0; s.pold = 0 :: else fi;
 	if :: s.granted == i+1 -> s.granted = 0 :: else fi;
-	if :: s.concluded == i+1 -> s.concluded = 0 :: else fi;
+	if :: s.finished == i+1 -> s.finished = 0 :: else fi;
 #endif
 	skip
 }
@@ -247,7 +247,7 @@ inline issue(t, own) {
 inline copy(to, from) {
 	to.val = from.val; to.ver = from.ver; to.doubt = from.doubt; to.cut = from.cut; to.old = from.old;
 	to.cutby = from.cutby; to.pcut = from.pcut; to.pdoubt = from.pdoubt; to.pold = from.pold;
-	to.granted = from.granted; to.concluded = from.concluded
+	to.granted = from.granted; to.finished = from.finished
 }
 
 #ifdef EARLY_PROBE_CLEARS_DOUBT
@@ -306,7 +306,7 @@ inline begin(i, lost) {
 
 /* mirrors lua/commit.lua */
 #ifdef NO_FENCE
-#define FENCE(i) (r.concluded != i+1)
+#define FENCE(i) (r.finished != i+1)
 #else
 #define FENCE(i) (lock == i+1)
 #endif
@@ -329,10 +329,10 @@ inline commit(i, lost) {
 #endif
 		:: else
 		fi;
-		r.cutby = 0; r.concluded = i+1; lock = 0;
+		r.cutby = 0; r.finished = i+1; lock = 0;
 		if :: !lost -> adopt(i); rest(i) :: else -> printf("%c: ... but the reply is lost\n", 65+i) fi
 #ifndef NO_CONCLUDED
-	:: !FENCE(i) && r.concluded == i+1 ->
+	:: !FENCE(i) && r.finished == i+1 ->
 		SEEN(5, "a repeated commit is recognized");
 		printf("%c: commit, repeated: it was done before\n", 65+i);
 		if :: !lost -> adopt(i); rest(i) :: else fi
@@ -351,8 +351,8 @@ inline commit(i, lost) {
 	fi
 }
 
-/* mirrors lua/conclude.lua; undo says that upstream issued nothing for sure. */
-inline conclude(i, undo, lost) {
+/* mirrors lua/finish.lua; undo says that upstream issued nothing for sure. */
+inline finish(i, undo, lost) {
 	if
 	:: lock == i+1 ->
 		if
@@ -368,13 +368,13 @@ inline conclude(i, undo, lost) {
 		:: else ->
 			if :: undo -> SEEN(8, "a cut is not undone because somebody cut since") :: else fi
 		fi;
-		r.concluded = i+1; lock = 0;
-		printf("%c: concludes: failed\n", 65+i);
+		r.finished = i+1; lock = 0;
+		printf("%c: finishes: failed\n", 65+i);
 		if :: !lost -> adopt(i); rest(i) :: else -> printf("%c: ... but the reply is lost\n", 65+i) fi
-	:: lock != i+1 && r.concluded == i+1 ->
+	:: lock != i+1 && r.finished == i+1 ->
 		if :: !lost -> adopt(i); rest(i) :: else fi
 	:: else ->
-		printf("%c: conclude refused: the lease is lost\n", 65+i);
+		printf("%c: finish refused: the lease is lost\n", 65+i);
 		if
 		:: !lost && R[i].pc == UNCLEAR ->
 #ifdef UNCLEAR_WITHOUT_LEASE_DROPPED
@@ -400,7 +400,7 @@ end:	do
 	/* The lease. What is due is known from the snapshot, which may be old; with its own unclear attempt in
 	   the lock a replica takes that over.
 	   mirrors lock.(*Lock).Obtain, lock.(*Lock).Unclear, tokencache.(*Cache).underLease, tokencache.(*Cache).refresh,
-	   tokencache.(*view).isDue, tokencache.(*holder).canSettle */
+	   tokencache.(*snapshot).isDue, tokencache.(*attempt).canResolveDoubt */
 	:: d_step { R[I].pc == IDLE && DUE(I) && (lock == 0 || lock == ME) && !ANYBODY_REPEATS ->
 		if :: lock == ME -> SEEN(9, "an obtain whose reply was lost is taken over") :: else fi;
 		lock = ME; during = 0; forget(I);
@@ -411,7 +411,7 @@ end:	do
 		HIT(0); lock = ME; during = 0; sweep();
 		printf("%c: obtains the lease, but the reply is lost\n", 65+I) }
 
-	/* mirrors tokencache.(*holder).work, tokencache.(*store).begin */
+	/* mirrors tokencache.(*attempt).run, tokencache.(*store).begin */
 	:: d_step { R[I].pc == BEGIN -> begin(I, false); sweep() }
 	:: d_step { R[I].pc == BEGIN && FAULT -> HIT(0); begin(I, true); sweep() }
 	:: d_step { R[I].pc == BEGIN && FAULT -> HIT(0); R[I].pc = RELEASE;
@@ -428,7 +428,7 @@ end:	do
 #endif
 		rest(I); sweep() }
 
-	/* mirrors tokencache.(*holder).fetch, tokencache.(*Cache).fetch */
+	/* mirrors tokencache.(*attempt).fetch, tokencache.(*Cache).fetch */
 	:: d_step { R[I].pc == SEND -> if :: budget == 0 -> printf("I1: more than one fetch an expiry\n"); assert(false) :: else fi;
 		budget--;
 		printf("%c: asks upstream\n", 65+I); R[I].pend = 1; R[I].pc = WAIT }
@@ -455,7 +455,7 @@ end:	do
 		HIT(1); R[I].pend = 0; R[I].pc = FAILED;
 		printf("%c: is told by upstream that nothing was issued\n", 65+I) }
 
-	/* mirrors tokencache.(*holder).commit, tokencache.(*store).commit */
+	/* mirrors tokencache.(*attempt).commit, tokencache.(*store).commit */
 	:: d_step { R[I].pc == COMMIT -> commit(I, false); sweep() }
 	:: d_step { R[I].pc == COMMIT && FAULT -> HIT(0); commit(I, true); sweep() }
 
@@ -469,29 +469,29 @@ end:	do
 		if :: lock == ME -> lock = GHOST :: else fi;
 		R[I].got = 0; R[I].pc = CUT; sweep() }
 
-	/* mirrors tokencache.(*holder).failed, tokencache.(*holder).conclude, tokencache.(*store).conclude */
-	:: d_step { R[I].pc == FAILED -> conclude(I, true, false); sweep() }
-	:: d_step { R[I].pc == FAILED && FAULT -> HIT(0); conclude(I, true, true); sweep() }
+	/* mirrors tokencache.(*attempt).failed, tokencache.(*attempt).finish, tokencache.(*store).finish */
+	:: d_step { R[I].pc == FAILED -> finish(I, true, false); sweep() }
+	:: d_step { R[I].pc == FAILED && FAULT -> HIT(0); finish(I, true, true); sweep() }
 #ifdef UNDO_AFTER_UNCLEAR
-	:: d_step { R[I].pc == UNCLEAR -> conclude(I, true, false); sweep() }
+	:: d_step { R[I].pc == UNCLEAR -> finish(I, true, false); sweep() }
 #else
-	:: d_step { R[I].pc == UNCLEAR -> conclude(I, false, false); sweep() }
-	:: d_step { R[I].pc == UNCLEAR && FAULT -> HIT(0); conclude(I, false, true); sweep() }
+	:: d_step { R[I].pc == UNCLEAR -> finish(I, false, false); sweep() }
+	:: d_step { R[I].pc == UNCLEAR && FAULT -> HIT(0); finish(I, false, true); sweep() }
 #endif
 	:: d_step { R[I].pc == FAILED && FAULT -> HIT(0); rest(I); sweep();
-		printf("%c: cannot conclude, Redis is away\n", 65+I) }
+		printf("%c: cannot finish, Redis is away\n", 65+I) }
 	:: d_step { R[I].pc == UNCLEAR && FAULT -> HIT(1); R[I].pc = CUT;
 		if :: lock == ME -> lock = GHOST :: else fi;
-		printf("%c: cannot conclude, Redis is away\n", 65+I) }
+		printf("%c: cannot finish, Redis is away\n", 65+I) }
 
 	/* Without a lease.
-	   mirrors tokencache.(*holder).cut, tokencache.(*Cache).tellLater, tokencache.(*store).cut, lua/cut.lua */
+	   mirrors tokencache.(*attempt).cut, tokencache.(*Cache).cutLater, tokencache.(*store).cut, lua/cut.lua */
 	:: d_step { R[I].pc == CUT ->
 		mark_doubt(); r.cutby = 0; overdue[R[I].victim] = 0; /* unclear_at is later than the act now */
 		printf("%c: cuts what stands (value %d), without a lease\n", 65+I, name[r.val]);
 		rest(I); sweep() }
 
-	/* mirrors tokencache.(*holder).work (settle) */
+	/* mirrors tokencache.(*attempt).run (settle) */
 	:: d_step { R[I].pc == PROBE ->
 		if
 		:: phase[R[I].val] < DEAD -> R[I].got = R[I].val; R[I].pc = COMMIT
@@ -524,7 +524,7 @@ end:	do
 #endif
 #define ANYBODY_TO_TELL(t) (TO_TELL(0, t) || TO_TELL(1, t) || TO_TELL(2, t))
 /* A failover takes the lease, or the commit, of replica i: from now on it has something to tell. */
-#define LOSES(i) if :: R[i].victim && (lock == i+1 || r.concluded == i+1) -> R[i].late = 1; overdue[R[i].victim] = 1 :: else fi;
+#define LOSES(i) if :: R[i].victim && (lock == i+1 || r.finished == i+1) -> R[i].late = 1; overdue[R[i].victim] = 1 :: else fi;
 #define IN_VIEW(t) (R[0].val == t || R[1].val == t || R[2].val == t)
 #define TIGHT_IN_VIEW(t) (R[0].val == t && R[0].good == TIGHT || R[1].val == t && R[1].good == TIGHT || R[2].val == t && R[2].good == TIGHT)
 #define AGES(t) \
@@ -573,10 +573,10 @@ end:	do
 	:: d_step { lock != 0 && lock != GHOST && WORKING(R[lock-1].pc) && FAULT ->
 		HIT(2); printf("%c: is stopped; its lease runs out\n", 64+lock);
 		R[lock-1].pend = 0; lock = 0 }
-	/* ... or stopped before it repeats a script, until another's lease is concluded. One fetch more. */
+	/* ... or stopped before it repeats a script, until another's lease is finished. One fetch more. */
 	:: d_step { ANYBODY_REPEATS && FAULT ->
-		HIT(1); printf("%c: is stopped before it asks Redis again; others go on\n", 64+r.concluded);
-		r.concluded = 0 }
+		HIT(1); printf("%c: is stopped before it asks Redis again; others go on\n", 64+r.finished);
+		r.finished = 0 }
 #ifdef LEASE_SHORTER_THAN_WORK
 	:: d_step { lock != 0 && lock != GHOST && R[lock-1].pc == WAIT ->
 		printf("time: the lease of %c is over, its work is not\n", 64+lock); lock = 0 }
@@ -601,11 +601,11 @@ end:	do
 		:: lags -> copy(r, s); SEEN(19, "a failover loses writes"); printf("Redis: ... and the writes since value %d, version %d\n", name[r.val], r.ver)
 		:: else
 		fi;
-		lags = 0; s.val = 0; s.ver = 0; s.doubt = 0; s.cut = 0; s.old = 0; s.cutby = 0; s.pcut = 0; s.pdoubt = 0; s.pold = 0; s.granted = 0; s.concluded = 0;
+		lags = 0; s.val = 0; s.ver = 0; s.doubt = 0; s.cut = 0; s.old = 0; s.cutby = 0; s.pcut = 0; s.pdoubt = 0; s.pold = 0; s.granted = 0; s.finished = 0;
 		sweep() }
 	:: d_step { !lags && lock != 0 && FAULT -> lags = 1; copy(s, r) }	/* from here on it lags, for seconds */
 	:: d_step { lags ->
-		lags = 0; s.val = 0; s.ver = 0; s.doubt = 0; s.cut = 0; s.old = 0; s.cutby = 0; s.pcut = 0; s.pdoubt = 0; s.pold = 0; s.granted = 0; s.concluded = 0;
+		lags = 0; s.val = 0; s.ver = 0; s.doubt = 0; s.cut = 0; s.old = 0; s.cutby = 0; s.pcut = 0; s.pdoubt = 0; s.pold = 0; s.granted = 0; s.finished = 0;
 		sweep() }
 #endif
 	od

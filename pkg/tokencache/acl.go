@@ -9,7 +9,7 @@ var (
 		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hget", "hset", "hdel", "xadd", "time",
 		"publish", "subscribe", "unsubscribe", "ping", "eval", "evalsha", "getrange",
 	}
-	// RedisStatusCommands are for [Cache.Cluster], which says less without them.
+	// RedisStatusCommands are for [Cache.Journal], which says less without them.
 	RedisStatusCommands = [...]string{"xrevrange", "pubsub|numsub"}
 	// RedisClusterCommands are, besides, what the client of a Redis Cluster finds its way with.
 	RedisClusterCommands = [...]string{"cluster|slots", "command"}

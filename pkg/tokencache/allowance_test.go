@@ -14,7 +14,7 @@ func TestStatusTellsWhatIsLeftOfTheAllowances(t *testing.T) {
 	defer rdb.Close()
 	x := scripted{t, newStore(rdb, "test", "me"), &Credential{Key: Key{"a", "access_token"}, Fingerprint: "f1", Forced: Limit{20}, Reports: Limit{-1}}}
 	x.fetched()
-	x.begin(x.lease("forcing"), forced, 0, decisionGo)
+	x.begin(x.lease("forcing"), ReasonForce, 0, decisionGo)
 	st := x.load()
 	if st.spent.fetches <= 0 || st.spent.forced <= 0 || st.spent.reports != 0 || st.issuedAge < 0 || st.issuedAge > time.Minute {
 		t.Errorf("%+v", st)

@@ -168,7 +168,7 @@ func (c *Cache) observeStore(e Event) {
 
 // observe reports an event of a credential. It is the one place that fills in what every event says.
 func (c *Cache) observe(cr *credential, e Event) {
-	v := cr.view.Load()
+	v := cr.snapshot.Load()
 	e.Key, e.Version = cr.spec.Load().Key, v.version
 	e.ForeignRefresher = v.young >= 2
 	c.opts.Observe(e)

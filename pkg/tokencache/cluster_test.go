@@ -20,10 +20,10 @@ func TestTheJournalIsReadAlikeFromMiniredisAndFromRedis(t *testing.T) {
 
 func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 	bubble(t, 3, &upstream{}, func(t *testing.T, c *cluster) {
-		look := func(i int) tokencache.Cluster {
+		look := func(i int) tokencache.Journal {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			seen, err := c.Replicas[i].Cache.Cluster(ctx, 5)
+			seen, err := c.Replicas[i].Cache.Journal(ctx, 5)
 			if err != nil {
 				t.Error(err)
 			}
@@ -39,7 +39,7 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 		if !seen.Listening || seen.Listeners != 3 || seen.Replica != "replica-0" || len(seen.Entries) != 1 {
 			t.Fatalf("got %+v", seen)
 		}
-		if e := seen.Entries[0]; e.Result != tokencache.Committed || e.Key != tokencachetest.Key || e.Age < 59*time.Second || e.Age > time.Minute {
+		if e := seen.Entries[0]; e.Result != tokencache.ResultCommitted || e.Key != tokencachetest.Key || e.Age < 59*time.Second || e.Age > time.Minute {
 			t.Errorf("the entry: %+v", e)
 		}
 		c.Replicas[2].Stop()
@@ -52,7 +52,7 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		seen, err := c.Replicas[0].Cache.Cluster(ctx, 5)
+		seen, err := c.Replicas[0].Cache.Journal(ctx, 5)
 		if _, ok := errors.AsType[*tokencache.StoreError](err); !ok || seen.Reachable || time.Since(start) > 300*time.Millisecond {
 			t.Errorf("without Redis: %+v, %v after %v", seen, err, time.Since(start))
 		}
@@ -75,12 +75,12 @@ func TestWithoutThePermissionTheJournalIsDeniedAndTheRestIsTold(t *testing.T) {
 	if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: (&upstream{}).Source("x")}); err != nil {
 		t.Fatal(err)
 	}
-	seen, err := c.Cluster(t.Context(), 5)
+	seen, err := c.Journal(t.Context(), 5)
 	if !errors.Is(err, tokencache.ErrJournalDenied) || !seen.Reachable || seen.Listeners != 0 {
 		t.Errorf("without +xrevrange: %+v, %v", seen, err)
 	}
 	admin.Do(t.Context(), "acl", "setuser", "w", "+xrevrange", "-pubsub|numsub")
-	seen, err = c.Cluster(t.Context(), 5)
+	seen, err = c.Journal(t.Context(), 5)
 	if err != nil || !seen.Reachable || seen.Listeners != -1 {
 		t.Errorf("with +xrevrange and without +pubsub|numsub: %+v, %v", seen, err)
 	}

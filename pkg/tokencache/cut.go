@@ -15,46 +15,46 @@ type cut struct {
 }
 
 // cut is for what must not be dropped silently, whatever became of the lease.
-func (h *holder) cut(why Result) {
+func (h *attempt) cut(why Result) {
 	if h.spec.Overlap == 0 || h.asked.mono.IsZero() {
 		return // nothing was superseded
 	}
-	mine := cut{lease: h.lease.Value(), first: h.asked, last: h.asked, reason: h.want.reason, why: why}
-	if h.c.tell(h.cr, mine) != nil {
-		h.c.tellLater(h.cr, mine)
+	mine := cut{lease: h.lease.Value(), first: h.asked, last: h.asked, reason: h.need.reason, why: why}
+	if h.c.cutNow(h.cr, mine) != nil {
+		h.c.cutLater(h.cr, mine)
 	}
 }
 
-func (c *Cache) tell(cr *credential, t cut) error {
+func (c *Cache) cutNow(cr *credential, t cut) error {
 	// Not longer than Close waits.
 	ctx, cancel := context.WithTimeout(c.last, storeTimeout)
 	defer cancel()
 	return c.store.cut(ctx, cr.spec.Load(), t)
 }
 
-// tellLater goes on trying, beside the flights, whose callers need not wait for Redis; but Close does, for
+// cutLater goes on trying, beside the flights, whose callers need not wait for Redis; but Close does, for
 // this too. What several holders have to tell is told at once: while Redis is too slow for anybody to tell
 // it, each refresh has more.
-func (c *Cache) tellLater(cr *credential, t cut) {
+func (c *Cache) cutLater(cr *credential, t cut) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	if cr.untold != nil {
-		cr.untold.lease, cr.untold.last = t.lease, t.last
+	if cr.pendingCut != nil {
+		cr.pendingCut.lease, cr.pendingCut.last = t.lease, t.last
 		return
 	}
-	cr.untold = &t
+	cr.pendingCut = &t
 	c.flights.Go(func() {
 		for wait := time.Second; sleep(c.ctx, wait); wait = min(2*wait, 5*time.Second) {
 			cr.mu.Lock()
-			now := *cr.untold
+			now := *cr.pendingCut
 			cr.mu.Unlock()
-			if c.tell(cr, now) != nil {
+			if c.cutNow(cr, now) != nil {
 				continue
 			}
 			cr.mu.Lock()
-			told := cr.untold.lease == now.lease
+			told := cr.pendingCut.lease == now.lease
 			if told {
-				cr.untold = nil
+				cr.pendingCut = nil
 			}
 			cr.mu.Unlock()
 			if told {

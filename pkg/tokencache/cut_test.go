@@ -26,11 +26,11 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	server.SetError("away")
 	asked := func(ago time.Duration, lease string) cut {
 		then := at(time.Now().Add(-ago))
-		return cut{lease, then, then, Due, Refused}
+		return cut{lease, then, then, ReasonDue, ResultRefused}
 	}
-	c.tellLater(cr, asked(3*time.Minute, "a"))
-	c.tellLater(cr, asked(2*time.Minute, "b"))
-	c.tellLater(cr, asked(time.Minute, "c"))
+	c.cutLater(cr, asked(3*time.Minute, "a"))
+	c.cutLater(cr, asked(2*time.Minute, "b"))
+	c.cutLater(cr, asked(time.Minute, "c"))
 	server.SetError("")
 	for deadline := time.Now().Add(5 * time.Minute); !x.load().doubt; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -47,14 +47,14 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	}
 	cuts := 0
 	for _, e := range entries {
-		if e.Result == Cut {
+		if e.Result == ResultCut {
 			cuts++
 		}
 	}
 	if cuts != 1 {
 		t.Errorf("told %d times", cuts)
 	}
-	if cr.untold != nil {
+	if cr.pendingCut != nil {
 		t.Error("and it would be told again")
 	}
 }

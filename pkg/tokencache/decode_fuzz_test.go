@@ -81,8 +81,8 @@ func FuzzDecodeState(f *testing.F) {
 		}
 		checkState(t, st)
 		asked := now()
-		old := &view{version: 7, asOf: asked, end: time.Hour, good: time.Hour, key: time.Hour}
-		for _, v := range []*view{{asOf: asked}, old} {
+		old := &snapshot{version: 7, asOf: asked, end: time.Hour, good: time.Hour, key: time.Hour}
+		for _, v := range []*snapshot{{asOf: asked}, old} {
 			v = v.merge(st, asked)
 			later := instant{mono: asked.mono.Add(time.Minute), wall: asked.wall.Add(time.Minute)}
 			for _, n := range []instant{asked, later} {
@@ -132,7 +132,7 @@ func checkState(t *testing.T, st state) {
 		t.Errorf("the note %q is not for one line", m)
 	}
 	switch st.note.Class {
-	case "", Transient, Permanent, Quota, Local, limitedClass:
+	case "", ClassTransient, ClassPermanent, ClassQuota, ClassLocal, ClassLimited:
 	default:
 		t.Errorf("class %q", st.note.Class)
 	}
@@ -142,7 +142,7 @@ func forOneLine(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// FuzzDecodeVerdicts is for the answers of begin and conclude. An answer that is none grants nothing.
+// FuzzDecodeVerdicts is for the answers of begin and finish. An answer that is none grants nothing.
 func FuzzDecodeVerdicts(f *testing.F) {
 	for _, seed := range stateSeeds {
 		f.Add(`["go",0,` + seed + `]`)
@@ -163,7 +163,7 @@ func FuzzDecodeVerdicts(f *testing.F) {
 			t.Errorf("%+v beside %v", b, err)
 		}
 		list, ok := reply.([]any)
-		if err := decodeConcluded(reply); err == nil && (!ok || list[0] != int64(1)) || err != nil && !errors.Is(err, errReply) && !errors.Is(err, errRefused) {
+		if err := decodeFinished(reply); err == nil && (!ok || list[0] != int64(1)) || err != nil && !errors.Is(err, errReply) && !errors.Is(err, errRefused) {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

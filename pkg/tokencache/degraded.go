@@ -13,28 +13,28 @@ import (
 // whether upstream rejects a reported value, because a rejected one must not be handed out as good. Where asking
 // upstream harms no other replica, it fetches a value for this replica, rarely. Where every fetch invalidates the
 // value of the others, it fetches nothing.
-func (c *Cache) withoutRedis(ctx context.Context, cr *credential, spec *Credential, w want, cause error) error {
+func (c *Cache) withoutRedis(ctx context.Context, cr *credential, spec *Credential, w need, cause error) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
 	ctx, cancel := context.WithTimeout(ctx, workTime)
 	defer cancel()
-	if v := cr.view.Load(); w.reason == Report && v.value.Equal(w.value) && !v.rejected {
+	if v := cr.snapshot.Load(); w.reason == ReasonReport && v.value.Equal(w.value) && !v.rejected {
 		switch err := c.probeAlone(ctx, cr, spec, w.value); {
 		case err == nil:
-			c.observe(cr, Event{Reason: w.reason, Result: Accepted})
+			c.observe(cr, Event{Reason: w.reason, Result: ResultAccepted})
 			return nil
 		case !errors.Is(err, ErrRejected):
-			c.observe(cr, Event{Reason: w.reason, Result: Unknown, Err: err})
+			c.observe(cr, Event{Reason: w.reason, Result: ResultUnknown, Err: err})
 			return &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
 		}
 	}
-	v, n := cr.view.Load(), now()
+	v, n := cr.snapshot.Load(), now()
 	gone := &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
 	if spec.Overlap > 0 {
 		gone.Err = fmt.Errorf("%w; without Redis this endpoint is not asked, because every fetch there ends the value that others use", cause)
 	}
-	mayAsk := spec.Overlap == 0 && (v.rejected || w.reason != Report && n.since(v.asOf) >= v.key)
+	mayAsk := spec.Overlap == 0 && (v.rejected || w.reason != ReasonReport && n.since(v.asOf) >= v.key)
 	if refused := cr.refusedHere(); mayAsk && refused != nil {
 		return refused
 	}
@@ -43,7 +43,7 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, spec *Credenti
 		return &UnavailableError{Key: spec.Key, RetryAfter: left, Err: v.note.err()}
 	}
 	if !mayAsk || !cr.mayFetchDirectly() {
-		c.observe(cr, Event{Reason: w.reason, Result: NoRedis})
+		c.observe(cr, Event{Reason: w.reason, Result: ResultNoRedis})
 		return gone
 	}
 	return c.fetchAlone(ctx, cr, spec, w, v)
@@ -51,22 +51,22 @@ func (c *Cache) withoutRedis(ctx context.Context, cr *credential, spec *Credenti
 
 // fetchAlone fetches a value for this replica. It never asks with force: that would invalidate the value of the
 // others, and the count of forced fetches is in Redis.
-func (c *Cache) fetchAlone(ctx context.Context, cr *credential, spec *Credential, w want, v *view) error {
+func (c *Cache) fetchAlone(ctx context.Context, cr *credential, spec *Credential, w need, v *snapshot) error {
 	asked := now()
 	value, failed := c.fetch(ctx, cr, spec, w.reason, Request{})
 	if failed == nil && v.rejected && value.Value.Equal(v.value) {
-		failed = &FetchError{Class: Transient, Message: "upstream repeats the value that it rejects"}
+		failed = &FetchError{Class: ClassTransient, Message: "upstream repeats the value that it rejects"}
 	}
 	if failed != nil {
-		if failed.Class != Transient {
+		if failed.Class != ClassTransient {
 			cr.stepBack(spec, failed) // the backoff of the cluster cannot be written
 		}
-		c.observe(cr, Event{Reason: w.reason, Result: Failed, Took: now().since(asked), Err: failed})
+		c.observe(cr, Event{Reason: w.reason, Result: ResultFailed, Took: now().since(asked), Err: failed})
 		return &UnavailableError{Key: spec.Key, RetryAfter: max(time.Second, failed.RetryAfter), Err: failed}
 	}
 	c.keep(cr, spec, value, asked, v)
 	cr.fetched()
-	c.observe(cr, Event{Reason: w.reason, Result: Direct, Took: now().since(asked)})
+	c.observe(cr, Event{Reason: w.reason, Result: ResultDirect, Took: now().since(asked)})
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (c *Cache) probeAlone(ctx context.Context, cr *credential, spec *Credential
 		if last.value.Equal(value) && asked.since(last.at) < probeGap {
 			return last.err
 		}
-		err = c.probe(ctx, cr, spec, Report, value)
+		err = c.probe(ctx, cr, spec, ReasonReport, value)
 		cr.mu.Lock()
 		cr.lastProbe = finding{value: value, at: asked, err: err}
 		cr.mu.Unlock()
@@ -95,15 +95,15 @@ func (c *Cache) probeAlone(ctx context.Context, cr *credential, spec *Credential
 
 // keep puts a value that could not be committed into this replica's memory, unless a version later than before has
 // come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is back.
-func (c *Cache) keep(cr *credential, spec *Credential, v Value, asked instant, before *view) {
+func (c *Cache) keep(cr *credential, spec *Credential, v Value, asked instant, before *snapshot) {
 	v = v.normal(0)
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	old := cr.view.Load()
+	old := cr.snapshot.Load()
 	if old.version != before.version {
 		return
 	}
-	cr.replace(old, &view{
+	cr.replace(old, &snapshot{
 		value: v.Value, version: old.version, uncommitted: true, asOf: asked, spread: old.spread, young: old.young,
 		end: v.Life, good: v.Life, key: v.Life - spec.margin(v.Life),
 		refutedAt: old.refutedAt, refutedValue: old.refutedValue,

@@ -64,7 +64,7 @@ func TestUnclearFailuresLeaveTheValueInDoubtUntilOneFetchWorks(t *testing.T) {
 // A sure failure takes its cut back: to the life, and to the doubt, that stood before it.
 func TestASureFailureRestoresTheLifeAndTheDoubtThatStoodBefore(t *testing.T) {
 	t.Parallel()
-	busy := fault{Err: &tokencache.FetchError{Class: tokencache.Quota, Code: 45009, Message: "quota"}}
+	busy := fault{Err: &tokencache.FetchError{Class: tokencache.ClassQuota, Code: 45009, Message: "quota"}}
 	t.Run("life", func(t *testing.T) {
 		u := &upstream{Fault: func(n int, _ string) fault {
 			if n > 1 {
@@ -121,9 +121,9 @@ func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch {
 		case n == 2:
-			return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Message: "timeout", Unclear: true}}
+			return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "timeout", Unclear: true}}
 		case n > 2:
-			return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Code: -1, Message: "busy"}}
+			return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
 		}
 		return fault{}
 	}}
@@ -160,7 +160,7 @@ func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
 			case n == 2:
 				return fault{Before: 7500 * time.Millisecond, Lost: true}
 			case n > 2:
-				return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Code: -1, Message: "busy"}}
+				return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
 			}
 			return fault{}
 		}}

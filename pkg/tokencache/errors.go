@@ -18,17 +18,17 @@ type Class string
 // The classes of a [FetchError].
 const (
 	// Transient: the next try may work. The cluster waits 1 s, doubling up to 1 minute.
-	Transient Class = "transient"
+	ClassTransient Class = "transient"
 	// Permanent: no try will work with this secret until a human acts. Replicas with the same secret
 	// wait 1 minute, doubling up to 10; one with another secret does not.
-	Permanent Class = "permanent"
+	ClassPermanent Class = "permanent"
 	// Quota: upstream counts and has had enough. The cluster waits 5 minutes, doubling up to 30.
-	Quota Class = "quota"
+	ClassQuota Class = "quota"
 	// Local: upstream refuses this pod (its address), not the app. Only this replica waits, 1 minute
 	// doubling up to 10; another one may try at once.
-	Local Class = "local"
+	ClassLocal Class = "local"
 
-	limitedClass Class = "limited" // no answer of upstream: an allowance of ours is spent
+	ClassLimited Class = "limited" // no answer of upstream: an allowance of ours is spent
 )
 
 // FetchError says why a [Source] has no value. It holds no secret and no value.
@@ -76,7 +76,7 @@ var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting f
 // StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to be
 // scrubbed (see [ScrubRedis]).
 type StoreError struct {
-	Op  string // load, lease, caplease, begin, discard, commit, conclude, cut, watch
+	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, watch
 	Err error
 }
 
@@ -90,9 +90,9 @@ const longestBackoff = 24 * time.Hour
 // backoff is how long a class makes the others wait: from base, doubling, up to limit.
 func (c Class) backoff() (base, limit time.Duration) {
 	switch c {
-	case Permanent, Local:
+	case ClassPermanent, ClassLocal:
 		return time.Minute, 10 * time.Minute
-	case Quota:
+	case ClassQuota:
 		return 5 * time.Minute, 30 * time.Minute
 	default:
 		return time.Second, time.Minute

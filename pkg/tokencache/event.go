@@ -7,13 +7,13 @@ type Reason string
 
 // The reasons of a refresh.
 const (
-	Missing Reason = "missing" // nothing usable stands
-	Due     Reason = "due"     // ahead of the end, or in doubt with no lease held
-	Report  Reason = "report"  // an app says that upstream rejects the current value
+	ReasonMissing Reason = "missing" // nothing usable stands
+	ReasonDue     Reason = "due"     // ahead of the end, or in doubt with no lease held
+	ReasonReport  Reason = "report"  // an app says that upstream rejects the current value
 
 	// What a report becomes once it is believed, and when only force helps; internal to the refresh.
-	rejected Reason = "rejected"
-	forced   Reason = "force" // also of a Fetched event
+	reasonRejected Reason = "rejected"
+	ReasonForce    Reason = "force" // also of a Fetched event
 )
 
 // Result says how a refresh, or a report, ended.
@@ -21,41 +21,41 @@ type Result string
 
 // The results. Refreshes end in the first group; reports in the first two; the rest happens beside them.
 const (
-	Committed Result = "committed" // a new value stands
-	Unchanged Result = "unchanged" // upstream repeated the value: not yet
-	Settled   Result = "settled"   // a probe showed that a doubt was unfounded
-	Failed    Result = "failed"    // upstream gave no value
-	Direct    Result = "direct"    // fetched without Redis, for this replica only
-	Orphaned  Result = "orphaned"  // fetched, but Redis was lost before the commit; for this replica only
-	Refused   Result = "refused"   // fetched, but the lease was lost: not committed, and what stands is cut
-	Shared    Result = "shared"    // another replica did the work
-	Waiting   Result = "backoff"   // upstream must not be asked now
-	Throttled Result = "throttled" // an allowance is spent
-	NoRedis   Result = "no_redis"  // Redis could not be reached, and nothing could be done without it
+	ResultCommitted     Result = "committed"      // a new value stands
+	ResultUnchanged     Result = "unchanged"      // upstream repeated the value: not yet
+	ResultDoubtResolved Result = "doubt_resolved" // a probe showed that a doubt was unfounded
+	ResultFailed        Result = "failed"         // upstream gave no value
+	ResultDirect        Result = "direct"         // fetched without Redis, for this replica only
+	ResultOrphaned      Result = "orphaned"       // fetched, but Redis was lost before the commit; for this replica only
+	ResultRefused       Result = "refused"        // fetched, but the lease was lost: not committed, and what stands is cut
+	ResultShared        Result = "shared"         // another replica did the work
+	ResultBackoff       Result = "backoff"        // upstream must not be asked now
+	ResultThrottled     Result = "throttled"      // an allowance is spent
+	ResultNoRedis       Result = "no_redis"       // Redis could not be reached, and nothing could be done without it
 
-	Stale    Result = "stale"    // the reported value was not the current one
-	Accepted Result = "accepted" // a probe says that upstream accepts the reported value
-	Unknown  Result = "unknown"  // the probe gave no clear answer
+	ResultNotCurrent Result = "not_current" // the reported value was not the current one
+	ResultAccepted   Result = "accepted"    // a probe says that upstream accepts the reported value
+	ResultUnknown    Result = "unknown"     // the probe gave no clear answer
 
-	Reread     Result = "reread"     // everything was read again from Redis, so it answers; without a Key
-	Subscribed Result = "subscribed" // a subscription to the others' events stands; without a Key
-	Stepped    Result = "stepped"    // the wall clock went Took further than the monotonic one (< 0: less); without a Key
+	ResultReread       Result = "reread"     // everything was read again from Redis, so it answers; without a Key
+	ResultSubscribed   Result = "subscribed" // a subscription to the others' events stands; without a Key
+	ResultClockStepped Result = "stepped"    // the wall clock went Took further than the monotonic one (< 0: less); without a Key
 
-	Fetched Result = "fetched" // upstream was asked for a value, and Took is its time; Reason may be "force"
-	Probed  Result = "probed"  // upstream was asked whether it accepts a value, and Took is its time
-	Waited  Result = "waited"  // a refresh waited for as long as Took for another replica's lease
-	Lost    Result = "lost"    // a lease was over before its holder was, with no value fetched; else it is Refused
-	Heard   Result = "heard"   // what another replica did was adopted, Took after it was done
-	Missed  Result = "missed"  // a version was found by reading again, and no event told of it
-	Emptied Result = "emptied" // Redis knows less than this replica: it lost data
+	ResultFetched     Result = "fetched" // upstream was asked for a value, and Took is its time; Reason may be "force"
+	ResultProbed      Result = "probed"  // upstream was asked whether it accepts a value, and Took is its time
+	ResultLeaseWaited Result = "waited"  // a refresh waited for as long as Took for another replica's lease
+	ResultLeaseLost   Result = "lost"    // a lease was over before its holder was, with no value fetched; else it is Refused
+	ResultAdopted     Result = "heard"   // what another replica did was adopted, Took after it was done
+	ResultEventMissed Result = "missed"  // a version was found by reading again, and no event told of it
+	ResultDataLost    Result = "emptied" // Redis knows less than this replica: it lost data
 
-	Capped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
+	ResultLeaseCapped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
 
 	// Only in the journal: a value that no commit can have written was deleted.
-	Discarded Result = "discarded"
+	ResultDiscarded Result = "discarded"
 	// Only in the journal: the life of what stands was shortened, because upstream may have superseded it,
 	// or is about to. [Entry].Why says whether by the fetch that begins, or by one that ended badly.
-	Cut Result = "cut"
+	ResultCut Result = "cut"
 )
 
 // Event tells an observer what the cache did. It holds no secret and no value.

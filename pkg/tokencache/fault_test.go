@@ -71,7 +71,7 @@ func TestEachReplyLostDuringAReportAddsAtMostOneFetch(t *testing.T) {
 				if got := len(c.Upstream.Fetches()) - before; got > want+1 || !more && got != want {
 					t.Errorf("reply %d lost: %d fetches, want %d", n, got, want)
 				}
-				if got := forced(c); len(got) > 1 {
+				if got := ReasonForce(c); len(got) > 1 {
 					t.Errorf("reply %d lost: %d forced fetches", n, len(got))
 				}
 				if a := storm(c, 1, get); a.good != 2 {
@@ -125,7 +125,7 @@ func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 				t.Error("B's value does not stand")
 			}
 			time.Sleep(6 * time.Second) // A wakes up
-			if got := a.Count(tokencache.Refused); mode == superseding && got != 1 {
+			if got := a.Count(tokencache.ResultRefused); mode == superseding && got != 1 {
 				t.Errorf("A's commit was refused %d times, want 1", got)
 			}
 			if c.Value() != theirs.Value.Reveal() {
@@ -180,7 +180,7 @@ func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
 		case 2:
 			return fault{Before: 12 * time.Second, Deaf: true}
 		case 3:
-			return fault{Before: 5 * time.Second, Err: &tokencache.FetchError{Class: tokencache.Transient, Code: -1, Message: "busy"}}
+			return fault{Before: 5 * time.Second, Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
 		}
 		return fault{}
 	}}
@@ -189,7 +189,7 @@ func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
 		time.Sleep(90*time.Minute + time.Minute)
 		c.Start() // due; one stalls, the other fails after the first has cut
 		stop := c.Watch(time.Second)
-		for count(c, tokencache.Due, tokencache.Refused) == 0 || count(c, tokencache.Due, tokencache.Failed) == 0 {
+		for count(c, tokencache.ReasonDue, tokencache.ResultRefused) == 0 || count(c, tokencache.ReasonDue, tokencache.ResultFailed) == 0 {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if c.Meta("doubt") != "1" {

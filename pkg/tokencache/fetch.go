@@ -21,11 +21,11 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 		return err
 	})
 	if err == nil && (!usable(v.Value) || v.Life <= now().since(asked)) {
-		err = &FetchError{Class: Transient, Message: "upstream gave no usable value", Unclear: true}
+		err = &FetchError{Class: ClassTransient, Message: "upstream gave no usable value", Unclear: true}
 	}
 	failed, ok := errors.AsType[*FetchError](err)
 	if err != nil && !ok {
-		failed = &FetchError{Class: Transient, Message: "no answer", Unclear: true, Err: err}
+		failed = &FetchError{Class: ClassTransient, Message: "no answer", Unclear: true, Err: err}
 		if panicked, ok := errors.AsType[*panicError](err); ok {
 			failed.Message, failed.Err = panicked.Error(), nil
 		}
@@ -35,7 +35,7 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 		bounded.RetryAfter = longestBackoff
 		failed = &bounded
 	}
-	e := Event{Reason: reason, Result: Fetched, Took: now().since(asked)}
+	e := Event{Reason: reason, Result: ResultFetched, Took: now().since(asked)}
 	if failed != nil {
 		v, e.Err = Value{}, failed
 	}
@@ -48,7 +48,7 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 func (c *Cache) probe(ctx context.Context, cr *credential, spec *Credential, reason Reason, value secret.String) error {
 	asked := now()
 	err := guard("probe", func() error { return spec.Probe(ctx, value) })
-	c.observe(cr, Event{Reason: reason, Result: Probed, Took: now().since(asked), Err: err})
+	c.observe(cr, Event{Reason: reason, Result: ResultProbed, Took: now().since(asked), Err: err})
 	return err
 }
 

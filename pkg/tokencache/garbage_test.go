@@ -73,7 +73,7 @@ func spoils() (values, others map[string]spoil) {
 		},
 	}
 	for _, field := range []string{"version", "rejected", "young", "margin", "renew_left", "doubt", "issued_at", "unclear_at", "confirmed_at",
-		"fetch_tat", "report_tat", "force_tat", "probe_tat", "accepted_at", "granted", "concluded", "cut_by", "cut_for"} {
+		"fetch_tat", "report_tat", "force_tat", "probe_tat", "accepted_at", "granted", "finished", "cut_by", "cut_for"} {
 		for _, v := range []string{"nan", "-inf", "1e300", "0x10", "9223372036854775807", "-1", "+5", " 5", "", "99999999999999"} {
 			if long || len(field)%6 == len(v)%6 || field == "version" {
 				others[fmt.Sprintf("%s is %q", field, v)] = spoilMeta(field, v)
@@ -131,7 +131,7 @@ func survives(t *testing.T, mode tokencachetest.Mode, spoil spoil) {
 		wantNoGarbage(t, c)
 		wantFetchesBelow(t, c, 1+most+2+1)
 		for _, e := range newcomer.Events() {
-			if e.Result == tokencache.Refused || e.Result == tokencache.Throttled || e.ForeignRefresher && e.Result == tokencache.Committed {
+			if e.Result == tokencache.ResultRefused || e.Result == tokencache.ResultThrottled || e.ForeignRefresher && e.Result == tokencache.ResultCommitted {
 				t.Errorf("%+v", e)
 			}
 		}
@@ -173,7 +173,7 @@ func TestALockKeyThatOutlivesEveryLeaseIsNamedAndTakenOver(t *testing.T) {
 					named := 0
 					for _, r := range c.Replicas {
 						for _, e := range r.Events() {
-							if e.Result == tokencache.Capped && strings.Contains(e.Err.Error(), lockKey) {
+							if e.Result == tokencache.ResultLeaseCapped && strings.Contains(e.Err.Error(), lockKey) {
 								named++
 							}
 						}
@@ -202,8 +202,8 @@ func TestWhatUpstreamSaysIsBounded(t *testing.T) {
 		"a longer value":              {value: tokencache.Value{Value: secret.New(strings.Repeat("v", 4097)), Life: time.Hour}, wait: time.Second},
 		"a value of two lines":        {value: tokencache.Value{Value: secret.New("v\n"), Life: time.Hour}, wait: time.Second},
 		"a value that is not ASCII":   {value: tokencache.Value{Value: secret.New("\u00e9"), Life: time.Hour}, wait: time.Second},
-		"a wait of years":             {err: &tokencache.FetchError{Class: tokencache.Quota, RetryAfter: years}, wait: 24 * time.Hour},
-		"a wait of years for one pod": {err: &tokencache.FetchError{Class: tokencache.Local, RetryAfter: years}, wait: 24 * time.Hour},
+		"a wait of years":             {err: &tokencache.FetchError{Class: tokencache.ClassQuota, RetryAfter: years}, wait: 24 * time.Hour},
+		"a wait of years for one pod": {err: &tokencache.FetchError{Class: tokencache.ClassLocal, RetryAfter: years}, wait: 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			says := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {

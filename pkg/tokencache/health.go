@@ -58,7 +58,7 @@ func (s *store) failed(k Key, op string, err error) *StoreError {
 		h.up.Store(false)
 	}
 	if h.observe != nil {
-		h.observe(Event{Key: k, Result: Failed, Err: failed})
+		h.observe(Event{Key: k, Result: ResultFailed, Err: failed})
 	}
 	return failed
 }

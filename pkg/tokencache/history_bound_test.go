@@ -105,10 +105,10 @@ func (w *world) healTime() time.Duration {
 	defer w.mu.Unlock()
 	// A doubt, an overlap, and whoever still works in the dark.
 	d := 12 * time.Minute
-	if w.slowed[tokencache.Quota] > 0 {
+	if w.slowed[tokencache.ClassQuota] > 0 {
 		d += 31 * time.Minute
 	}
-	if w.slowed[tokencache.Permanent]+w.slowed[tokencache.Local] > 0 {
+	if w.slowed[tokencache.ClassPermanent]+w.slowed[tokencache.ClassLocal] > 0 {
 		d += 11 * time.Minute
 	}
 	if w.plan.Frugal {

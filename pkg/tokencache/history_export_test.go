@@ -8,7 +8,7 @@ import "time"
 func Scripts() map[string]string {
 	s := newStore(nil, "", "").scripts
 	return map[string]string{
-		s.load.Hash(): "load", s.begin.Hash(): "begin", s.commit.Hash(): "commit", s.conclude.Hash(): "conclude", s.cut.Hash(): "cut",
+		s.load.Hash(): "load", s.begin.Hash(): "begin", s.commit.Hash(): "commit", s.finish.Hash(): "finish", s.cut.Hash(): "cut",
 	}
 }
 
@@ -23,6 +23,6 @@ type Glimpse struct {
 
 // Peek looks at what c knows of k.
 func (c *Cache) Peek(k Key) Glimpse {
-	v, n := c.lookup(k).view.Load(), now()
+	v, n := c.lookup(k).snapshot.Load(), now()
 	return Glimpse{Value: v.value.Reveal(), Version: v.version, Good: v.fresh(n) && !v.value.Empty(), Alive: v.alive(n), End: v.end - n.since(v.asOf)}
 }

@@ -47,15 +47,15 @@ const (
 	opBegin  = "begin"
 	opCommit = "commit"
 	opMaybe  = "maybe commit" // its reply was lost, or a repeat of it was refused
-	opEnd    = "conclude"
-	opEnds   = "maybe conclude"
+	opEnd    = "finish"
+	opEnds   = "maybe finish"
 	opRead   = "read"
 	opSet    = "set" // by the history
 	opUnlock = "unlock"
 	opDelete = "delete"
 )
 
-// register is what Redis should be: only whoever began last can commit or conclude, and a reader gets what
+// register is what Redis should be: only whoever began last can commit or finish, and a reader gets what
 // was committed last.
 var register = porcupine.Model{
 	Init: func() any { return registerState{} },
@@ -166,7 +166,7 @@ func (recordHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		name := scriptOf(cmd.Args())
-		if name != "begin" && name != "commit" && name != "conclude" {
+		if name != "begin" && name != "commit" && name != "finish" {
 			return next(ctx, cmd)
 		}
 		call := h.tick()
@@ -183,7 +183,7 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			}
 			return err
 		}
-		if name == "conclude" {
+		if name == "finish" {
 			in := registerInput{op: opEnds, lease: lease}
 			if parts, ok := reply.([]any); ok && err == nil && parts[0] == int64(1) {
 				in.op = opEnd

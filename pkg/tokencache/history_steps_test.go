@@ -169,11 +169,11 @@ func (w *world) storm(_ *replica, n int) {
 
 // upstreamErrors is one of each kind.
 var upstreamErrors = []tokencache.FetchError{
-	{Class: tokencache.Transient, Code: -1, Message: "busy"},
-	{Class: tokencache.Transient, Message: "timeout", Unclear: true},
-	{Class: tokencache.Quota, Code: 45009, Message: "quota"},
-	{Class: tokencache.Permanent, Code: 40125, Message: "secret"},
-	{Class: tokencache.Local, Code: 40164, Message: "address"},
+	{Class: tokencache.ClassTransient, Code: -1, Message: "busy"},
+	{Class: tokencache.ClassTransient, Message: "timeout", Unclear: true},
+	{Class: tokencache.ClassQuota, Code: 45009, Message: "quota"},
+	{Class: tokencache.ClassPermanent, Code: 40125, Message: "secret"},
+	{Class: tokencache.ClassLocal, Code: 40164, Message: "address"},
 }
 
 const wrongSecret = "f2"
@@ -200,7 +200,7 @@ func (w *world) healAfter(d time.Duration, r *replica) {
 	})
 }
 
-var scriptNames = []string{"begin", "commit", "conclude", "cut", "load"}
+var scriptNames = []string{"begin", "commit", "finish", "cut", "load"}
 
 func (w *world) loseReplyTo(r *replica, n int) {
 	w.unlink(r)

@@ -28,7 +28,7 @@ type Entry struct {
 	By      string // the replica's name
 	Reason  Reason
 	Result  Result
-	Why     Result        // of [Cut]: [Refused], [Orphaned], [Failed], or "fetch" for one that began
+	Why     Result        // of [ResultCut]: [ResultRefused], [ResultOrphaned], [ResultFailed], or "fetch" for one that began
 	Version int64         // of the value that stood afterwards; 0: none
 	Took    time.Duration // from the start of the refresh; 0 if unknown
 	Code    int           // upstream's error code; 0: none
@@ -38,7 +38,7 @@ type Entry struct {
 }
 
 // Cluster is what one replica can see of all of them.
-type Cluster struct {
+type Journal struct {
 	Replica   string // this one's name in the journal
 	Listening bool   // what the others do arrives as an event
 	Reachable bool   // Redis answered, if only with an error
@@ -49,14 +49,14 @@ type Cluster struct {
 	Entries   []Entry // of all apps, newest first
 }
 
-// Cluster asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
+// Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
 // app's journal. ctx bounds it; give it little time, because whoever asks wants to know whether Redis
 // is there.
 //
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be read.
 // What was found out stands in Cluster all the same.
-func (c *Cache) Cluster(ctx context.Context, perApp int) (Cluster, error) {
-	seen := Cluster{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
+func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
+	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
 	start := time.Now()
 	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
 	seen.Entries, seen.Took = entries, time.Since(start)

@@ -15,9 +15,9 @@ import (
 func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	x := scripted{t, newStore(rdb, "ns", "pod-1"), &Credential{Key: Key{App: "wx1", Kind: "access_token"}, Overlap: 5 * time.Minute}}
 	st := x.fetched()
-	x.begin(x.lease("second"), Missing, st.version+1, decisionGo)
-	x.conclude("second", conclusion{reason: Missing, result: Failed, took: 40 * time.Millisecond,
-		failed: &FetchError{Class: Quota, Code: 45009, Message: "m"}})
+	x.begin(x.lease("second"), ReasonMissing, st.version+1, decisionGo)
+	x.finish("second", outcome{reason: ReasonMissing, result: ResultFailed, took: 40 * time.Millisecond,
+		failed: &FetchError{Class: ClassQuota, Code: 45009, Message: "m"}})
 	if err := x.cut("lease", now()); err != nil {
 		t.Fatal(err)
 	}
@@ -26,16 +26,16 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	cut, failed, asking, first := got[0], got[1], got[2], got[3]
-	if cut.Result != Cut || cut.Why != Refused || cut.Reason != Due || cut.By != "pod-1" {
+	if cut.Result != ResultCut || cut.Why != ResultRefused || cut.Reason != ReasonDue || cut.By != "pod-1" {
 		t.Errorf("the cut: %+v", cut)
 	}
-	if asking.Result != Cut || asking.Why != "fetch" || asking.Reason != Missing {
+	if asking.Result != ResultCut || asking.Why != "fetch" || asking.Reason != ReasonMissing {
 		t.Errorf("the cut before the fetch: %+v", asking)
 	}
-	if failed.Result != Failed || failed.Code != 45009 || failed.Took != 40*time.Millisecond || failed.Backoff < 2*time.Minute || failed.Version != st.version {
+	if failed.Result != ResultFailed || failed.Code != 45009 || failed.Took != 40*time.Millisecond || failed.Backoff < 2*time.Minute || failed.Version != st.version {
 		t.Errorf("the failure: %+v", failed)
 	}
-	if first.Result != Committed || first.Reason != Missing || first.Version != st.version || first.Key != x.spec.Key {
+	if first.Result != ResultCommitted || first.Reason != ReasonMissing || first.Version != st.version || first.Key != x.spec.Key {
 		t.Errorf("the commit: %+v", first)
 	}
 	for _, e := range got {
@@ -43,7 +43,7 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 			t.Errorf("%s is %v old", e.Result, e.Age)
 		}
 	}
-	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != Cut {
+	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != ResultCut {
 		t.Errorf("of the last two: %+v, %v", got, err)
 	}
 	// One app's journal that cannot be read hides nobody else's.

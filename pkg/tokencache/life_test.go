@@ -39,10 +39,10 @@ func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
 					t.Errorf("fetch %d came %v after the one before", i, gap)
 				}
 			}
-			if got := count(c, tokencache.Due, tokencache.Committed); got != len(fetches)-1 {
+			if got := count(c, tokencache.ReasonDue, tokencache.ResultCommitted); got != len(fetches)-1 {
 				t.Errorf("%d of %d fetches were due", got, len(fetches))
 			}
-			if got := count(c, tokencache.Missing, tokencache.Committed); got != 1 {
+			if got := count(c, tokencache.ReasonMissing, tokencache.ResultCommitted); got != 1 {
 				t.Errorf("%d fetches because of a missing key", got)
 			}
 			least := int(span/(from+time.Minute+time.Second)) + 1

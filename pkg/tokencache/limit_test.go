@@ -25,9 +25,9 @@ func TestUpstreamCallsStayUnderTheBudgetInEveryScenario(t *testing.T) {
 		each  func(c *cluster)
 		limit int
 	}{
-		"wrong secret": {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.Permanent, 40125) }}, step: 13 * time.Minute, limit: 100},
-		"outage":       {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.Transient, -1) }}, step: 13 * time.Minute, limit: 100},
-		"quota":        {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.Quota, 45009) }}, step: 13 * time.Minute, limit: 100},
+		"wrong secret": {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassPermanent, 40125) }}, step: 13 * time.Minute, limit: 100},
+		"outage":       {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassTransient, -1) }}, step: 13 * time.Minute, limit: 100},
+		"quota":        {u: &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassQuota, 45009) }}, step: 13 * time.Minute, limit: 100},
 		"crash loop": {u: &upstream{}, step: 13 * time.Minute, limit: 100, each: func(c *cluster) {
 			for _, r := range c.Replicas {
 				r.Stop()
@@ -69,7 +69,7 @@ func reportCurrent(c *cluster) {
 // 50 replicas with 100 callers a second each, for a minute, and a wrong secret.
 func TestAWrongSecretIsTriedAsOftenAsTheBackoffAllows(t *testing.T) {
 	t.Parallel()
-	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.Permanent, 40125) }}
+	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassPermanent, 40125) }}
 	bubble(t, 50, u, func(t *testing.T, c *cluster) {
 		for range 6 {
 			a := storm(c, 10, get)
@@ -92,7 +92,7 @@ func TestANewFingerprintHealsWithoutARestart(t *testing.T) {
 	wrong.Store(true)
 	u := &upstream{Fault: func(int, string) fault {
 		if wrong.Load() {
-			return failing(tokencache.Permanent, 40125)
+			return failing(tokencache.ClassPermanent, 40125)
 		}
 		return fault{}
 	}}
@@ -120,7 +120,7 @@ func TestAPodThatUpstreamRefusesLetsAnotherOneTry(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(_ int, replica string) fault {
 		if replica == "replica-0" {
-			return failing(tokencache.Local, 40164)
+			return failing(tokencache.ClassLocal, 40164)
 		}
 		return fault{}
 	}}
@@ -154,7 +154,7 @@ func TestAPodThatUpstreamRefusesLetsAnotherOneTry(t *testing.T) {
 // Everybody is refused: each tries rarely, and nobody waits long for the error.
 func TestPodsThatUpstreamRefusesAskEverMoreRarely(t *testing.T) {
 	t.Parallel()
-	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.Local, 40164) }}
+	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassLocal, 40164) }}
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
 		for range 30 {
 			if a := storm(c, 2, get); a.failed != 6 || a.last > 4*time.Second {
@@ -232,7 +232,7 @@ func TestAStepBackOfRedisClockProlongsNoValue(t *testing.T) {
 		var down atomic.Bool
 		u := &upstream{Mode: mode, Fault: func(int, string) fault {
 			if down.Load() {
-				return failing(tokencache.Transient, -1)
+				return failing(tokencache.ClassTransient, -1)
 			}
 			return fault{}
 		}}

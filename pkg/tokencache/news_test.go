@@ -15,7 +15,7 @@ import (
 func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	c := New(nil, Options{})
 	cr := c.credential(nil)
-	knows := func(version int64) { cr.view.Store(&view{version: version, asOf: now()}) }
+	knows := func(version int64) { cr.snapshot.Store(&snapshot{version: version, asOf: now()}) }
 	read := func(version int64, want bool) {
 		t.Helper()
 		if got := cr.reread(version); got != want {
@@ -26,9 +26,9 @@ func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	read(5, false) // a cold start: there was nothing to hear
 	read(5, false)
 	read(6, false) // its event may be on its way
-	cr.hear(6)
+	cr.eventAnnounced(6)
 	read(6, false)
-	cr.hear(7)
+	cr.eventAnnounced(7)
 	read(7, false) // heard before it was read
 	read(7, false)
 	read(8, false)
@@ -61,10 +61,10 @@ func TestAnEventIsHeardWithItsLag(t *testing.T) {
 	hear(-time.Second) // Redis' clock was stepped back meanwhile
 	c.announced(`{"app":"a","kind":"access_token","version":6,"event":"committed"}`)
 	c.lookAtAnnounced(t.Context())
-	if c.lookup(k).news.heard != 7 {
-		t.Errorf("version %d is heard of", c.lookup(k).news.heard)
+	if c.lookup(k).audit.announced != 7 {
+		t.Errorf("version %d is heard of", c.lookup(k).audit.announced)
 	}
-	if len(got) != 2 || got[0].Result != Heard || got[0].Key != k || got[0].Took != 250*time.Millisecond || got[1].Took != 0 {
+	if len(got) != 2 || got[0].Result != ResultAdopted || got[0].Key != k || got[0].Took != 250*time.Millisecond || got[1].Took != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -123,7 +123,7 @@ func (f pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 // One answer with less may have been overtaken by a commit; a second one shows that Redis lost data.
 // It is told once.
 func TestRedisIsEmptiedWhenItKnowsLessTwice(t *testing.T) {
-	var n news
+	var n eventAudit
 	for i, step := range []struct{ less, want bool }{{true, false}, {false, false}, {true, false}, {true, true}, {true, false}, {false, false}} {
 		if got := n.emptied(step.less); got != step.want {
 			t.Errorf("step %d: %v", i, got)

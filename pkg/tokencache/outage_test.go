@@ -26,7 +26,7 @@ func TestAWarmReplicaFailsNoReadWhileRedisOrUpstreamIsAway(t *testing.T) {
 			bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 				u := &upstream{Mode: mode, Fault: func(int, string) fault {
 					if down.Load() {
-						return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Message: "no route"}}
+						return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "no route"}}
 					}
 					return fault{}
 				}}
@@ -156,7 +156,7 @@ func TestWithoutRedisARepeatingEndpointIsAskedRarely(t *testing.T) {
 func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Mode: repeating, Fault: func(int, string) fault {
-		return fault{Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret"}}
+		return fault{Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "wrong secret"}}
 	}}
 	bubble(t, 1, u, func(t *testing.T, c *cluster) {
 		c.Replicas[0].Link.Cut()
@@ -173,7 +173,7 @@ func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 func TestWithoutRedisTheBackoffOfTheClusterStillHolds(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Mode: repeating, Fault: func(int, string) fault {
-		return fault{Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret"}}
+		return fault{Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "wrong secret"}}
 	}}
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
 		storm(c, 1, get).want(t, 0, 0, 3)
@@ -273,7 +273,7 @@ func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.
 			cut()
 		}
 		if busy.Load() {
-			return failing(tokencache.Transient, -1)
+			return failing(tokencache.ClassTransient, -1)
 		}
 		return fault{}
 	}}
@@ -281,7 +281,7 @@ func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.
 		r := c.Replicas[0]
 		cut = r.Link.Cut
 		first := warm(t, c)
-		for r.Count(tokencache.Orphaned) == 0 {
+		for r.Count(tokencache.ResultOrphaned) == 0 {
 			time.Sleep(time.Second)
 		}
 		kept := r.MustGet(t)
@@ -357,7 +357,7 @@ func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 // Trouble with Redis that does not end the refresh is told all the same: it is what an operator sees of it.
 func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 	t.Parallel()
-	for op, answer := range map[string]fault{"commit": {}, "conclude": failing(tokencache.Transient, -1)} {
+	for op, answer := range map[string]fault{"commit": {}, "finish": failing(tokencache.ClassTransient, -1)} {
 		t.Run(op, func(t *testing.T) {
 			var cut func()
 			u := &upstream{Fault: func(n int, _ string) fault {

@@ -20,6 +20,6 @@ func (q *queue) enter() {
 func (q *queue) leave() {
 	if q.in {
 		q.in = false
-		q.c.observe(q.cr, Event{Reason: q.reason, Result: Waited, Took: now().since(q.since)})
+		q.c.observe(q.cr, Event{Reason: q.reason, Result: ResultLeaseWaited, Took: now().since(q.since)})
 	}
 }

@@ -30,7 +30,7 @@ const (
 	FromUpstream From = "upstream" // a fetch by this replica
 )
 
-func (v *view) token(n instant, stale bool) Token {
+func (v *snapshot) token(n instant, stale bool) Token {
 	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: stale, From: FromMemory}
 }
 
@@ -45,30 +45,30 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 	if cr == nil {
 		return Token{}, ErrUnknown
 	}
-	if v, n := cr.view.Load(), now(); v.fresh(n) {
+	if v, n := cr.snapshot.Load(), now(); v.fresh(n) {
 		return v.token(n, false), nil
 	}
-	v := cr.view.Load()
+	v := cr.snapshot.Load()
 	if v.alive(now()) {
-		if cr.heldBack() {
+		if cr.backingOff() {
 			return v.token(now(), true), nil
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
 		defer cancel()
 	}
-	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now()})
+	from, err := c.ensure(ctx, cr, need{reason: ReasonMissing, version: v.version, since: now()})
 	return cr.best(k, from, err)
 }
 
 // Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
-// [Cache.GetLasting] would not wait.
+// [Cache.GetAtLeast] would not wait.
 func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, false
 	}
-	v, n := cr.view.Load(), now()
+	v, n := cr.snapshot.Load(), now()
 	if !v.fresh(n) || v.expiresIn(n) <= least {
 		return Token{}, false
 	}
@@ -89,10 +89,10 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 	}
 	start := now()
 	if c.isStale(ctx, cr, value) {
-		c.observe(cr, Event{Reason: Report, Result: Stale})
+		c.observe(cr, Event{Reason: ReasonReport, Result: ResultNotCurrent})
 		return c.Get(ctx, k)
 	}
-	w := want{reason: Report, version: cr.view.Load().version, value: value, since: start}
+	w := need{reason: ReasonReport, version: cr.snapshot.Load().version, value: value, since: start}
 	from, err := c.ensure(ctx, cr, w)
 	token, unavailable := cr.best(k, from, err)
 	if err != nil && token.Value.Equal(value) {
@@ -103,7 +103,7 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 
 // isStale reports whether value is not the current one, looking into Redis if memory cannot tell.
 func (c *Cache) isStale(ctx context.Context, cr *credential, value secret.String) bool {
-	if cr.view.Load().value.Equal(value) {
+	if cr.snapshot.Load().value.Equal(value) {
 		return false
 	}
 	if cr.replaced(value) {
@@ -111,10 +111,10 @@ func (c *Cache) isStale(ctx context.Context, cr *credential, value secret.String
 	}
 	// Neither current nor replaced: garbage, or newer than what this replica has heard of. A storm
 	// of garbage must not become a storm of reads.
-	if now().since(cr.view.Load().asOf) > minReread {
+	if now().since(cr.snapshot.Load().asOf) > minReread {
 		_, _ = c.load(ctx, cr) // without Redis, memory decides
 	}
-	return !cr.view.Load().value.Equal(value)
+	return !cr.snapshot.Load().value.Equal(value)
 }
 
 const minReread = 100 * time.Millisecond
@@ -123,17 +123,17 @@ const minReread = 100 * time.Millisecond
 // value. Further away, waiting helps nobody.
 const turnSoon = 5 * time.Second
 
-// GetLasting is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for
+// GetAtLeast is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for
 // the value's life: it joins the refresh when there is no more life than least left, although the
 // value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream has a
 // better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
-func (c *Cache) GetLasting(ctx context.Context, k Key, least time.Duration) (Token, error) {
+func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Token, error) {
 	cr := c.wanted(k)
 	if cr == nil {
 		return Token{}, ErrUnknown
 	}
-	v, n := cr.view.Load(), now()
-	if !v.fresh(n) || v.expiresIn(n) > least || cr.heldBack() {
+	v, n := cr.snapshot.Load(), now()
+	if !v.fresh(n) || v.expiresIn(n) > least || cr.backingOff() {
 		return c.Get(ctx, k)
 	}
 	wait := v.turn - n.since(v.asOf)
@@ -142,7 +142,7 @@ func (c *Cache) GetLasting(ctx context.Context, k Key, least time.Duration) (Tok
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
 	defer cancel()
-	from, err := c.ensure(ctx, cr, want{reason: Missing, version: v.version, since: now(), least: least})
+	from, err := c.ensure(ctx, cr, need{reason: ReasonMissing, version: v.version, since: now(), least: least})
 	return cr.best(k, from, err)
 }
 

@@ -21,7 +21,7 @@ const (
 )
 
 // want is what a caller of the refresh needs.
-type want struct {
+type need struct {
 	reason  Reason
 	version int64         // what it has; only something newer helps
 	value   secret.String // Report: the reported value
@@ -29,12 +29,12 @@ type want struct {
 	least   time.Duration // Missing: how much life is not enough
 }
 
-// met reports whether v is what was wanted.
-func (w want) met(v *view, n instant) bool {
+// satisfiedBy reports whether v is what was wanted.
+func (w need) satisfiedBy(v *snapshot, n instant) bool {
 	switch w.reason {
-	case Report:
+	case ReasonReport:
 		return v.alive(n) && !v.rejected && !v.value.Equal(w.value)
-	case Due:
+	case ReasonDue:
 		return !v.isDue(n)
 	default:
 		return v.fresh(n) && v.expiresIn(n) > w.least
@@ -43,7 +43,7 @@ func (w want) met(v *view, n instant) bool {
 
 // flight is one refresh of one credential on this replica; callers share it.
 type flight struct {
-	want want
+	need need
 	spec *Credential // as it was when the flight began: a reload does not change a refresh on its way
 	done chan struct{}
 	from From // valid once done is closed, as is err
@@ -51,16 +51,16 @@ type flight struct {
 }
 
 // serves reports whether f's result answers w too, which came to share it.
-func (f *flight) serves(w want) bool {
-	return f.want.reason == w.reason && (w.reason != Report || f.want.version == w.version)
+func (f *flight) serves(w need) bool {
+	return f.need.reason == w.reason && (w.reason != ReasonReport || f.need.version == w.version)
 }
 
 // ensure returns nil when w is met or a refresh for it has ended well; it starts one or joins the
 // one in flight, and says where that found a value. ctx bounds the waiting, not the refresh.
-func (c *Cache) ensure(ctx context.Context, cr *credential, w want) (From, error) {
+func (c *Cache) ensure(ctx context.Context, cr *credential, w need) (From, error) {
 	from := FromMemory
-	for !w.met(cr.view.Load(), now()) {
-		f, mine, err := c.board(cr, w)
+	for !w.satisfiedBy(cr.snapshot.Load(), now()) {
+		f, mine, err := c.join(cr, w)
 		if err != nil {
 			return from, err
 		}
@@ -71,15 +71,15 @@ func (c *Cache) ensure(ctx context.Context, cr *credential, w want) (From, error
 		}
 		from = f.from
 		// What just failed for being due would fail again for being missing.
-		if mine || f.serves(w) || f.err != nil && f.want.reason != Report && w.reason != Report {
+		if mine || f.serves(w) || f.err != nil && f.need.reason != ReasonReport && w.reason != ReasonReport {
 			return from, f.err
 		}
 	}
 	return from, nil
 }
 
-// board returns the flight in progress, or starts one.
-func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) {
+// join returns the flight in progress, or starts one.
+func (c *Cache) join(cr *credential, w need) (f *flight, mine bool, err error) {
 	c.closing.RLock()
 	defer c.closing.RUnlock()
 	if c.ctx.Err() != nil {
@@ -90,16 +90,16 @@ func (c *Cache) board(cr *credential, w want) (f *flight, mine bool, err error) 
 	if cr.flight != nil {
 		return cr.flight, false, nil
 	}
-	f = &flight{want: w, spec: cr.spec.Load(), done: make(chan struct{}), from: FromRedis}
+	f = &flight{need: w, spec: cr.spec.Load(), done: make(chan struct{}), from: FromRedis}
 	cr.flight = f
-	c.flights.Go(func() { c.fly(cr, f) })
+	c.flights.Go(func() { c.runFlight(cr, f) })
 	return f, true, nil
 }
 
-func (c *Cache) fly(cr *credential, f *flight) {
+func (c *Cache) runFlight(cr *credential, f *flight) {
 	ctx, cancel := context.WithTimeout(c.ctx, flightTime)
 	defer cancel()
-	if f.err = c.refresh(ctx, cr, f.spec, f.want); f.err != nil && c.ctx.Err() != nil {
+	if f.err = c.refresh(ctx, cr, f.spec, f.need); f.err != nil && c.ctx.Err() != nil {
 		f.err = ErrClosed
 	}
 
@@ -107,8 +107,8 @@ func (c *Cache) fly(cr *credential, f *flight) {
 	cr.flight = nil
 	switch {
 	case cr.spec.Load().Fingerprint != f.spec.Fingerprint:
-		cr.retry = holdback{} // what failed was another secret
-	case f.want.reason != Report:
+		cr.retry = backoff{} // what failed was another secret
+	case f.need.reason != ReasonReport:
 		cr.reschedule(f.err)
 	}
 	cr.mu.Unlock()
@@ -119,7 +119,7 @@ func (c *Cache) fly(cr *credential, f *flight) {
 // refresh is the one operation that changes a credential, for every reason: look; if nobody has
 // done the work, do it under the lease; if somebody is doing it, wait for the token and not for the
 // lease, because those who queue for a lease are served one after the other.
-func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w want) error {
+func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w need) error {
 	start := now()
 	queue := queue{c: c, cr: cr, reason: w.reason}
 	defer queue.leave()
@@ -129,7 +129,7 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w
 			return c.withoutRedis(ctx, cr, spec, w, err)
 		}
 		changed := cr.changes() // before the look below, so that no change falls between the two
-		if done, err := c.othersDid(cr, w, st, start); done {
+		if done, err := c.settledBy(cr, w, st, start); done {
 			return err
 		}
 		if st.held > 0 {
@@ -160,27 +160,27 @@ func (c *Cache) refresh(ctx context.Context, cr *credential, spec *Credential, w
 	}
 }
 
-// othersDid reports whether w needs no work of ours: it is met, or upstream must not be asked.
-func (c *Cache) othersDid(cr *credential, w want, st state, start instant) (bool, error) {
-	if w.met(cr.view.Load(), now()) {
-		c.observe(cr, Event{Reason: w.reason, Result: Shared, Took: now().since(start)})
+// settledBy reports whether w needs no work of ours: it is met, or upstream must not be asked.
+func (c *Cache) settledBy(cr *credential, w need, st state, start instant) (bool, error) {
+	if w.satisfiedBy(cr.snapshot.Load(), now()) {
+		c.observe(cr, Event{Reason: w.reason, Result: ResultShared, Took: now().since(start)})
 		return true, nil
 	}
-	if w.reason == Report && st.version == w.version && !cr.view.Load().rejected && st.acceptAge >= 0 && st.acceptAge < now().since(w.since) {
+	if w.reason == ReasonReport && st.version == w.version && !cr.snapshot.Load().rejected && st.acceptAge >= 0 && st.acceptAge < now().since(w.since) {
 		// The probe began after this report came in, so it speaks of the same moment or a later one.
-		c.observe(cr, Event{Reason: w.reason, Result: Accepted, Took: now().since(start)})
+		c.observe(cr, Event{Reason: w.reason, Result: ResultAccepted, Took: now().since(start)})
 		return true, nil
 	}
 	// A report may still find out whether the value that stands is good; upstream's other endpoints
 	// are not what backs off.
-	if st.backoff > 0 && (w.reason != Report || st.value.Empty()) {
+	if st.backoff > 0 && (w.reason != ReasonReport || st.value.Empty()) {
 		return true, &UnavailableError{Key: cr.spec.Load().Key, RetryAfter: st.backoff, Err: st.note.err()}
 	}
 	return false, nil
 }
 
 // underLease does the work if the lease is free. It reports false if the caller should look again.
-func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential, w want, st state, start instant, q *queue) (bool, error) {
+func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential, w need, st state, start instant, q *queue) (bool, error) {
 	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	lease, err := cr.lock.Obtain(obtain)
@@ -198,9 +198,9 @@ func (c *Cache) underLease(ctx context.Context, cr *credential, spec *Credential
 			return true, c.withoutRedis(ctx, cr, spec, w, err)
 		}
 	}
-	h := &holder{c: c, cr: cr, spec: spec, lease: lease, want: w, start: start}
+	h := &attempt{c: c, cr: cr, spec: spec, lease: lease, need: w, start: start}
 	// Not under ctx, which bounds the waiting: the lease bounds the work.
-	return h.work(c.ctx)
+	return h.run(c.ctx)
 }
 
 // capLease makes a lock key that would outlive every lease end after one, and reports it by name.
@@ -209,7 +209,7 @@ func (c *Cache) capLease(ctx context.Context, cr *credential, spec *Credential) 
 	if err != nil || !capped {
 		return // reported by the store; or another replica did it
 	}
-	c.observe(cr, Event{Result: Capped, Err: fmt.Errorf("the lock key %s had no expiry, or a longer one than any lease: no replica wrote that, and it now ends within %v",
+	c.observe(cr, Event{Result: ResultLeaseCapped, Err: fmt.Errorf("the lock key %s had no expiry, or a longer one than any lease: no replica wrote that, and it now ends within %v",
 		c.store.lockKey(spec.Key), leaseTTL)})
 }
 

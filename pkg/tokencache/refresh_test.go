@@ -23,7 +23,7 @@ func TestOneColdStartCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testi
 			if a.last > 450*time.Millisecond {
 				t.Errorf("the last caller waited %v, want at most 450ms", a.last)
 			}
-			if got := count(c, tokencache.Missing, tokencache.Committed); got != 1 {
+			if got := count(c, tokencache.ReasonMissing, tokencache.ResultCommitted); got != 1 {
 				t.Errorf("%d commits because the key was missing, want 1", got)
 			}
 		})
@@ -87,7 +87,7 @@ func TestRefreshAheadLetsNobodyWait(t *testing.T) {
 			}
 			want := map[tokencachetest.Mode]int{superseding: 3, repeating: 3}[mode]
 			wantFetches(t, c, want)
-			if got := count(c, tokencache.Due, tokencache.Committed); got != want-1 {
+			if got := count(c, tokencache.ReasonDue, tokencache.ResultCommitted); got != want-1 {
 				t.Errorf("%d commits ahead of time, want %d", got, want-1)
 			}
 		}, rarely(time.Minute))

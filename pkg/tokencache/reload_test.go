@@ -20,7 +20,7 @@ func (f sourceFunc) Fetch(ctx context.Context, r tokencache.Request) (tokencache
 // failure holds nothing up for the new one.
 func TestAReloadDuringARefreshMixesNoTwoSecrets(t *testing.T) {
 	t.Parallel()
-	for class, redis := range map[tokencache.Class]bool{tokencache.Permanent: true, tokencache.Local: true, tokencache.Quota: false} {
+	for class, redis := range map[tokencache.Class]bool{tokencache.ClassPermanent: true, tokencache.ClassLocal: true, tokencache.ClassQuota: false} {
 		t.Run(string(class), func(t *testing.T) {
 			bubble(t, 1, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
 				r := c.Replicas[0]

@@ -31,7 +31,7 @@ func TestAReportStormOnOneValueCostsOneRefreshAndOnAnOldValueNone(t *testing.T) 
 			if got := c.Upstream.Probes(); got != 1 {
 				t.Errorf("%d probes, want 1", got)
 			}
-			if got := count(c, tokencache.Report, tokencache.Committed); got != 1 {
+			if got := count(c, tokencache.ReasonReport, tokencache.ResultCommitted); got != 1 {
 				t.Errorf("%d refreshes because of a report, want 1", got)
 			}
 
@@ -182,7 +182,7 @@ func TestForceComesAfterANormalCallRarely(t *testing.T) {
 				}
 			}
 		}
-		all, fetches := forced(c), c.Upstream.Fetches()
+		all, fetches := ReasonForce(c), c.Upstream.Fetches()
 		if len(all) < 3 || most(all) > 20 {
 			t.Errorf("%d forced fetches, %d in the worst 24 hours; want some, and at most 20", len(all), most(all))
 		}
@@ -199,7 +199,7 @@ func TestForceComesAfterANormalCallRarely(t *testing.T) {
 	}, rarely(10*time.Minute))
 }
 
-func forced(c *cluster) []tokencachetest.Fetch {
+func ReasonForce(c *cluster) []tokencachetest.Fetch {
 	var all []tokencachetest.Fetch
 	for _, f := range c.Upstream.Fetches() {
 		if f.Forced {
@@ -217,7 +217,7 @@ func TestAReplicaThatNeverHadTheRejectedValueDoesNotTakeItForNew(t *testing.T) {
 	busy.Store(true)
 	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {
 		if n > 1 && busy.Load() {
-			return fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Message: "busy"}}
+			return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "busy"}}
 		}
 		return fault{}
 	}}

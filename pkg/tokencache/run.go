@@ -36,8 +36,8 @@ func (c *Cache) refreshAhead(ctx context.Context) {
 			switch {
 			case busy: // its end wakes us
 			case wait <= 0:
-				v := cr.view.Load()
-				if _, _, err := c.board(cr, want{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
+				v := cr.snapshot.Load()
+				if _, _, err := c.join(cr, need{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
 					return // closed
 				}
 			default:
@@ -57,11 +57,11 @@ func (c *Cache) refreshAhead(ctx context.Context) {
 	}
 }
 
-func (v *view) dueReason() Reason {
+func (v *snapshot) dueReason() Reason {
 	if v.alive(now()) && !v.rejected {
-		return Due
+		return ReasonDue
 	}
-	return Missing
+	return ReasonMissing
 }
 
 // listen adopts what events announce, until ctx ends.
@@ -98,7 +98,7 @@ func (c *Cache) subscription(ctx context.Context) error {
 		return err
 	}
 	c.store.health.listening.Store(true)
-	c.opts.Observe(Event{Result: Subscribed})
+	c.opts.Observe(Event{Result: ResultSubscribed})
 	for tested := false; ; {
 		message, err := sub.ReceiveTimeout(ctx, quiet)
 		var timeout net.Error
@@ -131,7 +131,7 @@ func (c *Cache) announced(payload string) {
 	if cr == nil || cr.dormant() {
 		return
 	}
-	cr.hear(e.Version)
+	cr.eventAnnounced(e.Version)
 	c.pending.add(cr, e.At)
 }
 
@@ -190,7 +190,7 @@ func (c *Cache) lookAtAnnounced(ctx context.Context) {
 		c.adopt(cr, st, asked)
 		if at := first[cr]; at != 0 {
 			// Both times are of the clock of the one Redis that has the key.
-			c.observe(cr, Event{Result: Heard, Took: max(0, st.now-duration(at))})
+			c.observe(cr, Event{Result: ResultAdopted, Took: max(0, st.now-duration(at))})
 		}
 	})
 }
@@ -200,7 +200,7 @@ func (c *Cache) rereadNowAndThen(ctx context.Context) {
 	for before := now(); sleep(ctx, c.opts.Reread+rand.N(c.opts.Reread/2)); {
 		n := now()
 		if d := n.drift(before); d.Abs() >= stepNoticed {
-			c.opts.Observe(Event{Result: Stepped, Took: d})
+			c.opts.Observe(Event{Result: ResultClockStepped, Took: d})
 		}
 		before = n
 		_ = c.rereadAll(ctx) // the next one tries again
@@ -220,11 +220,11 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 		missed := cr.reread(st.version)
 		c.adopt(cr, st, asked)
 		if missed {
-			c.observe(cr, Event{Result: Missed})
+			c.observe(cr, Event{Result: ResultEventMissed})
 		}
 	})
 	if whole {
-		c.opts.Observe(Event{Result: Reread})
+		c.opts.Observe(Event{Result: ResultReread})
 	}
 	return err
 }

@@ -47,23 +47,23 @@ func (x scripted) begin(lease string, r Reason, version int64, want decision) be
 
 func (x scripted) commit(lease, value string) state {
 	x.Helper()
-	st, err := x.s.commit(x.Context(), x.spec, lease, Value{secret.New(value), time.Hour, time.Minute}, 0, Missing, 0)
+	st, err := x.s.commit(x.Context(), x.spec, lease, Value{secret.New(value), time.Hour, time.Minute}, 0, ReasonMissing, 0)
 	if err != nil {
 		x.Fatal(err)
 	}
 	return st
 }
 
-func (x scripted) conclude(lease string, e conclusion) {
+func (x scripted) finish(lease string, e outcome) {
 	x.Helper()
-	if err := x.s.conclude(x.Context(), x.spec, lease, e); err != nil {
+	if err := x.s.finish(x.Context(), x.spec, lease, e); err != nil {
 		x.Fatal(err)
 	}
 }
 
 // cut tells that upstream was asked at some time, on behalf of a lost lease.
 func (x scripted) cut(lease string, asked instant) error {
-	return x.s.cut(x.Context(), x.spec, cut{lease, asked, asked, Due, Refused})
+	return x.s.cut(x.Context(), x.spec, cut{lease, asked, asked, ReasonDue, ResultRefused})
 }
 
 func (x scripted) meta(field string) string {
@@ -78,7 +78,7 @@ func (x scripted) journal() int64 {
 // fetched commits a first value the usual way.
 func (x scripted) fetched() state {
 	x.Helper()
-	x.begin(x.lease("first"), Missing, 0, decisionGo)
+	x.begin(x.lease("first"), ReasonMissing, 0, decisionGo)
 	return x.commit("first", "v1")
 }
 
@@ -103,7 +103,7 @@ var scriptCases = map[string]func(x scripted){
 	"a commit without the lease is refused": func(x scripted) {
 		st := x.fetched()
 		x.lease("second")
-		if _, err := x.s.commit(x.Context(), x.spec, "late", Value{secret.New("v0"), time.Hour, 0}, 0, Due, 0); !errors.Is(err, errRefused) {
+		if _, err := x.s.commit(x.Context(), x.spec, "late", Value{secret.New("v0"), time.Hour, 0}, 0, ReasonDue, 0); !errors.Is(err, errRefused) {
 			x.Errorf("got %v", err)
 		}
 		if now := x.load(); now.version != st.version || now.value.Reveal() != "v1" {
@@ -121,62 +121,62 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"the same value again is no new version, and a version is greater than the floor": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		x.begin(x.lease("b"), ReasonMissing, st.version+1, decisionGo)
 		if again := x.commit("b", "v1"); again.version != st.version {
 			x.Errorf("version %d after %d", again.version, st.version)
 		}
 		x.lease("c")
 		floor := st.version + 1e9
-		got, err := x.s.commit(x.Context(), x.spec, "c", Value{secret.New("v2"), time.Hour, 0}, floor, Due, 0)
+		got, err := x.s.commit(x.Context(), x.spec, "c", Value{secret.New("v2"), time.Hour, 0}, floor, ReasonDue, 0)
 		if err != nil || got.version != floor+1 {
 			x.Errorf("version %d, %v", got.version, err)
 		}
 	},
 	"the double check finds the work done": func(x scripted) {
 		st := x.fetched()
-		for _, r := range []Reason{Missing, Due, Report, rejected} {
+		for _, r := range []Reason{ReasonMissing, ReasonDue, ReasonReport, reasonRejected} {
 			x.begin(x.lease("b"), r, st.version-1, decisionDone)
 			if x.load().held != 0 {
 				x.Errorf("%s: done keeps the lease", r)
 			}
 		}
-		x.begin(x.lease("b"), Due, st.version, decisionDone) // not due yet
+		x.begin(x.lease("b"), ReasonDue, st.version, decisionDone) // not due yet
 		x.lease("c")
-		x.begin("b", Due, st.version, decisionLost)
+		x.begin("b", ReasonDue, st.version, decisionLost)
 	},
 	"a cut is undone to the life that stood before, even if begin was repeated": func(x scripted) {
 		st := x.due(x.fetched())
-		x.begin(x.lease("b"), Due, st.version, decisionGo)
-		b := x.begin("b", Due, st.version, decisionGo)
+		x.begin(x.lease("b"), ReasonDue, st.version, decisionGo)
+		b := x.begin("b", ReasonDue, st.version, decisionGo)
 		if !b.state.doubt || b.state.left > goodInDoubt {
 			x.Errorf("no cut: %+v", b.state)
 		}
-		x.conclude("b", conclusion{result: Failed, undo: true})
+		x.finish("b", outcome{result: ResultFailed, undo: true})
 		if now := x.load(); now.doubt || now.left < 58*time.Minute || now.margin != time.Minute {
 			x.Errorf("after undo: %+v", now)
 		}
 	},
 	"undo restores the doubt that stood before": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
-		x.conclude("b", conclusion{result: Failed}) // unclear
-		x.begin(x.lease("c"), Due, st.version, decisionGo)
-		x.conclude("c", conclusion{result: Failed, undo: true})
+		x.begin(x.lease("b"), ReasonMissing, st.version+1, decisionGo)
+		x.finish("b", outcome{result: ResultFailed}) // unclear
+		x.begin(x.lease("c"), ReasonDue, st.version, decisionGo)
+		x.finish("c", outcome{result: ResultFailed, undo: true})
 		if now := x.load(); !now.doubt || now.left > goodInDoubt {
 			x.Errorf("after undo: %+v", now)
 		}
 	},
 	"a cut without a lease outlives undo and commit": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), Missing, st.version+1, decisionGo)
+		x.begin(x.lease("b"), ReasonMissing, st.version+1, decisionGo)
 		if err := x.cut("lost1", now()); err != nil {
 			x.Fatal(err)
 		}
-		x.conclude("b", conclusion{result: Failed, undo: true})
+		x.finish("b", outcome{result: ResultFailed, undo: true})
 		if !x.load().doubt {
 			x.Error("undo took back another's cut")
 		}
-		x.begin(x.lease("c"), Due, st.version, decisionGo)
+		x.begin(x.lease("c"), ReasonDue, st.version, decisionGo)
 		_ = x.cut("lost2", now())
 		if now := x.commit("c", "v2"); !now.doubt || now.left > goodInDoubt || now.value.Reveal() != "v2" {
 			x.Errorf("committed after another's cut: %+v", now)
@@ -185,7 +185,7 @@ var scriptCases = map[string]func(x scripted){
 	"a cut whose reply was lost does not strike what was fetched since": func(x scripted) {
 		st := x.fetched()
 		_ = x.cut("lost", now())
-		x.begin(x.lease("b"), Due, st.version, decisionGo)
+		x.begin(x.lease("b"), ReasonDue, st.version, decisionGo)
 		x.commit("b", "v2")
 		if err := x.cut("lost", now()); err != nil || x.load().doubt {
 			x.Errorf("the repeat struck: %v", err)
@@ -217,11 +217,11 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"what a commit that Redis lost superseded is in doubt, even if nobody may ask now": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), Due, st.version, decisionDone)
-		x.begin(x.lease("c"), Missing, st.version+1, decisionGo)
-		x.conclude("c", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+		x.begin(x.lease("b"), ReasonDue, st.version, decisionDone)
+		x.begin(x.lease("c"), ReasonMissing, st.version+1, decisionGo)
+		x.finish("c", outcome{result: ResultFailed, undo: true, failed: &FetchError{Class: ClassTransient}})
 		x.s.rdb.HDel(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "doubt")
-		x.begin(x.lease("d"), Due, st.version+1, decisionBackoff)
+		x.begin(x.lease("d"), ReasonDue, st.version+1, decisionBackoff)
 		if got := x.load(); !got.doubt || got.left > goodInDoubt {
 			x.Errorf("%+v", got)
 		}
@@ -240,7 +240,7 @@ var scriptCases = map[string]func(x scripted){
 		if !x.load().value.Empty() {
 			x.Error("it is trusted")
 		}
-		x.begin(x.lease("b"), Missing, 0, decisionGo)
+		x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
 		if st := x.commit("b", "v1"); st.version == 0 || st.value.Reveal() != "v1" {
 			x.Errorf("%+v", st)
 		}
@@ -248,18 +248,18 @@ var scriptCases = map[string]func(x scripted){
 	"a backoff doubles, tells why, and a permanent one is for one secret": func(x scripted) {
 		var before time.Duration
 		for i := range 4 {
-			x.begin(x.lease("b"), Missing, 0, decisionGo)
-			x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Permanent, Code: 40125, Message: `"q"`}})
+			x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
+			x.finish("b", outcome{result: ResultFailed, undo: true, failed: &FetchError{Class: ClassPermanent, Code: 40125, Message: `"q"`}})
 			st := x.load()
-			if st.backoff <= before/2 || st.backoff > time.Minute<<i || st.note != (note{Permanent, 40125, `"q"`}) {
+			if st.backoff <= before/2 || st.backoff > time.Minute<<i || st.note != (note{ClassPermanent, 40125, `"q"`}) {
 				x.Errorf("backoff %v after %v, %+v", st.backoff, before, st.note)
 			}
 			before = st.backoff
-			x.begin(x.lease("c"), Missing, 0, decisionBackoff)
+			x.begin(x.lease("c"), ReasonMissing, 0, decisionBackoff)
 			x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":backoff", "f1:until", 1)
 		}
-		x.begin(x.lease("b"), Missing, 0, decisionGo)
-		x.conclude("b", conclusion{result: Failed, failed: &FetchError{Class: Permanent}})
+		x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
+		x.finish("b", outcome{result: ResultFailed, failed: &FetchError{Class: ClassPermanent}})
 		x.spec.Fingerprint = "f2"
 		if st := x.load(); st.backoff != 0 {
 			x.Errorf("another secret waits %v", st.backoff)
@@ -267,18 +267,18 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"the journal has the first, second, fourth, eighth failure in a row, and no report that was false": func(x scripted) {
 		fail := func(class Class) {
-			x.begin(x.lease("b"), Missing, 0, decisionGo)
-			x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: class}})
+			x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
+			x.finish("b", outcome{result: ResultFailed, undo: true, failed: &FetchError{Class: class}})
 			x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":backoff", "*:until", 1)
 		}
 		for range 20 {
-			fail(Transient)
+			fail(ClassTransient)
 		}
 		if got := x.journal(); got != 5 {
 			x.Errorf("%d entries of 20 failures, want those of the 1st, 2nd, 4th, 8th and 16th", got)
 		}
 		for range 20 {
-			fail(Local)
+			fail(ClassLocal)
 		}
 		if got := x.journal(); got != 10 {
 			x.Errorf("%d entries after 20 more of one pod, want 10", got)
@@ -286,13 +286,13 @@ var scriptCases = map[string]func(x scripted){
 		st := x.fetched()
 		before := x.journal()
 		for _, lease := range []string{"c", "d"} {
-			x.begin(x.lease(lease), Report, st.version, decisionProbe)
-			x.conclude(lease, conclusion{result: map[string]Result{"c": Accepted, "d": Unknown}[lease]})
+			x.begin(x.lease(lease), ReasonReport, st.version, decisionProbe)
+			x.finish(lease, outcome{result: map[string]Result{"c": ResultAccepted, "d": ResultUnknown}[lease]})
 		}
 		x.lease("e")
-		x.conclude("e", conclusion{result: Throttled})
-		x.begin(x.lease("f"), Missing, st.version+1, decisionGo)
-		x.conclude("f", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+		x.finish("e", outcome{result: ResultThrottled})
+		x.begin(x.lease("f"), ReasonMissing, st.version+1, decisionGo)
+		x.finish("f", outcome{result: ResultFailed, undo: true, failed: &FetchError{Class: ClassTransient}})
 		if got := x.journal(); before != 11 || got != before+2 {
 			x.Errorf("%d entries, then %d; want a commit, then a cut and a failure: the count begins anew", before, got)
 		}
@@ -304,21 +304,21 @@ var scriptCases = map[string]func(x scripted){
 				"begin": func(spoil func()) {
 					x.lease("b")
 					spoil()
-					if b, err := x.s.begin(x.Context(), x.spec, "b", Missing, 0, true, life{left: -1}); err != nil || b.decision == decisionLost {
+					if b, err := x.s.begin(x.Context(), x.spec, "b", ReasonMissing, 0, true, life{left: -1}); err != nil || b.decision == decisionLost {
 						x.Errorf("%v, %v", b.decision, err)
 					}
 				},
 				"commit": func(spoil func()) {
-					x.begin(x.lease("b"), Missing, x.load().version+1, decisionGo)
+					x.begin(x.lease("b"), ReasonMissing, x.load().version+1, decisionGo)
 					spoil()
 					if st := x.commit("b", "v"); st.value.Reveal() != "v" || st.version == 0 || st.held != 0 {
 						x.Errorf("%+v", st)
 					}
 				},
-				"conclude": func(spoil func()) {
-					x.begin(x.lease("b"), Missing, x.load().version+1, decisionGo)
+				"finish": func(spoil func()) {
+					x.begin(x.lease("b"), ReasonMissing, x.load().version+1, decisionGo)
 					spoil()
-					x.conclude("b", conclusion{result: Failed, undo: true, failed: &FetchError{Class: Transient}})
+					x.finish("b", outcome{result: ResultFailed, undo: true, failed: &FetchError{Class: ClassTransient}})
 					if st := x.load(); st.backoff == 0 || st.held != 0 {
 						x.Errorf("%+v", st)
 					}
@@ -357,15 +357,15 @@ var scriptCases = map[string]func(x scripted){
 		if st := x.load(); st.backoff != 0 {
 			x.Errorf("it holds for %v", st.backoff)
 		}
-		x.begin(x.lease("b"), Missing, 0, decisionGo)
-		x.conclude("b", conclusion{result: Failed, failed: &FetchError{Class: Quota}, atLeast: 24 * time.Hour})
+		x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
+		x.finish("b", outcome{result: ResultFailed, failed: &FetchError{Class: ClassQuota}, atLeast: 24 * time.Hour})
 		if st := x.load(); st.backoff < 23*time.Hour {
 			x.Errorf("the longest that upstream can ask for holds for %v", st.backoff)
 		}
 	},
 	"a rejected value that is put back counts for nothing": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), rejected, st.version, decisionGo)
+		x.begin(x.lease("b"), reasonRejected, st.version, decisionGo)
 		x.s.rdb.Set(x.Context(), x.s.valueKey(x.spec.Key), "v1", time.Hour)
 		if got := x.load(); !got.value.Empty() || got.rejected != st.version || got.bad == "" {
 			x.Errorf("%+v", got)
@@ -390,67 +390,67 @@ var scriptCases = map[string]func(x scripted){
 	},
 	"a report is probed, and accepted or believed": func(x scripted) {
 		st := x.fetched()
-		x.begin(x.lease("b"), Report, st.version, decisionProbe)
-		x.conclude("b", conclusion{result: Accepted})
+		x.begin(x.lease("b"), ReasonReport, st.version, decisionProbe)
+		x.finish("b", outcome{result: ResultAccepted})
 		if now := x.load(); now.acceptAge < 0 || now.acceptAge > time.Minute {
 			x.Errorf("accepted %v ago", now.acceptAge)
 		}
 		for _, lease := range []string{"2", "3", "4"} {
-			x.begin(x.lease(lease), Report, st.version, decisionProbe)
-			x.conclude(lease, conclusion{result: Accepted})
+			x.begin(x.lease(lease), ReasonReport, st.version, decisionProbe)
+			x.finish(lease, outcome{result: ResultAccepted})
 		}
-		x.begin(x.lease("5"), Report, st.version, decisionProbe)
-		x.begin("5", Report, st.version, decisionProbe) // its reply was lost
-		x.conclude("5", conclusion{result: Accepted})
-		x.begin(x.lease("6"), Report, st.version, decisionDone) // the finding answers for a while
+		x.begin(x.lease("5"), ReasonReport, st.version, decisionProbe)
+		x.begin("5", ReasonReport, st.version, decisionProbe) // its reply was lost
+		x.finish("5", outcome{result: ResultAccepted})
+		x.begin(x.lease("6"), ReasonReport, st.version, decisionDone) // the finding answers for a while
 		meta := x.s.valueKey(x.spec.Key) + ":meta"
 		x.s.rdb.HDel(x.Context(), meta, "accepted_at")
-		if b := x.begin(x.lease("7"), Report, st.version, decisionLimited); b.wait <= 0 || b.wait > probeGap {
+		if b := x.begin(x.lease("7"), ReasonReport, st.version, decisionLimited); b.wait <= 0 || b.wait > probeGap {
 			x.Errorf("after probes that found nothing: wait %v", b.wait)
 		}
 		x.s.rdb.HIncrBy(x.Context(), meta, "probe_tat", -ms(probeGap))
-		x.begin(x.lease("c"), Report, st.version, decisionProbe)
-		b := x.begin("c", rejected, st.version, decisionGo)
+		x.begin(x.lease("c"), ReasonReport, st.version, decisionProbe)
+		b := x.begin("c", reasonRejected, st.version, decisionGo)
 		if now := x.load(); !now.value.Empty() || now.rejected != st.version || now.bad != secret.New("v1").Fingerprint() || b.state.young != 1 || now.acceptAge >= 0 {
 			x.Errorf("%+v", now)
 		}
 		st = x.commit("c", "v2")
-		x.begin(x.lease("e"), Report, st.version, decisionProbe) // what was found of the value before says nothing
+		x.begin(x.lease("e"), ReasonReport, st.version, decisionProbe) // what was found of the value before says nothing
 	},
 	"force is rationed, 31 s apart, and a repeat is not a second one": func(x scripted) {
 		x.lease("b")
-		if b := x.begin("b", forced, 0, decisionLimited); b.wait != forceGap {
+		if b := x.begin("b", ReasonForce, 0, decisionLimited); b.wait != forceGap {
 			x.Errorf("wait %v", b.wait)
 		}
 		x.spec.Forced.PerDay = 20
-		x.begin("b", forced, 0, decisionGo)
-		x.begin("b", forced, 0, decisionGo)
-		if b := x.begin(x.lease("c"), forced, 0, decisionLimited); b.wait > forceGap || b.wait < forceGap-5*time.Second {
+		x.begin("b", ReasonForce, 0, decisionGo)
+		x.begin("b", ReasonForce, 0, decisionGo)
+		if b := x.begin(x.lease("c"), ReasonForce, 0, decisionLimited); b.wait > forceGap || b.wait < forceGap-5*time.Second {
 			x.Errorf("wait %v", b.wait)
 		}
 	},
 	"an allowance ends": func(x scripted) {
 		x.spec.Fetches.PerDay = 2
-		x.begin(x.lease("b"), Missing, 0, decisionGo)
-		x.begin(x.lease("c"), Missing, 0, decisionGo)
-		if b := x.begin(x.lease("d"), Missing, 0, decisionLimited); b.wait < 23*time.Hour {
+		x.begin(x.lease("b"), ReasonMissing, 0, decisionGo)
+		x.begin(x.lease("c"), ReasonMissing, 0, decisionGo)
+		if b := x.begin(x.lease("d"), ReasonMissing, 0, decisionLimited); b.wait < 23*time.Hour {
 			x.Errorf("wait %v", b.wait)
 		}
 		x.spec.Fetches.PerDay = -1
-		x.begin(x.lease("e"), Missing, 0, decisionLimited)
+		x.begin(x.lease("e"), ReasonMissing, 0, decisionLimited)
 	},
 	"an old doubt may be settled by whoever has the value": func(x scripted) {
 		st := x.fetched()
 		_ = x.cut("lost4", now())
-		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)) // the cut has run out
-		x.begin(x.lease("b"), Due, st.version, decisionGo) // too early
-		x.conclude("b", conclusion{result: Failed, undo: true})
+		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key))       // the cut has run out
+		x.begin(x.lease("b"), ReasonDue, st.version, decisionGo) // too early
+		x.finish("b", outcome{result: ResultFailed, undo: true})
 		meta := x.s.valueKey(x.spec.Key) + ":meta"
 		x.s.rdb.HIncrBy(x.Context(), meta, "unclear_at", -301000)
-		x.begin(x.lease("b2"), Due, st.version, decisionGo) // the request may have left 8 s after its begin
-		x.conclude("b2", conclusion{result: Failed, undo: true})
+		x.begin(x.lease("b2"), ReasonDue, st.version, decisionGo) // the request may have left 8 s after its begin
+		x.finish("b2", outcome{result: ResultFailed, undo: true})
 		x.s.rdb.HIncrBy(x.Context(), meta, "unclear_at", -10000)
-		x.begin(x.lease("c"), Due, st.version, decisionSettle)
+		x.begin(x.lease("c"), ReasonDue, st.version, decisionResolveDoubt)
 		if now := x.commit("c", "v1"); now.doubt || now.value.Reveal() != "v1" {
 			x.Errorf("%+v", now)
 		}

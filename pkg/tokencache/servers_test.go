@@ -154,7 +154,7 @@ func TestARefreshNeedsNoRightToPublishAndNoJournal(t *testing.T) {
 // I7: nothing that leaves the cache, except the value's own key and the Token, holds a value.
 func TestNoSecretAndNoValueLeavesInErrorsEventsJournalOrDumps(t *testing.T) {
 	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {
-		return []fault{{}, {Lost: true}, failing(tokencache.Transient, -1), {}}[n%4]
+		return []fault{{}, {Lost: true}, failing(tokencache.ClassTransient, -1), {}}[n%4]
 	}}
 	bubble(t, 2, u, func(t *testing.T, c *cluster) {
 		var said strings.Builder
@@ -286,7 +286,7 @@ func TestARefusedConnectionSaysWhy(t *testing.T) {
 		if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: (&upstream{}).Source("x"), Overlap: time.Minute}); err != nil {
 			t.Fatal(err)
 		}
-		_, err := c.Cluster(t.Context(), 5)
+		_, err := c.Journal(t.Context(), 5)
 		failed, ok := errors.AsType[*tokencache.StoreError](err)
 		if !ok || failed.Class() == tokencache.StoreReply || strings.Contains(err.Error(), "another version") {
 			t.Errorf("%s: %v", name, err)

@@ -13,20 +13,20 @@ import (
 
 // credential is one credential on this replica.
 type credential struct {
-	spec atomic.Pointer[Credential]
-	view atomic.Pointer[view]
-	lock *lock.Lock
+	spec     atomic.Pointer[Credential]
+	snapshot atomic.Pointer[snapshot]
+	lock     *lock.Lock
 
-	mu      sync.Mutex
-	flight  *flight
-	changed chan struct{}    // closed when the view is replaced
-	past    [8]secret.String // values replaced lately
-	nPast   int              // how many there ever were
-	local   holdback         // upstream refuses this pod
-	retry   holdback         // the last refresh failed; its schedule
-	untold  *cut             // nil: nothing
-	news    news
-	direct  [2]time.Time // the last fetches without Redis
+	mu         sync.Mutex
+	flight     *flight
+	changed    chan struct{}    // closed when the view is replaced
+	past       [8]secret.String // values replaced lately
+	nPast      int              // how many there ever were
+	local      backoff          // upstream refuses this pod
+	retry      backoff          // the last refresh failed; its schedule
+	pendingCut *cut             // nil: nothing
+	audit      eventAudit
+	direct     [2]time.Time // the last fetches without Redis
 
 	lastProbe finding // without Redis
 
@@ -35,20 +35,20 @@ type credential struct {
 }
 
 // holdback is a reason not to try before a moment.
-type holdback struct {
+type backoff struct {
 	until time.Time
 	err   error
 	tries int
 }
 
-func (h *holdback) left() time.Duration { return max(0, time.Until(h.until)) }
+func (h *backoff) left() time.Duration { return max(0, time.Until(h.until)) }
 
 func (c *Cache) credential(old *credential) *credential {
 	if old != nil {
 		return old
 	}
 	cr := &credential{changed: make(chan struct{})}
-	cr.view.Store(&view{asOf: now()})
+	cr.snapshot.Store(&snapshot{asOf: now()})
 	return cr
 }
 
@@ -56,10 +56,10 @@ func (c *Cache) credential(old *credential) *credential {
 func (cr *credential) forgive() {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	cr.local, cr.retry = holdback{}, holdback{}
-	v := *cr.view.Load()
+	cr.local, cr.retry = backoff{}, backoff{}
+	v := *cr.snapshot.Load()
 	v.backoff, v.note, v.due = 0, note{}, 0
-	cr.replace(cr.view.Load(), &v)
+	cr.replace(cr.snapshot.Load(), &v)
 }
 
 // adopt merges an answer of Redis into the view, and tells who waits for it.
@@ -71,19 +71,19 @@ func (c *Cache) adopt(cr *credential, st state, asked instant) {
 		st.backoff, st.note = 0, note{} // of a secret that was replaced while Redis was asked
 	}
 	cr.mu.Lock()
-	old := cr.view.Load()
+	old := cr.snapshot.Load()
 	next := old.merge(st, asked)
 	cr.replace(old, next)
-	emptied := next != old && cr.news.emptied(st.version < old.version)
+	emptied := next != old && cr.audit.emptied(st.version < old.version)
 	cr.mu.Unlock()
 	c.poke()
 	if emptied {
-		c.observe(cr, Event{Result: Emptied})
+		c.observe(cr, Event{Result: ResultDataLost})
 	}
 }
 
 // replace must be called with mu held.
-func (cr *credential) replace(old, next *view) {
+func (cr *credential) replace(old, next *snapshot) {
 	if next == old {
 		return
 	}
@@ -91,7 +91,7 @@ func (cr *credential) replace(old, next *view) {
 		cr.past[cr.nPast%len(cr.past)] = old.value
 		cr.nPast++
 	}
-	cr.view.Store(next)
+	cr.snapshot.Store(next)
 	close(cr.changed)
 	cr.changed = make(chan struct{})
 }
@@ -102,9 +102,9 @@ func (cr *credential) dormant() bool {
 	return idle != 0 && time.Now().UnixNano()-cr.asked.Load() >= idle
 }
 
-// heldBack reports whether there is no point in trying now.
-func (cr *credential) heldBack() bool {
-	if cr.view.Load().backoffLeft(now()) > 0 {
+// backingOff reports whether there is no point in trying now.
+func (cr *credential) backingOff() bool {
+	if cr.snapshot.Load().backoffLeft(now()) > 0 {
 		return true
 	}
 	cr.mu.Lock()
@@ -117,7 +117,7 @@ func (cr *credential) heldBack() bool {
 func (cr *credential) untilDue() (wait time.Duration, busy bool) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	v, n := cr.view.Load(), now()
+	v, n := cr.snapshot.Load(), now()
 	wait = max(v.due-n.since(v.asOf), cr.retry.left(), cr.local.left())
 	return wait, cr.flight != nil
 }
@@ -157,7 +157,7 @@ type finding struct {
 func (cr *credential) refute(value secret.String, at instant) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	old := cr.view.Load()
+	old := cr.snapshot.Load()
 	if !old.value.Equal(value) {
 		return
 	}
@@ -174,16 +174,16 @@ func (cr *credential) stepBack(spec *Credential, f *FetchError) {
 	if cr.spec.Load().Fingerprint != spec.Fingerprint {
 		return
 	}
-	base, limit := Local.backoff()
+	base, limit := ClassLocal.backoff()
 	wait := max(f.RetryAfter, min(limit, base<<min(cr.local.tries, 10)))
-	cr.local = holdback{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
+	cr.local = backoff{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
 }
 
 // welcome forgets that upstream refused this pod.
 func (cr *credential) welcome() {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	cr.local = holdback{}
+	cr.local = backoff{}
 }
 
 // fetched notes that the flight brought a value from upstream.
@@ -216,8 +216,8 @@ func (cr *credential) refusedHere() error {
 // called with mu held. The schedule lies outside the flight: a job that retried inside its own slot
 // would keep every other caller out.
 func (cr *credential) reschedule(err error) {
-	if err == nil && !cr.view.Load().isDue(now()) {
-		cr.retry = holdback{}
+	if err == nil && !cr.snapshot.Load().isDue(now()) {
+		cr.retry = backoff{}
 		return
 	}
 	wait := min(5*time.Second, time.Second<<min(cr.retry.tries, 3))
@@ -226,11 +226,11 @@ func (cr *credential) reschedule(err error) {
 	cr.retry.until = time.Now().Add(wait + rand.N(wait/2))
 }
 
-// hear notes that an event told of a version.
-func (cr *credential) hear(version int64) {
+// eventAnnounced notes that an event told of a version.
+func (cr *credential) eventAnnounced(version int64) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	cr.news.heard = max(cr.news.heard, version)
+	cr.audit.announced = max(cr.audit.announced, version)
 }
 
 // reread notes that a re-read found a version, before it is adopted. It reports whether the event of one
@@ -238,11 +238,11 @@ func (cr *credential) hear(version int64) {
 func (cr *credential) reread(version int64) (missed bool) {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
-	n, known := &cr.news, cr.view.Load().version
-	missed = n.unheard > n.heard
-	n.unheard = 0
-	if known > 0 && version > known && version > n.heard {
-		n.unheard = version
+	n, known := &cr.audit, cr.snapshot.Load().version
+	missed = n.unannounced > n.announced
+	n.unannounced = 0
+	if known > 0 && version > known && version > n.announced {
+		n.unannounced = version
 	}
 	return missed
 }
@@ -276,7 +276,7 @@ func (cr *credential) unavailable(k Key, err error) error {
 
 // best returns what there is after err.
 func (cr *credential) best(k Key, from From, err error) (Token, error) {
-	v, n := cr.view.Load(), now()
+	v, n := cr.snapshot.Load(), now()
 	if !v.alive(n) {
 		return Token{}, cr.unavailable(k, err)
 	}

@@ -39,7 +39,7 @@ func (c *Cache) Status() []Status {
 	all := c.awake()
 	list := make([]Status, 0, len(all))
 	for _, cr := range all {
-		v, n := cr.view.Load(), now()
+		v, n := cr.snapshot.Load(), now()
 		s := Status{
 			Key: cr.spec.Load().Key, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
 			InDoubt: v.doubt, Rejected: v.rejected, Backoff: v.backoffLeft(n), ForeignRefresher: v.young >= 2,

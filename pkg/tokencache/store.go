@@ -26,8 +26,8 @@ var (
 	beginLua string
 	//go:embed lua/commit.lua
 	commitLua string
-	//go:embed lua/conclude.lua
-	concludeLua string
+	//go:embed lua/finish.lua
+	finishLua string
 	//go:embed lua/cut.lua
 	cutLua string
 	//go:embed lua/caplease.lua
@@ -45,7 +45,7 @@ type store struct {
 	secrets   []secret.String // what no text of an error may hold
 	health    health
 
-	scripts struct{ load, begin, commit, conclude, cut, capLease, discard *redis.Script }
+	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
@@ -54,7 +54,7 @@ func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...s
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)
-	s.scripts.conclude = script(concludeLua)
+	s.scripts.finish = script(finishLua)
 	s.scripts.cut = script(cutLua)
 	s.scripts.capLease = script(capLeaseLua)
 	s.scripts.discard = script(discardLua)
@@ -153,13 +153,13 @@ func resultOf(r *redis.Cmd, failed error) (any, error) {
 type decision string
 
 const (
-	decisionLost    decision = "lost"
-	decisionDone    decision = "done"
-	decisionBackoff decision = "backoff"
-	decisionLimited decision = "limited"
-	decisionProbe   decision = "probe"
-	decisionSettle  decision = "settle"
-	decisionGo      decision = "go"
+	decisionLost         decision = "lost"
+	decisionDone         decision = "done"
+	decisionBackoff      decision = "backoff"
+	decisionLimited      decision = "limited"
+	decisionProbe        decision = "probe"
+	decisionResolveDoubt decision = "resolve_doubt"
+	decisionGo           decision = "go"
 )
 
 // begun is begin's answer. wait belongs to limited.
@@ -213,7 +213,7 @@ func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value
 }
 
 // conclusion is how a lease ends without a value.
-type conclusion struct {
+type outcome struct {
 	reason  Reason
 	result  Result
 	undo    bool        // nothing was issued for sure: take the cut back
@@ -222,34 +222,34 @@ type conclusion struct {
 	took    time.Duration
 }
 
-// conclude ends the lease; it reports errRefused if the lease was already lost.
-func (s *store) conclude(ctx context.Context, c *Credential, lease string, e conclusion) error {
+// finish ends the lease; it reports errRefused if the lease was already lost.
+func (s *store) finish(ctx context.Context, c *Credential, lease string, e outcome) error {
 	where, body := "*", []byte("{}")
 	var base, limit time.Duration
 	code := 0
 	if f := e.failed; f != nil {
 		code = f.Code
-		if f.Class == Local { // its backoff is in the memory of this pod
+		if f.Class == ClassLocal { // its backoff is in the memory of this pod
 			where = "local"
 		} else {
 			base, limit = f.Class.backoff()
 		}
-		if f.Class == Permanent && c.Fingerprint != "" {
+		if f.Class == ClassPermanent && c.Fingerprint != "" {
 			where = c.Fingerprint
 		}
 		body, _ = json.Marshal(note{f.Class, f.Code, short(f.Message, maxNote)}) // strings and a number: cannot fail
 	}
 	// Half to all of the time: replicas must not come back in step.
 	jitter := 0.5 + rand.Float64()/2
-	reply, err := s.run(ctx, s.scripts.conclude, "conclude", c,
+	reply, err := s.run(ctx, s.scripts.finish, "finish", c,
 		lease, string(e.reason), string(e.result), flag(e.undo),
 		where, ms(base), ms(limit), ms(e.atLeast), fmt.Sprintf("%.3f", jitter),
 		string(body), ms(e.took), code, ms(probeGap))
 	if err != nil {
 		return err
 	}
-	if err = decodeConcluded(reply); errors.Is(err, errReply) {
-		return s.failed(c.Key, "conclude", err)
+	if err = decodeFinished(reply); errors.Is(err, errReply) {
+		return s.failed(c.Key, "finish", err)
 	}
 	return err
 }

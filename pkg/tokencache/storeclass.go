@@ -18,29 +18,29 @@ type StoreClass string
 
 // The classes of a [StoreError].
 const (
-	StoreTimeout  StoreClass = "timeout"     // no answer in time
-	StoreRefused  StoreClass = "refused"     // no connection could be made
-	StoreClosed   StoreClass = "closed"      // the connection broke
-	StoreNoAuth   StoreClass = "noauth"      // a password is missing or wrong
-	StoreNoPerm   StoreClass = "noperm"      // the ACL user lacks a right
-	StoreReadOnly StoreClass = "readonly"    // a replica, or a primary that must not write (disk, too few replicas)
-	StoreOOM      StoreClass = "oom"         // maxmemory is reached
-	StoreLoading  StoreClass = "loading"     // Redis is starting
-	StoreCluster  StoreClass = "unavailable" // the cluster is down or has the key elsewhere, or a script blocks Redis
-	StoreReply    StoreClass = "reply"       // the answer is not one of this program's scripts
-	StoreOther    StoreClass = "other"
+	StoreTimeout     StoreClass = "timeout"     // no answer in time
+	StoreRefused     StoreClass = "refused"     // no connection could be made
+	StoreClosed      StoreClass = "closed"      // the connection broke
+	StoreNoAuth      StoreClass = "noauth"      // a password is missing or wrong
+	StoreNoPerm      StoreClass = "noperm"      // the ACL user lacks a right
+	StoreReadOnly    StoreClass = "readonly"    // a replica, or a primary that must not write (disk, too few replicas)
+	StoreOOM         StoreClass = "oom"         // maxmemory is reached
+	StoreLoading     StoreClass = "loading"     // Redis is starting
+	StoreUnavailable StoreClass = "unavailable" // the cluster is down or has the key elsewhere, or a script blocks Redis
+	StoreReply       StoreClass = "reply"       // the answer is not one of this program's scripts
+	StoreOther       StoreClass = "other"
 )
 
 // StoreClasses are all classes.
 var StoreClasses = [...]StoreClass{StoreTimeout, StoreRefused, StoreClosed, StoreNoAuth, StoreNoPerm, StoreReadOnly,
-	StoreOOM, StoreLoading, StoreCluster, StoreReply, StoreOther}
+	StoreOOM, StoreLoading, StoreUnavailable, StoreReply, StoreOther}
 
 // answers are Redis' own error codes.
 var answers = map[string]StoreClass{
 	"NOAUTH": StoreNoAuth, "WRONGPASS": StoreNoAuth, "NOPERM": StoreNoPerm,
 	"READONLY": StoreReadOnly, "MISCONF": StoreReadOnly, "NOREPLICAS": StoreReadOnly, "OOM": StoreOOM,
-	"LOADING": StoreLoading, "MASTERDOWN": StoreCluster, "CLUSTERDOWN": StoreCluster, "TRYAGAIN": StoreCluster, "BUSY": StoreCluster,
-	"MOVED": StoreCluster, "ASK": StoreCluster, "CROSSSLOT": StoreCluster,
+	"LOADING": StoreLoading, "MASTERDOWN": StoreUnavailable, "CLUSTERDOWN": StoreUnavailable, "TRYAGAIN": StoreUnavailable, "BUSY": StoreUnavailable,
+	"MOVED": StoreUnavailable, "ASK": StoreUnavailable, "CROSSSLOT": StoreUnavailable,
 }
 
 // Title says for people, in a few words, whether Redis is away or what it refuses.
@@ -54,7 +54,7 @@ func (c StoreClass) Title() string {
 		return "Redis refuses a command"
 	case StoreReadOnly, StoreOOM:
 		return "Redis takes no writes"
-	case StoreLoading, StoreCluster:
+	case StoreLoading, StoreUnavailable:
 		return "Redis is not ready"
 	}
 	return "Redis answers with an error"

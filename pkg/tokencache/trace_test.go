@@ -19,20 +19,20 @@ func TestTheJournalTellsOfEveryEnd(t *testing.T) {
 	value := x.s.valueKey(x.spec.Key)
 
 	st := x.fetched() // no cut: nothing stood
-	x.begin(x.lease("busy"), Missing, st.version+1, decisionGo)
-	x.conclude("busy", conclusion{reason: Due, result: Failed, undo: true, took: time.Second, failed: &FetchError{Class: Transient, Code: -1}})
+	x.begin(x.lease("busy"), ReasonMissing, st.version+1, decisionGo)
+	x.finish("busy", outcome{reason: ReasonDue, result: ResultFailed, undo: true, took: time.Second, failed: &FetchError{Class: ClassTransient, Code: -1}})
 	x.s.rdb.Del(t.Context(), value+":backoff")
-	x.begin(x.lease("slow"), Due, st.version+1, decisionGo) // in doubt already: the cut changes nothing
+	x.begin(x.lease("slow"), ReasonDue, st.version+1, decisionGo) // in doubt already: the cut changes nothing
 	x.lease("other")
-	_, _ = x.s.commit(t.Context(), x.spec, "slow", Value{secret.New("v2"), time.Hour, 0}, 0, Due, 12*time.Second)
+	_, _ = x.s.commit(t.Context(), x.spec, "slow", Value{secret.New("v2"), time.Hour, 0}, 0, ReasonDue, 12*time.Second)
 	_ = x.cut("lease", now())
-	if err := x.s.conclude(t.Context(), x.spec, "slow", conclusion{reason: Due, result: Failed, failed: &FetchError{Code: -1}}); err != errRefused {
+	if err := x.s.finish(t.Context(), x.spec, "slow", outcome{reason: ReasonDue, result: ResultFailed, failed: &FetchError{Code: -1}}); err != errRefused {
 		t.Error(err)
 	}
 	x.s.rdb.HIncrBy(t.Context(), value+":meta", "unclear_at", -400000)
-	x.begin(x.lease("settler"), Due, st.version, decisionSettle)
+	x.begin(x.lease("settler"), ReasonDue, st.version, decisionResolveDoubt)
 	x.commit("settler", "v1")
-	x.begin(x.lease("early"), Missing, st.version+1, decisionGo)
+	x.begin(x.lease("early"), ReasonMissing, st.version+1, decisionGo)
 	x.commit("early", "v1")
 
 	var got []string
@@ -57,7 +57,7 @@ func TestTheJournalTellsOfEveryEnd(t *testing.T) {
 		mine + "reason=due result=refused took_ms=12000 digest=" + v2 + " ",
 		mine + "reason=due result=cut why=refused ",
 		mine + "reason=due result=failed lease=lost code=-1 took_ms=0 ",
-		mine + "reason=missing result=settled took_ms=0 digest=" + v1 + " ",
+		mine + "reason=missing result=doubt_resolved took_ms=0 digest=" + v1 + " ",
 		mine + "reason=missing result=cut why=fetch ",
 		mine + "reason=missing result=unchanged took_ms=0 digest=" + v1 + " ",
 	}

@@ -11,8 +11,8 @@ import (
 func moment(d time.Duration) instant { return at(time.Unix(1e9, 0).Add(d)) }
 
 // known is a view of version 5 with two hours to live, as of the start.
-func known() *view {
-	v := (&view{asOf: moment(0)}).merge(state{
+func known() *snapshot {
+	v := (&snapshot{asOf: moment(0)}).merge(state{
 		value: secret.New("v5"), version: 5, left: 119 * time.Minute, margin: time.Minute, renewLeft: 30 * time.Minute,
 	}, moment(0))
 	return v
@@ -22,11 +22,11 @@ func TestPolicyOfAView(t *testing.T) {
 	superseded := state{value: secret.New("v4"), version: 5, left: time.Minute, doubt: true}
 	for _, c := range []struct {
 		name              string
-		v                 *view
+		v                 *snapshot
 		at                time.Duration
 		fresh, alive, due bool
 	}{
-		{"nothing", &view{asOf: moment(0)}, 0, false, false, true},
+		{"nothing", &snapshot{asOf: moment(0)}, 0, false, false, true},
 		{"new", known(), 0, true, true, false},
 		{"unconfirmed for too long", known(), unconfirmed, false, true, false},
 		{"renewal begins, with a spread of a minute", known(), 91 * time.Minute, false, true, true},
@@ -42,7 +42,7 @@ func TestPolicyOfAView(t *testing.T) {
 		{"one that could not be committed", uncommitted().merge(superseded, moment(3*time.Minute)), 3 * time.Minute, true, true, true},
 		{"nor is what it left there", uncommitted().merge(superseded, moment(3*time.Minute)), 5 * time.Minute, false, true, true},
 		{"another holds the lease", known().merge(state{version: 5, held: 5 * time.Second}, moment(time.Minute)), time.Minute, true, true, false},
-		{"a backoff", (&view{asOf: moment(0)}).merge(state{backoff: time.Minute}, moment(0)), 0, false, false, false},
+		{"a backoff", (&snapshot{asOf: moment(0)}).merge(state{backoff: time.Minute}, moment(0)), 0, false, false, false},
 	} {
 		n := moment(c.at)
 		if f, a, d := c.v.fresh(n), c.v.alive(n), c.v.isDue(n); f != c.fresh || a != c.alive || d != c.due {
@@ -52,7 +52,7 @@ func TestPolicyOfAView(t *testing.T) {
 }
 
 // uncommitted is a value that this replica fetched and Redis does not have.
-func uncommitted() *view {
+func uncommitted() *snapshot {
 	v := known()
 	v.uncommitted = true
 	return v

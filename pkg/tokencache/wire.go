@@ -44,7 +44,7 @@ type note struct {
 }
 
 func (n note) err() error {
-	if n.Class == limitedClass {
+	if n.Class == ClassLimited {
 		return ErrLimited
 	}
 	return &FetchError{Class: n.Class, Code: n.Code, Message: n.Message}
@@ -64,7 +64,7 @@ func decodeBegun(reply any) (begun, error) {
 	return begun{decision(verdict), min(bounded(wait), longest), st}, nil
 }
 
-func decodeConcluded(reply any) error {
+func decodeFinished(reply any) error {
 	parts, ok := reply.([]any)
 	switch {
 	case !ok || len(parts) < 1:
@@ -148,12 +148,12 @@ func decodeNote(body string) note {
 		return n
 	}
 	if err := json.Unmarshal([]byte(body), &n); err != nil {
-		return note{Class: Transient, Message: "unreadable note"}
+		return note{Class: ClassTransient, Message: "unreadable note"}
 	}
 	switch n.Class {
-	case "", Transient, Permanent, Quota, Local, limitedClass:
+	case "", ClassTransient, ClassPermanent, ClassQuota, ClassLocal, ClassLimited:
 	default:
-		n.Class = Transient // of a later version
+		n.Class = ClassTransient // of a later version
 	}
 	n.Message = short(n.Message, maxNote)
 	return n

@@ -4,9 +4,9 @@
 --   backoff  upstream must not be asked now; the state says how long
 --   limited  an allowance is spent; the number says how long
 --   probe    the value was reported: find out whether upstream rejects it, then begin again
---   settle   the doubt is old enough for a probe to decide it, then begin again
+--   resolve_doubt  the doubt is old enough for a probe to decide it, then begin again
 --   go       ask upstream
--- done and backoff release the lease; after the others its holder concludes. go has cut the value
+-- done and backoff release the lease; after the others its holder finishes. go has cut the value
 -- where upstream supersedes it.
 local lease, reason, want = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local cut, overlap = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -96,7 +96,7 @@ elseif stands and num('doubt') == 0 then
 elseif may_settle and version == want and num('doubt') == 1 and num('rejected') ~= version
   and age('unclear_at') > overlap then
   set('cut_by', lease)
-  return answer('settle')
+  return answer('resolve_doubt')
 end
 
 -- Redis lost a commit, so what stands may be superseded, and stays so whether or not we may ask now.

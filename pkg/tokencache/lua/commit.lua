@@ -4,7 +4,7 @@ local lease, value, life, margin, renew_left = ARGV[6], ARGV[7], tonumber(ARGV[8
 local floor, reason, took, digest, cut = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15])
 
 if not holds(lease) then
-  if concluded(lease) then return state() end
+  if finished(lease) then return state() end
   journal('reason', reason, 'result', 'refused', 'version', int(num('version')), 'digest', digest, 'took_ms', took)
   return -1
 end
@@ -33,10 +33,10 @@ if overtaken then doubt(cut) end
 local forgiven = redis.call('DEL', backoff_key) > 0
 -- Without leave to ask upstream it was a probe that decided a doubt.
 local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
-local result = not same and 'committed' or asked and 'unchanged' or 'settled'
+local result = not same and 'committed' or asked and 'unchanged' or 'doubt_resolved'
 if not same or doubted or replaces_rejected or forgiven then
   journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
 end
-conclude(lease)
+finish(lease)
 publish('committed')
 return state()

@@ -146,14 +146,14 @@ local function journal(...)
   redis.pcall('PEXPIRE', journal_key, META_TTL)
 end
 
--- A lease that this script already concluded, when its reply was lost and the call repeated.
-local function concluded(lease) return get('concluded') == lease end
+-- A lease that this script already finished, when its reply was lost and the call repeated.
+local function finished(lease) return get('finished') == lease end
 
 local function holds(lease) return read('GET', lock_key) == lease end
 
--- conclude ends the lease in the same step as the write that it guarded.
-local function conclude(lease)
-  set('concluded', lease)
+-- finish ends the lease in the same step as the write that it guarded.
+local function finish(lease)
+  set('finished', lease)
   redis.call('DEL', lock_key)
 end
 

@@ -117,7 +117,7 @@ func (u *Upstream) fetch(ctx context.Context, r tokencache.Request, replica stri
 	v := u.act(n, r)
 	time.Sleep(f.After)
 	if f.Lost {
-		return tokencache.Value{}, &tokencache.FetchError{Class: tokencache.Transient, Message: "reset", Unclear: true}
+		return tokencache.Value{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "reset", Unclear: true}
 	}
 	return v, nil
 }

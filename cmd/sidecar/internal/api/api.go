@@ -115,7 +115,7 @@ func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duratio
 	t, ok := h.cache.Fresh(k, least)
 	if !ok {
 		err = h.wait(&h.refreshing, func() (err error) {
-			t, err = h.cache.GetLasting(ctx, k, least)
+			t, err = h.cache.GetAtLeast(ctx, k, least)
 			return err
 		})
 	}

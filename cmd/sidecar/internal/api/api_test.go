@@ -353,7 +353,7 @@ func TestStaleValueSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &tokencachetest.Upstream{Mode: tokencachetest.Repeating, Fault: func(n int, _ string) tokencachetest.Fault {
 			if n > 1 {
-				return tokencachetest.Fault{Err: &tokencache.FetchError{Class: tokencache.Transient, Message: "away"}}
+				return tokencachetest.Fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "away"}}
 			}
 			return tokencachetest.Fault{}
 		}}

@@ -103,7 +103,7 @@ func (s *Apps) agents(corpid string) []*App {
 
 // owner returns the app whose access token value is, or was until lately; nil if there is none.
 func (s *Apps) owner(cache *tokencache.Cache, p Platform, value secret.String) *App {
-	k, ok := cache.Owner(value)
+	k, ok := cache.Lookup(value)
 	if !ok {
 		return nil
 	}

@@ -16,7 +16,7 @@ func TestCollector(t *testing.T) {
 			return []tokencache.Status{
 				{Key: shop, Version: 12, Known: true, Fresh: true, ExpiresIn: time.Hour, CommittedAt: time.Now().Add(-time.Hour),
 					Fetches: tokencache.Allowance{Left: 9, Burst: 10}, Reports: tokencache.Allowance{Burst: 4}, Forced: tokencache.Allowance{Left: 2, Burst: 2}},
-				{Key: card, InDoubt: true, Rejected: true, Backoff: 90 * time.Second, Class: tokencache.Quota, Code: 45009, ForeignRefresher: true},
+				{Key: card, InDoubt: true, Rejected: true, Backoff: 90 * time.Second, Class: tokencache.ClassQuota, Code: 45009, ForeignRefresher: true},
 			}
 		})
 		const want = `

@@ -37,7 +37,7 @@ func TestNoAppsIsNoPanic(t *testing.T) {
 
 // 40001 on a fetch is a wrong secret. On a drop-in path it would tell an SDK to ask for a token again.
 func TestAWrongSecretIsNoBadToken(t *testing.T) {
-	cause := &tokencache.FetchError{Class: tokencache.Permanent, Code: 40001, Message: "invalid credential"}
+	cause := &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40001, Message: "invalid credential"}
 	for path := range dropInPlatform {
 		e, _, ok := problemOf(&tokencache.UnavailableError{Err: cause}).inWeChatsShape(path)
 		if !ok || e.code != 40125 {

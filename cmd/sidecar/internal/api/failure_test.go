@@ -37,10 +37,10 @@ func TestNoValue(t *testing.T) {
 		errcode  int
 		min, max int // of Retry-After
 	}{
-		{name: "transient", fault: fetchError(tokencache.Transient, -1), status: 503, kind: "upstream", errcode: -1, min: 1, max: 2},
-		{name: "quota", fault: fetchError(tokencache.Quota, 45009), status: 503, kind: "upstream", errcode: 45009, min: 60, max: 600},
-		{name: "local", fault: fetchError(tokencache.Local, 40164), status: 503, kind: "upstream", errcode: 40164, min: 1, max: 60},
-		{name: "permanent", fault: fetchError(tokencache.Permanent, 40125), status: 502, kind: "upstream-refuses", errcode: 40125, min: 10, max: 120},
+		{name: "transient", fault: fetchError(tokencache.ClassTransient, -1), status: 503, kind: "upstream", errcode: -1, min: 1, max: 2},
+		{name: "quota", fault: fetchError(tokencache.ClassQuota, 45009), status: 503, kind: "upstream", errcode: 45009, min: 60, max: 600},
+		{name: "local", fault: fetchError(tokencache.ClassLocal, 40164), status: 503, kind: "upstream", errcode: 40164, min: 1, max: 60},
+		{name: "permanent", fault: fetchError(tokencache.ClassPermanent, 40125), status: 502, kind: "upstream-refuses", errcode: 40125, min: 10, max: 120},
 		{name: "slow", fault: tokencachetest.Fault{Before: time.Minute}, status: 503, kind: "timeout", min: 1, max: 1},
 		{name: "no Redis", spoil: func(f *face) { f.cluster.Replicas[0].Link.Cut() }, status: 503, kind: "redis", min: 1, max: 1},
 		{name: "closed", spoil: func(f *face) { f.cache.Close() }, status: 503, kind: "stopping", min: 1, max: 1},

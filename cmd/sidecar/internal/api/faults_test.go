@@ -164,22 +164,22 @@ var scenes = []scene{
 			"upstream_fetch_duration_seconds result unclear",
 	}, {
 		name:  "upstream is busy",
-		fault: fails("", tokencache.FetchError{Class: tokencache.Transient, Code: -1}),
+		fault: fails("", tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1}),
 		play:  untilBackoff,
 		want:  "upstream_fetch_failures_total class transient, upstream_errcodes_total errcode -1, token_backoff_info class transient errcode -1, token_backoff_seconds, refreshes_total reason due result failed",
 	}, {
 		name:  "the secret is wrong",
-		fault: fails("", tokencache.FetchError{Class: tokencache.Permanent, Code: 40125}),
+		fault: fails("", tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125}),
 		play:  then(untilRenewal, 5*time.Second),
 		want:  "upstream_fetch_failures_total class permanent, upstream_errcodes_total errcode 40125, token_backoff_info class permanent errcode 40125 >=2",
 	}, {
 		name:  "the quota is spent",
-		fault: fails("", tokencache.FetchError{Class: tokencache.Quota, Code: 45009}),
+		fault: fails("", tokencache.FetchError{Class: tokencache.ClassQuota, Code: 45009}),
 		play:  then(untilRenewal, 5*time.Second),
 		want:  "upstream_fetch_failures_total class quota, upstream_errcodes_total errcode 45009, token_backoff_info class quota errcode 45009 >=2",
 	}, {
 		name:  "upstream refuses every pod's address",
-		fault: fails("", tokencache.FetchError{Class: tokencache.Local, Code: 40164}),
+		fault: fails("", tokencache.FetchError{Class: tokencache.ClassLocal, Code: 40164}),
 		play:  then(untilRenewal, 10*time.Second),
 		want:  "upstream_fetch_failures_total class local, upstream_errcodes_total errcode 40164, token_backoff_info class local errcode 40164",
 	}, {

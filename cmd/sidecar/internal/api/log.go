@@ -35,12 +35,12 @@ func (l *eventLog) observe(e tokencache.Event) {
 		return
 	}
 	switch e.Result {
-	case tokencache.Reread, tokencache.Subscribed, tokencache.Fetched, tokencache.Probed, tokencache.Waited, tokencache.Heard:
+	case tokencache.ResultReread, tokencache.ResultSubscribed, tokencache.ResultFetched, tokencache.ResultProbed, tokencache.ResultLeaseWaited, tokencache.ResultAdopted:
 		return // metrics; what comes of them is another event
-	case tokencache.Stepped:
+	case tokencache.ResultClockStepped:
 		l.log.Warn("the wall clock was stepped, or the host was suspended", zap.Duration("by", e.Took))
 		return
-	case tokencache.Missed:
+	case tokencache.ResultEventMissed:
 		if n := l.complaints.due("missed", time.Now()); n > 0 {
 			l.log.Warn("a new version was found by reading again, and no event told of it", zap.Int("times", n))
 		}
@@ -55,28 +55,28 @@ func (l *eventLog) observe(e tokencache.Event) {
 // describe says how much an event matters, and in which words.
 func describe(e tokencache.Event) (zapcore.Level, string) {
 	switch e.Result {
-	case tokencache.Committed:
+	case tokencache.ResultCommitted:
 		return zap.InfoLevel, "token replaced"
-	case tokencache.Failed:
+	case tokencache.ResultFailed:
 		if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok && f.Unclear {
 			return zap.WarnLevel, "refresh failed, and upstream may have issued a value that is lost"
 		}
 		return zap.WarnLevel, "refresh failed"
-	case tokencache.Lost:
+	case tokencache.ResultLeaseLost:
 		return zap.WarnLevel, "lease lost during a refresh"
-	case tokencache.Capped:
+	case tokencache.ResultLeaseCapped:
 		return zap.WarnLevel, "a lock key in Redis would have stopped every refresh"
-	case tokencache.Emptied:
+	case tokencache.ResultDataLost:
 		return zap.WarnLevel, "Redis knows less than this replica: it was emptied, or a failover lost writes"
-	case tokencache.Refused:
+	case tokencache.ResultRefused:
 		return zap.WarnLevel, "lease lost during a refresh, the fetched value is not used"
-	case tokencache.Orphaned:
+	case tokencache.ResultOrphaned:
 		return zap.WarnLevel, "Redis lost during a refresh, the fetched value is for this replica only"
-	case tokencache.Direct:
+	case tokencache.ResultDirect:
 		return zap.WarnLevel, "fetched without Redis, for this replica only"
-	case tokencache.Throttled:
+	case tokencache.ResultThrottled:
 		return zap.WarnLevel, "an allowance of upstream calls is spent"
-	case tokencache.Unknown:
+	case tokencache.ResultUnknown:
 		return zap.WarnLevel, "upstream does not say whether it rejects a reported value"
 	default:
 		return zap.DebugLevel, "nothing replaced"
@@ -136,8 +136,8 @@ func redisFields(e *tokencache.StoreError, failures int) []zap.Field {
 // throughRedis reports whether a result, with no error of Redis, shows that Redis answers.
 func throughRedis(r tokencache.Result) bool {
 	switch r {
-	case tokencache.Committed, tokencache.Unchanged, tokencache.Settled, tokencache.Shared, tokencache.Waiting,
-		tokencache.Throttled, tokencache.Accepted, tokencache.Refused, tokencache.Reread:
+	case tokencache.ResultCommitted, tokencache.ResultUnchanged, tokencache.ResultDoubtResolved, tokencache.ResultShared, tokencache.ResultBackoff,
+		tokencache.ResultThrottled, tokencache.ResultAccepted, tokencache.ResultRefused, tokencache.ResultReread:
 		return true
 	}
 	return false

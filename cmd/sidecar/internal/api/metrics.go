@@ -144,9 +144,9 @@ const (
 )
 
 var (
-	redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "conclude", "cut", "watch", other}
-	classes  = [...]tokencache.Class{tokencache.Transient, tokencache.Permanent, tokencache.Quota, tokencache.Local, other}
-	reasons  = [...]string{string(tokencache.Missing), string(tokencache.Due), string(tokencache.Report), force}
+	redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "finish", "cut", "watch", other}
+	classes  = [...]tokencache.Class{tokencache.ClassTransient, tokencache.ClassPermanent, tokencache.ClassQuota, tokencache.ClassLocal, other}
+	reasons  = [...]string{string(tokencache.ReasonMissing), string(tokencache.ReasonDue), string(tokencache.ReasonReport), force}
 	// Those that an operator acts on. All others are "other".
 	errcodes = [...]string{"-1", "40001", "40002", "40013", "40125", "40164", "40243", "42001", "45009", "45011", "48001", "48004",
 		"50002", "60020", "61004", "89503", noErrcode, other}
@@ -237,13 +237,13 @@ func (m *Metrics) begin(k tokencache.Key) *reads {
 		for _, result := range []string{fetchOK, fetchFailed, fetchUnclear} {
 			m.fetches.WithLabelValues(k.App, k.Kind, reason, result)
 		}
-		for _, result := range []tokencache.Result{tokencache.Committed, tokencache.Failed} {
+		for _, result := range []tokencache.Result{tokencache.ResultCommitted, tokencache.ResultFailed} {
 			if reason != force {
 				m.refreshes.WithLabelValues(k.App, k.Kind, reason, string(result))
 			}
 		}
 	}
-	for _, result := range []tokencache.Result{tokencache.Committed, tokencache.Stale, tokencache.Accepted, tokencache.Throttled, tokencache.Failed} {
+	for _, result := range []tokencache.Result{tokencache.ResultCommitted, tokencache.ResultNotCurrent, tokencache.ResultAccepted, tokencache.ResultThrottled, tokencache.ResultFailed} {
 		m.reports.WithLabelValues(k.App, k.Kind, string(result))
 	}
 	read := func(outcome string) prometheus.Counter { return m.reads.WithLabelValues(k.App, k.Kind, outcome) }

@@ -25,71 +25,71 @@ var (
 // What each event counts, and that it counts nothing else.
 func TestObserve(t *testing.T) {
 	redis := &tokencache.StoreError{Op: "begin", Err: context.DeadlineExceeded}
-	wrong := &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125}
+	wrong := &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125}
 	for _, c := range []struct {
 		name  string
 		event tokencache.Event
 		want  map[string]float64 // by name and labels
 	}{
-		{"committed", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Committed, Took: time.Second},
+		{"committed", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted, Took: time.Second},
 			map[string]float64{"refreshes_total app wx1 kind access_token reason due result committed": 1, "refresh_duration_seconds kind access_token result committed": 1}},
-		{"of another kind", tokencache.Event{Key: card, Reason: tokencache.Missing, Result: tokencache.Unchanged},
+		{"of another kind", tokencache.Event{Key: card, Reason: tokencache.ReasonMissing, Result: tokencache.ResultUnchanged},
 			map[string]float64{"refreshes_total kind wx_card_ticket reason missing result unchanged": 1, "refresh_duration_seconds kind wx_card_ticket": 1}},
-		{"failed", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Failed, Err: wrong},
+		{"failed", tokencache.Event{Key: shop, Reason: tokencache.ReasonMissing, Result: tokencache.ResultFailed, Err: wrong},
 			map[string]float64{"refreshes_total reason missing result failed": 1, "refresh_duration_seconds result failed": 1}},
-		{"failed for want of a token, itself for want of Redis", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Failed, Err: &tokencache.FetchError{Err: redis}},
+		{"failed for want of a token, itself for want of Redis", tokencache.Event{Key: shop, Reason: tokencache.ReasonMissing, Result: tokencache.ResultFailed, Err: &tokencache.FetchError{Err: redis}},
 			map[string]float64{"refreshes_total reason missing result failed": 1, "refresh_duration_seconds result failed": 1}},
-		{"fetched", tokencache.Event{Key: shop, Reason: "force", Result: tokencache.Fetched, Took: time.Second},
+		{"fetched", tokencache.Event{Key: shop, Reason: "force", Result: tokencache.ResultFetched, Took: time.Second},
 			map[string]float64{"upstream_fetches_total app wx1 kind access_token reason force result ok": 1, "upstream_fetch_duration_seconds kind access_token result ok": 1}},
-		{"fetched in vain", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Fetched, Err: wrong},
+		{"fetched in vain", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultFetched, Err: wrong},
 			map[string]float64{"upstream_fetches_total reason due result failed": 1, "upstream_fetch_duration_seconds result failed": 1,
 				"upstream_fetch_failures_total app wx1 class permanent": 1, "upstream_errcodes_total app wx1 errcode 40125": 1}},
-		{"fetched, and the answer lost", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Fetched, Err: &tokencache.FetchError{Class: tokencache.Transient, Unclear: true}},
+		{"fetched, and the answer lost", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultFetched, Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Unclear: true}},
 			map[string]float64{"upstream_fetches_total reason due result unclear": 1, "upstream_fetch_duration_seconds result unclear": 1,
 				"upstream_fetch_failures_total class transient": 1, "upstream_errcodes_total errcode none": 1}},
-		{"fetched in vain in a new way", tokencache.Event{Key: shop, Reason: "new", Result: tokencache.Fetched, Err: &tokencache.FetchError{Class: "new", Code: 12345}},
+		{"fetched in vain in a new way", tokencache.Event{Key: shop, Reason: "new", Result: tokencache.ResultFetched, Err: &tokencache.FetchError{Class: "new", Code: 12345}},
 			map[string]float64{"upstream_fetches_total reason other result failed": 1, "upstream_fetch_duration_seconds result failed": 1,
 				"upstream_fetch_failures_total class other": 1, "upstream_errcodes_total errcode other": 1}},
-		{"probed", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Probed, Err: tokencache.ErrRejected},
+		{"probed", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultProbed, Err: tokencache.ErrRejected},
 			map[string]float64{"upstream_probes_total app wx1 kind access_token result rejected": 1}},
-		{"probed in vain", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Probed, Err: errors.New("no answer")},
+		{"probed in vain", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultProbed, Err: errors.New("no answer")},
 			map[string]float64{"upstream_probes_total result unknown": 1}},
-		{"waited", tokencache.Event{Key: shop, Reason: tokencache.Missing, Result: tokencache.Waited, Took: time.Second},
+		{"waited", tokencache.Event{Key: shop, Reason: tokencache.ReasonMissing, Result: tokencache.ResultLeaseWaited, Took: time.Second},
 			map[string]float64{"lease_wait_seconds kind access_token": 1}},
-		{"lease lost before the fetch", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Lost},
+		{"lease lost before the fetch", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultLeaseLost},
 			map[string]float64{"leases_lost_total app wx1": 1}},
-		{"heard", tokencache.Event{Key: shop, Result: tokencache.Heard, Took: time.Millisecond},
+		{"heard", tokencache.Event{Key: shop, Result: tokencache.ResultAdopted, Took: time.Millisecond},
 			map[string]float64{"event_lag_seconds kind access_token": 1}},
-		{"missed", tokencache.Event{Key: shop, Result: tokencache.Missed}, map[string]float64{"events_missed_total app wx1": 1}},
-		{"lock without an end", tokencache.Event{Key: shop, Result: tokencache.Capped}, map[string]float64{"locks_capped_total app wx1": 1}},
-		{"emptied", tokencache.Event{Key: shop, Result: tokencache.Emptied}, map[string]float64{"redis_data_losses_total app wx1": 1}},
-		{"subscribed", tokencache.Event{Result: tokencache.Subscribed}, map[string]float64{"subscriptions_total": 1}},
-		{"read again", tokencache.Event{Result: tokencache.Reread}, nil},
-		{"suspended", tokencache.Event{Result: tokencache.Stepped, Took: time.Hour}, map[string]float64{"clock_steps_total direction forward": 1}},
-		{"clock stepped back", tokencache.Event{Result: tokencache.Stepped, Took: -time.Hour}, map[string]float64{"clock_steps_total direction backward": 1}},
-		{"lease lost", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Refused, Err: errors.New("lost")},
+		{"missed", tokencache.Event{Key: shop, Result: tokencache.ResultEventMissed}, map[string]float64{"events_missed_total app wx1": 1}},
+		{"lock without an end", tokencache.Event{Key: shop, Result: tokencache.ResultLeaseCapped}, map[string]float64{"locks_capped_total app wx1": 1}},
+		{"emptied", tokencache.Event{Key: shop, Result: tokencache.ResultDataLost}, map[string]float64{"redis_data_losses_total app wx1": 1}},
+		{"subscribed", tokencache.Event{Result: tokencache.ResultSubscribed}, map[string]float64{"subscriptions_total": 1}},
+		{"read again", tokencache.Event{Result: tokencache.ResultReread}, nil},
+		{"suspended", tokencache.Event{Result: tokencache.ResultClockStepped, Took: time.Hour}, map[string]float64{"clock_steps_total direction forward": 1}},
+		{"clock stepped back", tokencache.Event{Result: tokencache.ResultClockStepped, Took: -time.Hour}, map[string]float64{"clock_steps_total direction backward": 1}},
+		{"lease lost", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultRefused, Err: errors.New("lost")},
 			map[string]float64{"refreshes_total result refused": 1, "refresh_duration_seconds result refused": 1, "leases_lost_total app wx1": 1}},
-		{"report", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Committed},
+		{"report", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultCommitted},
 			map[string]float64{"refreshes_total reason report result committed": 1, "refresh_duration_seconds result committed": 1, "reports_total outcome committed": 1}},
-		{"report of an old value", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Stale},
-			map[string]float64{"reports_total app wx1 kind access_token outcome stale": 1}},
-		{"report not believed", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Accepted},
+		{"report of an old value", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultNotCurrent},
+			map[string]float64{"reports_total app wx1 kind access_token outcome not_current": 1}},
+		{"report not believed", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultAccepted},
 			map[string]float64{"reports_total outcome accepted": 1}},
-		{"unclear report", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Unknown, Err: errors.New("no answer")},
+		{"unclear report", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultUnknown, Err: errors.New("no answer")},
 			map[string]float64{"reports_total outcome unknown": 1}},
-		{"no Redis", tokencache.Event{Key: shop, Result: tokencache.Failed, Err: redis},
+		{"no Redis", tokencache.Event{Key: shop, Result: tokencache.ResultFailed, Err: redis},
 			map[string]float64{"redis_errors_total op begin class timeout": 1}},
-		{"no refresh without Redis", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.NoRedis},
+		{"no refresh without Redis", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultNoRedis},
 			map[string]float64{"refreshes_total reason due result no_redis": 1}},
-		{"no Redis before the commit", tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Orphaned, Err: &tokencache.StoreError{Op: "commit"}},
+		{"no Redis before the commit", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultOrphaned, Err: &tokencache.StoreError{Op: "commit"}},
 			map[string]float64{"refreshes_total result orphaned": 1, "refresh_duration_seconds result orphaned": 1}},
-		{"no Redis to listen on", tokencache.Event{Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "watch", Err: io.EOF}},
+		{"no Redis to listen on", tokencache.Event{Result: tokencache.ResultFailed, Err: &tokencache.StoreError{Op: "watch", Err: io.EOF}},
 			map[string]float64{"redis_errors_total op watch class closed": 1}},
-		{"a new operation", tokencache.Event{Key: shop, Result: tokencache.Failed, Err: &tokencache.StoreError{Op: "new", Err: errors.New("new")}},
+		{"a new operation", tokencache.Event{Key: shop, Result: tokencache.ResultFailed, Err: &tokencache.StoreError{Op: "new", Err: errors.New("new")}},
 			map[string]float64{"redis_errors_total op other class other": 1}},
-		{"allowance spent", tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Throttled},
+		{"allowance spent", tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultThrottled},
 			map[string]float64{"refreshes_total result throttled": 1, "refresh_duration_seconds result throttled": 1, "reports_total outcome throttled": 1}},
-		{"an app that is not there", tokencache.Event{Key: alien, Reason: tokencache.Due, Result: tokencache.Committed},
+		{"an app that is not there", tokencache.Event{Key: alien, Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted},
 			map[string]float64{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 	if n := count("wx1"); n < 10 {
 		t.Errorf("%d series of a new app, want them all at 0", n)
 	}
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Stale})
+	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultNotCurrent})
 	m.Track(shop) // again changes nothing
 	if got := testutil.ToFloat64(series(reg, "wxtoken_reports_total")); got != 1 {
 		t.Errorf("got %v reports, want 1", got)
@@ -157,7 +157,7 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 		t.Errorf("got %v proxied calls, want 1", got)
 	}
 	m.Track(alien)
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Committed}) // late
+	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted}) // late
 	if n := count("wx1"); n != 0 {
 		t.Errorf("%d series of an app that is gone", n)
 	}

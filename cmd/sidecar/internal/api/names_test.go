@@ -35,15 +35,15 @@ func everything(t *testing.T) *prometheus.Registry {
 	m := api.NewMetrics(reg)
 	reg.MustRegister(
 		api.NewCollector(func() []tokencache.Status {
-			return []tokencache.Status{{Key: shop, Known: true, CommittedAt: time.Now(), Backoff: time.Second, Class: tokencache.Quota, Fetches: tokencache.Allowance{Left: 1, Burst: 2}}}
+			return []tokencache.Status{{Key: shop, Known: true, CommittedAt: time.Now(), Backoff: time.Second, Class: tokencache.ClassQuota, Fetches: tokencache.Allowance{Left: 1, Burst: 2}}}
 		}),
 		api.NewRedisCollector(func() tokencache.Health { return tokencache.Health{RedisAnswered: time.Now()} }),
 	)
 	m.Track(shop)
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Report, Result: tokencache.Committed})
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Fetched})
-	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.Due, Result: tokencache.Waited})
-	m.Observe(tokencache.Event{Key: shop, Result: tokencache.Heard})
+	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultCommitted})
+	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultFetched})
+	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultLeaseWaited})
+	m.Observe(tokencache.Event{Key: shop, Result: tokencache.ResultAdopted})
 	m.Proxied(shop, "answered", api.Once)
 	m.ForeignToken(shop, api.Once)
 	face := api.New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { return shop, false }, api.Options{Metrics: m})

@@ -10,9 +10,9 @@ import (
 // Observe counts an event. It is for [tokencache.Options].
 func (m *Metrics) Observe(e tokencache.Event) {
 	switch e.Result {
-	case tokencache.Subscribed:
+	case tokencache.ResultSubscribed:
 		m.subscriptions.Inc()
-	case tokencache.Stepped:
+	case tokencache.ResultClockStepped:
 		direction := forward
 		if e.Took < 0 {
 			direction = backward
@@ -46,9 +46,9 @@ func operation(e tokencache.Event) (*tokencache.StoreError, bool) {
 func (m *Metrics) beside(e tokencache.Event) bool {
 	app, kind := e.Key.App, e.Key.Kind
 	switch e.Result {
-	case tokencache.Fetched:
+	case tokencache.ResultFetched:
 		m.fetched(e)
-	case tokencache.Probed:
+	case tokencache.ResultProbed:
 		result := probeAccepted
 		switch {
 		case errors.Is(e.Err, tokencache.ErrRejected):
@@ -57,17 +57,17 @@ func (m *Metrics) beside(e tokencache.Event) bool {
 			result = probeUnknown
 		}
 		m.probes.WithLabelValues(app, kind, result).Inc()
-	case tokencache.Waited:
+	case tokencache.ResultLeaseWaited:
 		m.leaseWait.WithLabelValues(kind).Observe(e.Took.Seconds())
-	case tokencache.Lost:
+	case tokencache.ResultLeaseLost:
 		m.lost.WithLabelValues(app, kind).Inc()
-	case tokencache.Heard:
+	case tokencache.ResultAdopted:
 		m.lag.WithLabelValues(kind).Observe(e.Took.Seconds())
-	case tokencache.Missed:
+	case tokencache.ResultEventMissed:
 		m.missed.WithLabelValues(app, kind).Inc()
-	case tokencache.Capped:
+	case tokencache.ResultLeaseCapped:
 		m.capped.WithLabelValues(app, kind).Inc()
-	case tokencache.Emptied:
+	case tokencache.ResultDataLost:
 		m.emptied.WithLabelValues(app, kind).Inc()
 	default:
 		return false
@@ -94,20 +94,20 @@ func (m *Metrics) fetched(e tokencache.Event) {
 // end counts how a refresh or a report ended.
 func (m *Metrics) end(e tokencache.Event) {
 	app, kind := e.Key.App, e.Key.Kind
-	if e.Reason == tokencache.Report {
+	if e.Reason == tokencache.ReasonReport {
 		m.reports.WithLabelValues(app, kind, string(e.Result)).Inc()
 	}
 	switch e.Result {
-	case tokencache.Stale, tokencache.Accepted, tokencache.Unknown:
+	case tokencache.ResultNotCurrent, tokencache.ResultAccepted, tokencache.ResultUnknown:
 		return // of a report that needed no refresh
-	case tokencache.Refused:
+	case tokencache.ResultRefused:
 		m.lost.WithLabelValues(app, kind).Inc()
 	}
 	if e.Reason == "" {
 		return
 	}
 	m.refreshes.WithLabelValues(app, kind, string(e.Reason), string(e.Result)).Inc()
-	if e.Result != tokencache.NoRedis { // which took as long as Redis was waited for
+	if e.Result != tokencache.ResultNoRedis { // which took as long as Redis was waited for
 		m.duration.WithLabelValues(kind, string(e.Result)).Observe(e.Took.Seconds())
 	}
 }

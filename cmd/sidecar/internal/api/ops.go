@@ -24,9 +24,9 @@ type OpsOptions struct {
 	Quit func()
 	// Apps returns the configured apps, for their aliases and whose API they belong to. Default: none.
 	Apps func() *Apps
-	// Cluster asks Redis what the replicas did lately: [tokencache.Cache.Cluster]. Default: nobody is
+	// Cluster asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: nobody is
 	// asked, and /status says nothing of Redis.
-	Cluster func(ctx context.Context, perApp int) (tokencache.Cluster, error)
+	Cluster func(ctx context.Context, perApp int) (tokencache.Journal, error)
 	// Configuration is what /status says of it. Default: nothing.
 	Configuration func() Configuration
 	// Stopping reports whether the process was asked to stop. Default: never.

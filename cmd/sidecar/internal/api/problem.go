@@ -116,7 +116,7 @@ func problemOf(err error) *problem {
 	}
 	if f, ok := errors.AsType[*tokencache.FetchError](err); ok {
 		p.kind, p.title, p.detail, p.errcode = "upstream", "Upstream gives no value", f.Message, f.Code
-		if f.Class == tokencache.Permanent {
+		if f.Class == tokencache.ClassPermanent {
 			p.kind, p.status, p.title = "upstream-refuses", http.StatusBadGateway, "Upstream refuses the app until somebody acts"
 		}
 		return p

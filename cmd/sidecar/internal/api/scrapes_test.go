@@ -124,9 +124,9 @@ func TestMetricsAreCompressedForWhoTakesThat(t *testing.T) {
 func TestStatusReadsRedisOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		h := api.NewOps(api.OpsOptions{Cluster: func(context.Context, int) (tokencache.Cluster, error) {
+		h := api.NewOps(api.OpsOptions{Cluster: func(context.Context, int) (tokencache.Journal, error) {
 			asked++
-			return tokencache.Cluster{Reachable: true}, nil
+			return tokencache.Journal{Reachable: true}, nil
 		}})
 		for range 100 { // for 10 s, and one at its end
 			if w := serve(h, "GET", "/status", ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"reachable": true`) {

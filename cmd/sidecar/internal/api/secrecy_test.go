@@ -50,7 +50,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		bearer := secret.String{}
 		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
 		f.registry.MustRegister(api.NewCollector(f.cache.Status))
-		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status, Cluster: f.cache.Cluster})
+		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status, Cluster: f.cache.Journal})
 		var console strings.Builder
 		events := api.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
 
@@ -98,8 +98,8 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		bearer = secret.String{}
 		for _, fault = range []error{
 			errors.New(canaries[3]),
-			&tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "wrong secret", Err: errors.New(canaries[3])},
-			&tokencache.FetchError{Class: tokencache.Transient, Unclear: true, Message: "half an answer", Err: errors.New(canaries[3])},
+			&tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "wrong secret", Err: errors.New(canaries[3])},
+			&tokencache.FetchError{Class: tokencache.ClassTransient, Unclear: true, Message: "half an answer", Err: errors.New(canaries[3])},
 		} {
 			time.Sleep(2*time.Hour - 30*time.Second)
 			all()

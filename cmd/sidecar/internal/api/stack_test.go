@@ -149,10 +149,10 @@ func (f fetch) Fetch(ctx context.Context, r tokencache.Request) (tokencache.Valu
 	cred, err := f.ask(ctx, r)
 	if e, ok := errors.AsType[*wechat.Error](err); ok {
 		class := map[wechat.Class]tokencache.Class{
-			wechat.ClassConfig: tokencache.Permanent, wechat.ClassQuota: tokencache.Quota, wechat.ClassEgress: tokencache.Local,
+			wechat.ClassConfig: tokencache.ClassPermanent, wechat.ClassQuota: tokencache.ClassQuota, wechat.ClassEgress: tokencache.ClassLocal,
 		}[e.Class()]
 		if class == "" {
-			class = tokencache.Transient
+			class = tokencache.ClassTransient
 		}
 		return tokencache.Value{}, &tokencache.FetchError{Class: class, Code: e.Code, Message: e.Message, Unclear: e.MayHaveIssued(), Err: e}
 	}

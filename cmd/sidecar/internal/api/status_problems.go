@@ -100,7 +100,7 @@ func levelOf(c tokencache.Status) level {
 		return levelAttention // the first look is on its way
 	case !c.Fresh || c.InDoubt || c.Backoff > 0:
 		return levelAttention
-	case c.Err != nil && (c.RenewIn <= 0 || f != nil && f.Class == tokencache.Local):
+	case c.Err != nil && (c.RenewIn <= 0 || f != nil && f.Class == tokencache.ClassLocal):
 		return levelAttention // what refuses this pod does so although another one refreshes
 	}
 	return levelWell

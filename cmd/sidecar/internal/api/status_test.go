@@ -33,7 +33,7 @@ func good(app, kind string) tokencache.Status {
 
 func wrongSecret(app string) tokencache.Status {
 	return tokencache.Status{Key: key(app, "access_token"), Backoff: 90 * time.Second, RenewIn: 90 * time.Second,
-		Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40125, Message: "invalid appsecret: " +
+		Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "invalid appsecret: " +
 			"The secret is wrong, was reset, or belongs to another account or app: configure the right one."}}
 }
 
@@ -41,8 +41,8 @@ func statusOf(all ...tokencache.Status) func() []tokencache.Status {
 	return func() []tokencache.Status { return all }
 }
 
-func seen(c tokencache.Cluster, err error) func(context.Context, int) (tokencache.Cluster, error) {
-	return func(context.Context, int) (tokencache.Cluster, error) { return c, err }
+func seen(c tokencache.Journal, err error) func(context.Context, int) (tokencache.Journal, error) {
+	return func(context.Context, int) (tokencache.Journal, error) { return c, err }
 }
 
 // page returns the page's markup and what can be read on it.
@@ -105,12 +105,12 @@ func TestStatusAsJSON(t *testing.T) {
 			tokencache.Status{Key: key("wx1", "jsapi_ticket"), Known: true, InDoubt: true, Rejected: true, ForeignRefresher: true,
 				Version: 6, ExpiresIn: 1500 * time.Millisecond},
 			good("wx1", "access_token")),
-		Cluster: seen(tokencache.Cluster{
+		Cluster: seen(tokencache.Journal{
 			Replica: "pod-1", Listening: true, Reachable: true, Took: 2 * time.Millisecond, Listeners: 2,
 			Entries: []tokencache.Entry{
-				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.Due, Result: tokencache.Committed, Version: 7, Took: 300 * time.Millisecond, Age: 3 * time.Minute},
-				{Key: key("wx2", "access_token"), By: "pod-1", Reason: tokencache.Missing, Result: tokencache.Failed, Code: 40125, Backoff: 90 * time.Second, Age: time.Hour},
-				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.Report, Result: tokencache.Accepted, Age: 2 * time.Hour},
+				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted, Version: 7, Took: 300 * time.Millisecond, Age: 3 * time.Minute},
+				{Key: key("wx2", "access_token"), By: "pod-1", Reason: tokencache.ReasonMissing, Result: tokencache.ResultFailed, Code: 40125, Backoff: 90 * time.Second, Age: time.Hour},
+				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonReport, Result: tokencache.ResultAccepted, Age: 2 * time.Hour},
 			},
 		}, nil),
 		Configuration: func() api.Configuration {
@@ -231,10 +231,10 @@ func TestThePageSaysHowItIs(t *testing.T) {
 		return api.NewApps(api.App{Key: key("wx1", "access_token"), Alias: "shop"}, api.App{Key: key("ww1:100", "access_token"), Platform: api.WeCom})
 	}
 	refused := good("wx1", "access_token")
-	refused.Err = &tokencache.UnavailableError{Key: refused.Key, Err: &tokencache.FetchError{Class: tokencache.Local, Code: 40164,
+	refused.Err = &tokencache.UnavailableError{Key: refused.Key, Err: &tokencache.FetchError{Class: tokencache.ClassLocal, Code: 40164,
 		Message: "invalid ip 203.0.113.66 ipv6 ::ffff:203.0.113.66, not in whitelist: Add it."}}
 	late := good("wx1", "access_token")
-	late.Backoff, late.RenewIn, late.Err = 42*time.Second, 0, &tokencache.FetchError{Class: tokencache.Transient, Code: -1, Message: "system error"}
+	late.Backoff, late.RenewIn, late.Err = 42*time.Second, 0, &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "system error"}
 	forgotten := good("wx1", "access_token") // it failed once, and another replica did it
 	forgotten.Err = late.Err
 	doubt := tokencache.Status{Key: key("wx1", "access_token"), Known: true, InDoubt: true, Fresh: true, ExpiresIn: 3 * time.Minute, KeyIn: 3 * time.Minute}
@@ -242,7 +242,7 @@ func TestThePageSaysHowItIs(t *testing.T) {
 	due := good("wx1", "access_token")
 	due.RenewIn = -time.Second
 	limited := tokencache.Status{Key: key("wx1", "access_token"), Backoff: 5 * time.Minute, Err: tokencache.ErrLimited}
-	corp := tokencache.Status{Key: key("ww1:100", "access_token"), Err: &tokencache.FetchError{Class: tokencache.Permanent, Code: 40001, Message: "m"}}
+	corp := tokencache.Status{Key: key("ww1:100", "access_token"), Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40001, Message: "m"}}
 	for name, c := range map[string]struct {
 		status tokencache.Status
 		want   []string
@@ -277,10 +277,10 @@ func TestStatusTellsOfRedisAndWaitsForItNoLongerThanItSays(t *testing.T) {
 		asked := 0
 		away := api.OpsOptions{
 			Status: statusOf(good("wx1", "access_token")),
-			Cluster: func(ctx context.Context, _ int) (tokencache.Cluster, error) {
+			Cluster: func(ctx context.Context, _ int) (tokencache.Journal, error) {
 				asked++
 				<-ctx.Done()
-				return tokencache.Cluster{Replica: "pod-1", Listeners: -1}, &tokencache.StoreError{Op: "journal", Err: ctx.Err()}
+				return tokencache.Journal{Replica: "pod-1", Listeners: -1}, &tokencache.StoreError{Op: "journal", Err: ctx.Err()}
 			},
 		}
 		start := time.Now()
@@ -316,7 +316,7 @@ func TestRedisErrorsAreToldInWords(t *testing.T) {
 		"Redis: something <new>":                            {true, &tokencache.StoreError{Op: "journal", Err: errors.New("redis: something <new>")}},
 		"no permission to read the journal: add +xrevrange": {true, tokencache.ErrJournalDenied},
 	} {
-		_, text := page(t, api.OpsOptions{Cluster: seen(tokencache.Cluster{Reachable: c.reachable, Listeners: -1}, c.err)})
+		_, text := page(t, api.OpsOptions{Cluster: seen(tokencache.Journal{Reachable: c.reachable, Listeners: -1}, c.err)})
 		wantAll(t, text, want)
 		if c.reachable != strings.Contains(text, "Nowanswers") {
 			t.Errorf("%q: whether Redis is there is wrong in\n%s", want, text)
@@ -335,9 +335,9 @@ func (redisError) RedisError()     {}
 func TestTheTimelineSaysWhoDidWhatAndWhy(t *testing.T) {
 	_, text := page(t, api.OpsOptions{
 		Status: statusOf(good("wx1", "access_token")),
-		Cluster: seen(tokencache.Cluster{Replica: "pod-1", Reachable: true, Listening: true, Listeners: 3, Entries: []tokencache.Entry{
-			{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.Due, Result: tokencache.Committed, Took: 1300 * time.Millisecond, Age: 3 * time.Minute},
-			{Key: key("wx1", "access_token"), By: "pod-1", Reason: tokencache.Report, Result: tokencache.Failed, Code: 40243, Backoff: time.Minute, Took: 30 * time.Millisecond, Age: 5 * time.Hour},
+		Cluster: seen(tokencache.Journal{Replica: "pod-1", Reachable: true, Listening: true, Listeners: 3, Entries: []tokencache.Entry{
+			{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted, Took: 1300 * time.Millisecond, Age: 3 * time.Minute},
+			{Key: key("wx1", "access_token"), By: "pod-1", Reason: tokencache.ReasonReport, Result: tokencache.ResultFailed, Code: 40243, Backoff: time.Minute, Took: 30 * time.Millisecond, Age: 5 * time.Hour},
 			{Key: key("wx1", "later_kind"), By: "pod-1", Reason: "later reason", Result: "later result", Age: 50 * time.Hour},
 		}}, nil),
 	})
@@ -355,7 +355,7 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 	o := api.OpsOptions{
 		Status: statusOf(bad, other),
 		Apps:   func() *api.Apps { return api.NewApps(api.App{Key: key("wx1", "access_token"), Alias: hostile}) },
-		Cluster: seen(tokencache.Cluster{Replica: hostile, Reachable: true, Entries: []tokencache.Entry{
+		Cluster: seen(tokencache.Journal{Replica: hostile, Reachable: true, Entries: []tokencache.Entry{
 			{Key: key("wx1", "access_token"), By: hostile, Reason: hostile, Result: hostile},
 		}}, &tokencache.StoreError{Err: errors.New(hostile)}),
 		Configuration: func() api.Configuration {
@@ -388,9 +388,9 @@ func TestOfManyAppsThoseWithProblemsComeFirst(t *testing.T) {
 	late.Err, late.Backoff = errors.New("x"), time.Second
 	all[90] = late
 	perApp := 0
-	markup, text := page(t, api.OpsOptions{Status: statusOf(all...), Cluster: func(_ context.Context, n int) (tokencache.Cluster, error) {
+	markup, text := page(t, api.OpsOptions{Status: statusOf(all...), Cluster: func(_ context.Context, n int) (tokencache.Journal, error) {
 		perApp = n
-		return tokencache.Cluster{Reachable: true}, nil
+		return tokencache.Journal{Reachable: true}, nil
 	}})
 	wantAll(t, text, "Trouble. 2 of 100 apps cannot be served.", "Concerns wx033/access_token, wx073/access_token")
 	if n := strings.Count(text, "The secret is wrong"); n != 1 {
@@ -430,7 +430,7 @@ func TestThePageSaysWhichConfigurationIsInForce(t *testing.T) {
 func TestStatusMayBeAskedAtAnyTime(t *testing.T) {
 	var stopping atomic.Bool
 	h := api.NewOps(api.OpsOptions{Status: statusOf(good("wx1", "access_token")), Stopping: stopping.Load,
-		Cluster: seen(tokencache.Cluster{Reachable: true, Entries: []tokencache.Entry{{Key: key("gone", "access_token"), Result: "failed", Code: 40125}}}, nil)})
+		Cluster: seen(tokencache.Journal{Reachable: true, Entries: []tokencache.Entry{{Key: key("gone", "access_token"), Result: "failed", Code: 40125}}}, nil)})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -39,7 +39,7 @@ func redisWords(err error) string {
 		return "Redis refuses a command: the ACL of its user lacks something. It says: " + s.Err.Error()
 	case tokencache.StoreLoading:
 		return "Redis is starting: it reads its data."
-	case tokencache.StoreCluster:
+	case tokencache.StoreUnavailable:
 		return "Redis is busy, its cluster is down, or slots are on the move. It says: " + s.Err.Error()
 	case tokencache.StoreReadOnly:
 		return "This Redis takes no writes: it is a replica, or has lost its disk or its replicas."
@@ -97,11 +97,11 @@ func took(ms int64) string {
 
 func reasonWords(r tokencache.Reason) string {
 	switch r {
-	case tokencache.Missing:
+	case tokencache.ReasonMissing:
 		return "there was none"
-	case tokencache.Due:
+	case tokencache.ReasonDue:
 		return "it was time"
-	case tokencache.Report:
+	case tokencache.ReasonReport:
 		return "an app reported it"
 	}
 	return string(r)
@@ -109,32 +109,32 @@ func reasonWords(r tokencache.Reason) string {
 
 func resultWords(r, why tokencache.Result) string {
 	switch r {
-	case tokencache.Cut:
+	case tokencache.ResultCut:
 		if why == askedFor {
 			return "asked, no end is known"
 		}
 		return "old value cut short"
-	case tokencache.Settled:
+	case tokencache.ResultDoubtResolved:
 		return "old value still good"
-	case tokencache.Capped:
+	case tokencache.ResultLeaseCapped:
 		return "lock key without an end cut short"
-	case tokencache.Discarded:
+	case tokencache.ResultDiscarded:
 		return "foreign value in Redis deleted"
-	case tokencache.Committed:
+	case tokencache.ResultCommitted:
 		return "new value"
-	case tokencache.Unchanged:
+	case tokencache.ResultUnchanged:
 		return "same value again"
-	case tokencache.Failed:
+	case tokencache.ResultFailed:
 		return "failed"
-	case tokencache.Orphaned:
+	case tokencache.ResultOrphaned:
 		return "Redis lost before the end"
-	case tokencache.Refused:
+	case tokencache.ResultRefused:
 		return "came too late, not used"
-	case tokencache.Throttled:
+	case tokencache.ResultThrottled:
 		return "allowance spent"
-	case tokencache.Accepted:
+	case tokencache.ResultAccepted:
 		return "the value works"
-	case tokencache.Unknown:
+	case tokencache.ResultUnknown:
 		return "no clear answer"
 	}
 	return string(r)
@@ -151,7 +151,7 @@ func ended(entries []entryStatus) []entryStatus {
 	var shown []entryStatus
 	for _, e := range entries {
 		w := who{e.App, e.Kind, e.By}
-		if e.Result == tokencache.Cut && e.Why == askedFor && later[w] {
+		if e.Result == tokencache.ResultCut && e.Why == askedFor && later[w] {
 			continue
 		}
 		later[w] = true
@@ -174,9 +174,9 @@ func sign(l level) string {
 // resultLevel says how a line of the journal looks.
 func resultLevel(r tokencache.Result) level {
 	switch r {
-	case tokencache.Committed, tokencache.Unchanged, tokencache.Accepted, tokencache.Settled:
+	case tokencache.ResultCommitted, tokencache.ResultUnchanged, tokencache.ResultAccepted, tokencache.ResultDoubtResolved:
 		return levelWell
-	case tokencache.Failed:
+	case tokencache.ResultFailed:
 		return levelTrouble
 	}
 	return levelAttention

@@ -135,7 +135,7 @@ func (c *call) foreignToken() secret.String {
 	if len(sent) < shortestToken || c.p.rejected.has(token) {
 		return secret.String{}
 	}
-	if _, ours := c.p.cache.Owner(token); ours {
+	if _, ours := c.p.cache.Lookup(token); ours {
 		return secret.String{}
 	}
 	c.result.Foreign = true

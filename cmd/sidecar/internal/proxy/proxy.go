@@ -127,7 +127,7 @@ func (p *Proxy) plain(r *http.Request) (*App, string, *refusal) {
 	appid, _ := param(query, "appid")
 	app := apps.byAppID[appid]
 	if token, ok := param(query, accessToken); app == nil && ok {
-		if owner, ours := p.cache.Owner(secret.New(token)); ours {
+		if owner, ours := p.cache.Lookup(secret.New(token)); ours {
 			app = apps.byKey[owner]
 		}
 	}

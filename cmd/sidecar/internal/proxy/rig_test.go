@@ -188,9 +188,9 @@ type source func(context.Context) (wechat.Credential, error)
 func (s source) Fetch(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
 	c, err := s(ctx)
 	if e, ok := errors.AsType[*wechat.Error](err); ok {
-		f := &tokencache.FetchError{Class: tokencache.Transient, Code: e.Code, Message: e.Message, Unclear: e.MayHaveIssued(), Err: e}
+		f := &tokencache.FetchError{Class: tokencache.ClassTransient, Code: e.Code, Message: e.Message, Unclear: e.MayHaveIssued(), Err: e}
 		if e.Class() == wechat.ClassConfig {
-			f.Class = tokencache.Permanent
+			f.Class = tokencache.ClassPermanent
 		}
 		return tokencache.Value{}, f
 	}

@@ -128,13 +128,13 @@ func fetchError(err error) error {
 	}
 	switch e.Class() {
 	case wechat.ClassConfig:
-		f.Class = tokencache.Permanent
+		f.Class = tokencache.ClassPermanent
 	case wechat.ClassQuota:
-		f.Class = tokencache.Quota
+		f.Class = tokencache.ClassQuota
 	case wechat.ClassEgress:
-		f.Class = tokencache.Local
+		f.Class = tokencache.ClassLocal
 	default:
-		f.Class = tokencache.Transient
+		f.Class = tokencache.ClassTransient
 	}
 	return f
 }

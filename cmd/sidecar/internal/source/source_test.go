@@ -170,9 +170,9 @@ func TestWhatWeChatAnswersDecidesWhoWaits(t *testing.T) {
 		code  int
 		class tokencache.Class
 	}{
-		{-1, tokencache.Transient}, {45011, tokencache.Transient}, {45009, tokencache.Quota},
-		{40001, tokencache.Permanent}, {40013, tokencache.Permanent}, {40125, tokencache.Permanent}, {40243, tokencache.Permanent},
-		{40164, tokencache.Local}, {61004, tokencache.Local}, {89503, tokencache.Local},
+		{-1, tokencache.ClassTransient}, {45011, tokencache.ClassTransient}, {45009, tokencache.ClassQuota},
+		{40001, tokencache.ClassPermanent}, {40013, tokencache.ClassPermanent}, {40125, tokencache.ClassPermanent}, {40243, tokencache.ClassPermanent},
+		{40164, tokencache.ClassLocal}, {61004, tokencache.ClassLocal}, {89503, tokencache.ClassLocal},
 	} {
 		f, ok := errors.AsType[*tokencache.FetchError](fetchError(&wechat.Error{API: wechat.APIToken, Code: test.code, Status: 200, Sent: true}))
 		if !ok || f.Class != test.class || f.Code != test.code || f.Unclear {
@@ -180,7 +180,7 @@ func TestWhatWeChatAnswersDecidesWhoWaits(t *testing.T) {
 		}
 	}
 	f, _ := errors.AsType[*tokencache.FetchError](fetchError(&wechat.Error{API: wechat.APIToken, Status: 502, Sent: true}))
-	if f.Class != tokencache.Transient || !f.Unclear {
+	if f.Class != tokencache.ClassTransient || !f.Unclear {
 		t.Errorf("a 502: %+v, want transient and unclear", f)
 	}
 }

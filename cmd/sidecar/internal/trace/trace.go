@@ -73,7 +73,7 @@ func (t *Tracer) Observe(e tokencache.Event) {
 		return
 	}
 	switch e.Result {
-	case tokencache.Fetched, tokencache.Probed, tokencache.Waited: // parts of one
+	case tokencache.ResultFetched, tokencache.ResultProbed, tokencache.ResultLeaseWaited: // parts of one
 		return
 	}
 	end := time.Now()

@@ -81,7 +81,7 @@ func TestTracesAreOffByDefault(t *testing.T) {
 			if tracer.Handler(h) != http.Handler(h) {
 				t.Error("a handler in between, for nothing")
 			}
-			tracer.Observe(tokencache.Event{Reason: tokencache.Due})
+			tracer.Observe(tokencache.Event{Reason: tokencache.ReasonDue})
 			if err := tracer.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -109,10 +109,10 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 		t.Errorf("the answer lost something on its way: %d, flushed %t", w.Code, w.Flushed)
 	}
 	tracer.Observe(tokencache.Event{
-		Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Reason: tokencache.Due, Result: tokencache.Failed,
+		Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Reason: tokencache.ReasonDue, Result: tokencache.ResultFailed,
 		Version: 7, Took: 250 * time.Millisecond, Err: errors.New("errcode -1 \xff"),
 	})
-	tracer.Observe(tokencache.Event{Result: tokencache.Reread}) // of nobody's interest
+	tracer.Observe(tokencache.Event{Result: tokencache.ResultReread}) // of nobody's interest
 	if err := tracer.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestACollectorThatRefusesIsToldOf(t *testing.T) {
 		var told []string
 		tracer := newTracer(t, func(err error) { told = append(told, err.Error()) },
 			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", strings.Replace(endpoint, "://", "://user:CANARY@", 1)+"/x")
-		tracer.Observe(tokencache.Event{Reason: tokencache.Due})
+		tracer.Observe(tokencache.Event{Reason: tokencache.ReasonDue})
 		if err := tracer.Close(t.Context()); err != nil {
 			told = append(told, err.Error())
 		}
@@ -201,7 +201,7 @@ func TestACollectorThatRefusesIsToldOf(t *testing.T) {
 func TestTheEndpointForTracesIsTakenAsItIs(t *testing.T) {
 	c := startCollector(t, 200)
 	tracer := newTracer(t, func(err error) { t.Error(err) }, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", c.URL+"/mine")
-	tracer.Observe(tokencache.Event{Reason: tokencache.Due})
+	tracer.Observe(tokencache.Event{Reason: tokencache.ReasonDue})
 	_ = tracer.Close(t.Context())
 	if got := c.next(t).path; got != "/mine" {
 		t.Errorf("sent to %s", got)
@@ -243,7 +243,7 @@ func TestRejectedSpansAreReported(t *testing.T) {
 	defer server.Close()
 	var reported []string
 	tracer := newTracer(t, func(err error) { reported = append(reported, err.Error()) }, "OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
-	tracer.Observe(tokencache.Event{Reason: tokencache.Due})
+	tracer.Observe(tokencache.Event{Reason: tokencache.ReasonDue})
 	if err := tracer.Close(t.Context()); err != nil {
 		reported = append(reported, err.Error())
 	}

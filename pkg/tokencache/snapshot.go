@@ -10,7 +10,7 @@ import (
 // view is what one replica knows of one credential. It is immutable; a newer one replaces it. All
 // durations count from asOf, the moment before the question was sent that it answers, so that no
 // clock of another host is involved.
-type view struct {
+type snapshot struct {
 	value   secret.String // empty: none
 	version int64
 	asOf    instant
@@ -55,26 +55,26 @@ const renewGap = 30 * time.Second
 
 // fresh reports whether the value can be handed out as good, without a look anywhere. Everything on
 // the hot path is here.
-func (v *view) fresh(n instant) bool {
+func (v *snapshot) fresh(n instant) bool {
 	age := n.since(v.asOf)
 	return age < v.good && age < v.key && age < unconfirmed
 }
 
 // alive reports whether the value may be handed out at all.
-func (v *view) alive(n instant) bool {
+func (v *snapshot) alive(n instant) bool {
 	return !v.value.Empty() && n.since(v.asOf) < v.end
 }
 
 // isDue reports whether this replica should refresh now.
-func (v *view) isDue(n instant) bool { return n.since(v.asOf) >= v.due }
+func (v *snapshot) isDue(n instant) bool { return n.since(v.asOf) >= v.due }
 
 // backoffLeft returns how long upstream must not be asked, as far as this replica knows.
-func (v *view) backoffLeft(n instant) time.Duration {
+func (v *snapshot) backoffLeft(n instant) time.Duration {
 	return max(0, v.backoff-n.since(v.asOf))
 }
 
 // expiresIn is the remaining true life; in doubt, what the cut leaves of it.
-func (v *view) expiresIn(n instant) time.Duration {
+func (v *snapshot) expiresIn(n instant) time.Duration {
 	life := v.end
 	if v.doubt || v.rejected {
 		life = min(v.end, v.good)
@@ -84,7 +84,7 @@ func (v *view) expiresIn(n instant) time.Duration {
 
 // merge returns the view after Redis answered a question sent at asked with st. Versions never go
 // backwards.
-func (v *view) merge(st state, asked instant) *view {
+func (v *snapshot) merge(st state, asked instant) *snapshot {
 	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
 		// An answer overtaken by a later one. A greater version is news all the same: a commit can be
 		// sent before, and done after, the look that overtook it.
@@ -128,7 +128,7 @@ func (v *view) merge(st state, asked instant) *view {
 }
 
 // take adopts the value that stands in Redis. same says that it is the version already known.
-func (v *view) take(st state, same bool) {
+func (v *snapshot) take(st state, same bool) {
 	known, limit := v.end, longest
 	if same && st.confirmed == v.confirmed {
 		limit = v.limit
@@ -164,7 +164,7 @@ func (v *view) take(st state, same bool) {
 const clockStep = 5 * time.Second
 
 // life is what the view knows of how long the key of a version lives.
-func (v *view) life(version int64, n instant) life {
+func (v *snapshot) life(version int64, n instant) life {
 	if version == 0 || v.version != version || v.uncommitted {
 		return life{left: -1}
 	}
@@ -172,11 +172,11 @@ func (v *view) life(version int64, n instant) life {
 }
 
 // refuted reports whether this replica knows of a rejected value that Redis still has as good.
-func (v *view) refuted() bool { return !v.refutedValue.Empty() }
+func (v *snapshot) refuted() bool { return !v.refutedValue.Empty() }
 
 // applyRefutation makes the view say what this replica found out and Redis does not know. The refresh is due, to
 // write it there.
-func (v *view) applyRefutation() {
+func (v *snapshot) applyRefutation() {
 	if !v.refuted() {
 		return
 	}
@@ -192,7 +192,7 @@ func renewSpread(renewLeft time.Duration) time.Duration {
 }
 
 // rebased returns the same view as of a later moment.
-func (v *view) rebased(asOf instant) view {
+func (v *snapshot) rebased(asOf instant) snapshot {
 	next, age := *v, asOf.since(v.asOf)
 	next.asOf = asOf
 	next.end -= age

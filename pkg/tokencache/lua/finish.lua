@@ -1,4 +1,4 @@
--- conclude: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in ms}.
+-- finish: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in ms}.
 --   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
 --   accepted  a probe showed that the reported value works
 -- A backoff doubles with every try in its scope, between base and cap; base 0: none.
@@ -8,7 +8,7 @@ local note, took, code = ARGV[15], ARGV[16], ARGV[17]
 local probe_gap = tonumber(ARGV[18])
 
 if not holds(lease) then
-  if concluded(lease) then return { 1, backoff() } end
+  if finished(lease) then return { 1, backoff() } end
   journal('reason', reason, 'result', result, 'lease', 'lost', 'version', int(num('version')), 'code', code, 'took_ms', took)
   return { 0, 0 }
 end
@@ -45,7 +45,7 @@ while power < n do power = power * 2 end
 if (left > 0 or result == 'failed') and power == n then
   journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
 end
-conclude(lease)
+finish(lease)
 -- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.
 if left > 0 or result == 'failed' then publish(result) end
 return { 1, int(left) }
