@@ -8,9 +8,9 @@ static void swapid(int a, int b, int id, int *out) { *out = id == a+1 ? b+1 : id
 #define SWAPID(f) do { int x; swapid(a, b, f, &x); f = x; } while (0)
 static void swapreplicas(int a, int b) {
 	struct Replica t = now.R[a]; now.R[a] = now.R[b]; now.R[b] = t;
-	SWAPID(now.lock); SWAPID(now.during); SWAPID(now.r.cutby); SWAPID(now.r.granted); SWAPID(now.r.concluded);
+	SWAPID(now.lock); SWAPID(now.during); SWAPID(now.r.cutby); SWAPID(now.r.granted); SWAPID(now.r.finished);
 #ifdef FAILOVER
-	SWAPID(now.s.cutby); SWAPID(now.s.granted); SWAPID(now.s.concluded);
+	SWAPID(now.s.cutby); SWAPID(now.s.granted); SWAPID(now.s.finished);
 #endif
 }
 static unsigned long key(int i) {
@@ -19,10 +19,10 @@ static unsigned long key(int i) {
 #define KEY(bits, f) k = k << bits | (f)
 	KEY(5, p->ver); KEY(5, p->want); KEY(3, now.phase[p->val]); KEY(3, now.phase[p->got]); KEY(3, now.phase[p->victim]);
 	KEY(1, p->val == now.r.val); KEY(1, p->doubt); KEY(2, p->good); KEY(1, p->force); KEY(1, p->late); KEY(1, p->settle); KEY(1, p->pend); KEY(1, p->stale);
-	KEY(1, now.lock == i+1); KEY(1, now.r.cutby == i+1); KEY(1, now.r.granted == i+1); KEY(1, now.r.concluded == i+1);
+	KEY(1, now.lock == i+1); KEY(1, now.r.cutby == i+1); KEY(1, now.r.granted == i+1); KEY(1, now.r.finished == i+1);
 	KEY(1, now.exempt[p->val]); KEY(1, now.overdue[p->val]);
 #ifdef FAILOVER
-	KEY(1, now.s.cutby == i+1); KEY(1, now.s.granted == i+1); KEY(1, now.s.concluded == i+1); KEY(1, p->val == now.s.val);
+	KEY(1, now.s.cutby == i+1); KEY(1, now.s.granted == i+1); KEY(1, now.s.finished == i+1); KEY(1, p->val == now.s.val);
 #endif
 	return k;
 }
