@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 )
 
 // A bad configuration shows in the metrics until the one in force can be read again, although nothing has
@@ -32,7 +32,7 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 			return running, nil
 		}
 		reg := prometheus.NewRegistry()
-		metrics := api.NewMetrics(reg)
+		metrics := observe.NewMetrics(reg)
 		successful := func() (v float64) {
 			families, _ := reg.Gather()
 			for _, f := range families {

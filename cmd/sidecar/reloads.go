@@ -4,21 +4,21 @@ import (
 	"sync"
 	"time"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 )
 
 // reloads remembers how the configuration was last read, for the status page.
 type reloads struct {
 	mu   sync.Mutex
-	last api.Configuration
+	last statuspage.Configuration
 }
 
 func newReloads(cfg *config.Config) *reloads {
-	return &reloads{last: api.Configuration{Warnings: cfg.Warnings}}
+	return &reloads{last: statuspage.Configuration{Warnings: cfg.Warnings}}
 }
 
-func (r *reloads) status() api.Configuration {
+func (r *reloads) status() statuspage.Configuration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last
@@ -27,7 +27,7 @@ func (r *reloads) status() api.Configuration {
 func (r *reloads) applied(cfg *config.Config, needsRestart []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.last = api.Configuration{Warnings: cfg.Warnings, Read: time.Now(), NeedsRestart: needsRestart}
+	r.last = statuspage.Configuration{Warnings: cfg.Warnings, Read: time.Now(), NeedsRestart: needsRestart}
 }
 
 // failed notes that what was read is not in force.

@@ -15,11 +15,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/ops"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/trace"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -43,9 +46,9 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	defer rdb.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := api.NewMetrics(registry)
-	logEvent := api.LogEvents(log)
-	tracer, err := trace.New(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
+	metrics := observe.NewMetrics(registry)
+	logEvent := observe.LogEvents(log)
+	tracer, err := observe.NewTracer(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
 	if err != nil {
 		log.Warn("no traces are sent", zap.Error(err)) // and the pod starts all the same
 	}
@@ -59,7 +62,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		Observe: func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
 	})
 
-	registry.MustRegister(api.NewCollector(cache.Status), api.NewRedisCollector(cache.Health))
+	registry.MustRegister(observe.NewCollector(cache.Status), observe.NewRedisCollector(cache.Health))
 
 	// What a new configuration can change while the program runs.
 	var live atomic.Pointer[settings]
@@ -89,7 +92,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	if err != nil {
 		return err
 	}
-	ops, err := listen(cfg.OpsListen, cfg.SocketMode)
+	opsListener, err := listen(cfg.OpsListen, cfg.SocketMode)
 	if err != nil {
 		_ = values.Close()
 		return err
@@ -100,7 +103,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	defer forward.Close()
 	lookup := func(name string) (tokencache.Key, bool) { return live.Load().apps.Lookup(name) }
 	valueFace := api.New(cache, lookup, api.Options{
-		Apps: func() *api.Apps { return live.Load().apps }, Bearer: func() secret.String { return live.Load().bearer },
+		Apps: func() *apps.Set { return live.Load().apps }, Bearer: func() secret.String { return live.Load().bearer },
 		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log,
 	})
 	// The end of ctx begins the stop; that of serving ends it.
@@ -109,20 +112,22 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	defer end()
 	asked, quit := context.WithCancel(serving)
 	defer quit()
-	opsFace := api.NewOps(api.OpsOptions{
-		Started: func() (bool, string) { return started(cache.Status()) }, Status: cache.Status, Cluster: cache.Journal,
-		Apps: func() *api.Apps { return live.Load().apps }, Configuration: reloads.status,
-		Stopping: func() bool { return ctx.Err() != nil || asked.Err() != nil }, Quit: quitIf(cfg.Quit, quit),
-		Gatherer: registry, Log: log,
+	opsFace := ops.New(ops.Options{
+		Started: func() (bool, string) { return started(cache.Status()) },
+		Page: statuspage.Options{
+			Status: cache.Status, Journal: cache.Journal, Apps: func() *apps.Set { return live.Load().apps }, Configuration: reloads.status,
+			Stopping: func() bool { return ctx.Err() != nil || asked.Err() != nil },
+		},
+		Quit: quitIf(cfg.Quit, quit), Gatherer: registry, Log: log,
 	})
 
 	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", values.Addr()),
-		zap.Stringer("ops_listen", ops.Addr()), zap.Int("apps", len(cfg.Apps)))
+		zap.Stringer("ops_listen", opsListener.Addr()), zap.Int("apps", len(cfg.Apps)))
 	var apps callers
 	g.Go(func() error {
 		return serve(serving, values, maxValueConnections, tracer.Handler(valueFace), apps.track)
 	})
-	g.Go(func() error { return serve(serving, ops, maxOpsConnections, opsFace, nil) })
+	g.Go(func() error { return serve(serving, opsListener, maxOpsConnections, opsFace, nil) })
 	g.Go(func() error { return cache.Run(serving) })
 	g.Go(func() error { watch(serving, cfg, load, apply, metrics, reloads, log); return nil })
 	g.Go(func() error {
@@ -140,14 +145,14 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		apps.leave(patience, cfg.Drain.Quiet)
 		return nil
 	})
-	up(hostPort(values), hostPort(ops))
+	up(hostPort(values), hostPort(opsListener))
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
 }
 
 // watch applies new configurations until ctx ends; SIGHUP makes it look at once.
-func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *api.Metrics, reloads *reloads, log *zap.Logger) {
+func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *observe.Metrics, reloads *reloads, log *zap.Logger) {
 	warn(log, running)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -196,10 +201,10 @@ func warn(log *zap.Logger, cfg *config.Config) {
 }
 
 // observeCall counts a call of the proxy, and logs it if it brought no answer of WeChat.
-func observeCall(metrics *api.Metrics, log *zap.Logger, r proxy.Result) {
-	retried := api.Once
+func observeCall(metrics *observe.Metrics, log *zap.Logger, r proxy.Result) {
+	retried := observe.Once
 	if r.Retried {
-		retried = api.Twice
+		retried = observe.Twice
 	}
 	metrics.Proxied(r.App, string(r.Outcome), retried)
 	if r.Foreign {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/url"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
@@ -15,14 +15,14 @@ import (
 
 // settings is what the faces need of a configuration. It is immutable.
 type settings struct {
-	apps    *api.Apps
+	apps    *apps.Set
 	proxied *proxy.Apps
 	bearer  secret.String
 }
 
 func newSettings(cfg *config.Config) (*settings, error) {
 	s := &settings{bearer: cfg.Bearer}
-	var faces []api.App
+	var faces []apps.App
 	var proxied []proxy.App
 	for _, app := range cfg.Apps {
 		p, err := proxyApp(app)
@@ -36,19 +36,19 @@ func newSettings(cfg *config.Config) (*settings, error) {
 		}
 		faces = append(faces, faceApp(app, host))
 	}
-	s.apps = api.NewApps(faces...)
+	s.apps = apps.New(faces...)
 	var err error
 	s.proxied, err = proxy.NewApps(proxied, cfg.DefaultApp)
 	return s, err
 }
 
-func faceApp(app config.App, host string) api.App {
-	a := api.App{
+func faceApp(app config.App, host string) apps.App {
+	a := apps.App{
 		Key: source.Key(app), ID: app.ID, Alias: app.Alias, Agent: app.Agent, Host: host,
 		Secret: app.Secret, RequireSecret: app.RequireSecret, Tickets: map[string]tokencache.Key{},
 	}
 	if app.Platform == config.PlatformWeCom {
-		a.Platform = api.WeCom
+		a.Platform = apps.WeCom
 	}
 	for _, name := range source.Tickets(app) {
 		a.Tickets[name] = source.TicketKey(app, name)

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -21,7 +21,7 @@ func TestFaceOfAnApp(t *testing.T) {
 	}
 	got := faceApp(app, "qyapi.weixin.qq.com")
 	if got.Key != (tokencache.Key{App: "ww1:100", Kind: "access_token"}) || got.ID != "ww1" || got.Agent != "100" || got.Alias != "desk" ||
-		got.Platform != api.WeCom || !got.RequireSecret || !got.Secret.Equal(app.Secret) || got.Host != "qyapi.weixin.qq.com" {
+		got.Platform != apps.WeCom || !got.RequireSecret || !got.Secret.Equal(app.Secret) || got.Host != "qyapi.weixin.qq.com" {
 		t.Errorf("got %+v", got)
 	}
 	for name, kind := range map[string]string{"jsapi": "jsapi_ticket", "agent_config": "agent_config_ticket"} {
@@ -29,7 +29,7 @@ func TestFaceOfAnApp(t *testing.T) {
 			t.Errorf("%s: got %s", name, k)
 		}
 	}
-	if s := faceApp(config.App{ID: "wx1", Platform: config.PlatformWeChat}, ""); s.Platform != api.WeChat || s.Tickets["wx_card"].Kind != "wx_card_ticket" || len(s.Tickets) != 2 {
+	if s := faceApp(config.App{ID: "wx1", Platform: config.PlatformWeChat}, ""); s.Platform != apps.WeChat || s.Tickets["wx_card"].Kind != "wx_card_ticket" || len(s.Tickets) != 2 {
 		t.Errorf("got %+v", s)
 	}
 	for _, name := range []string{"ww1:100", "desk"} {

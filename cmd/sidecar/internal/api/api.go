@@ -11,6 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -30,7 +33,7 @@ type Options struct {
 	// Apps returns the configured apps, for what needs to know more of one than the key of its token:
 	// the drop-in paths and the tickets. It is asked at each call, so that the set can change, and must
 	// be safe for concurrent use. Default: those paths are not there.
-	Apps func() *Apps
+	Apps func() *apps.Set
 	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has: WeChat's
 	// own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler
@@ -38,7 +41,7 @@ type Options struct {
 	// asked at each call, so that it can change. Default: none is demanded.
 	Bearer func() secret.String
 	// Metrics count what is served. Default: nobody sees them.
-	Metrics *Metrics
+	Metrics *observe.Metrics
 	// Log is told who got nothing. Default: nobody.
 	Log *zap.Logger
 }
@@ -56,15 +59,15 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 		o.Bearer = func() secret.String { return secret.String{} }
 	}
 	if o.Metrics == nil {
-		o.Metrics = NewMetrics(prometheus.NewRegistry())
+		o.Metrics = observe.NewMetrics(prometheus.NewRegistry())
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
 	h := &handler{cache: cache, lookup: lookup, opts: o}
-	h.mux = newMux(h.fail, "The paths begin with /v1/apps/{app}/; {app} is a configured id or alias.")
-	h.mux.handle(http.MethodGet, "/{$}", func(w http.ResponseWriter, r *http.Request) {
-		write(w, r, http.StatusOK, text(about))
+	h.mux = web.NewMux(h.fail, "The paths begin with /v1/apps/{app}/; {app} is a configured id or alias.")
+	h.mux.Handle(http.MethodGet, "/{$}", func(w http.ResponseWriter, r *http.Request) {
+		web.Write(w, r, http.StatusOK, web.Text(about))
 	})
 	h.v1(h.mux)
 	if o.Apps != nil {
@@ -74,7 +77,7 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	if o.Proxy != nil && o.Plain != nil {
 		h.forward(h.mux)
 	}
-	return recovering(h, o.Log, o.Metrics.panics.Inc, h.fail)
+	return web.Recovering(h, o.Log, o.Metrics.Panicked, h.fail)
 }
 
 // about is the answer of / to a person who opens the value listener in a browser.
@@ -87,12 +90,12 @@ type handler struct {
 	cache  *tokencache.Cache
 	lookup Lookup
 	opts   Options
-	mux    *mux
+	mux    *web.Mux
 
 	// Calls that wait, by what for. One kind must not use up the room of another.
 	refreshing, sending, forwarded waiting
 
-	complaints complaints
+	complaints observe.Complaints
 }
 
 // waiting counts the calls that wait for one kind of thing.
@@ -102,15 +105,15 @@ type waiting struct{ n atomic.Int64 }
 func (h *handler) wait(in *waiting, f func() error) error {
 	defer in.n.Add(-1)
 	if in.n.Add(1) > int64(h.opts.MaxInFlight) {
-		if n := h.complaints.due("overloaded", time.Now()); n > 0 {
+		if n := h.complaints.Due("overloaded", time.Now()); n > 0 {
 			h.opts.Log.Warn("too many requests at once", zap.Int("max", h.opts.MaxInFlight), zap.Int("refused", n))
 		}
-		return overloaded()
+		return web.Overloaded()
 	}
 	return f()
 }
 
-// read returns a value with more life than least, if upstream has one.
+// Read returns a value with more life than least, if upstream has one.
 func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duration) (t tokencache.Token, err error) {
 	t, ok := h.cache.Fresh(k, least)
 	if !ok {
@@ -119,7 +122,7 @@ func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duratio
 			return err
 		})
 	}
-	h.opts.Metrics.read(ctx, k, t, err)
+	h.opts.Metrics.Read(ctx, k, t, err)
 	return t, err
 }
 
@@ -154,45 +157,45 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // apps returns the apps as they are configured now.
-func (h *handler) apps() *Apps {
+func (h *handler) apps() *apps.Set {
 	if h.opts.Apps != nil {
 		if apps := h.opts.Apps(); apps != nil {
 			return apps
 		}
 	}
-	return &Apps{}
+	return &apps.Set{}
 }
 
 // fail answers with an error.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p := problemOf(err)
-	h.opts.Metrics.problems.WithLabelValues(p.kind).Inc()
-	if p.status < http.StatusInternalServerError {
-		h.opts.Log.Debug("request refused", zap.String("why", p.kind), zap.Int("status", p.status))
+	p := web.ProblemOf(err)
+	h.opts.Metrics.Problem(p.Kind)
+	if p.Status < http.StatusInternalServerError {
+		h.opts.Log.Debug("request refused", zap.String("why", p.Kind), zap.Int("status", p.Status))
 	}
-	p.header(w.Header())
-	if e, status, ok := p.inWeChatsShape(r.URL.Path); ok {
-		write(w, r, status, e)
+	p.Header(w.Header())
+	if e, status, ok := inWeChatsShape(p, r.URL.Path); ok {
+		web.Write(w, r, status, e)
 		return
 	}
-	write(w, r, p.status, p)
+	web.Write(w, r, p.Status, p)
 }
 
 // endpoint makes one endpoint of an app. It owns what all have in common: authorize, find the app,
 // decode, call within the budget, map errors, answer.
-func endpoint[In any, Out answer](
+func endpoint[In any, Out web.Answer](
 	h *handler,
 	decode func(context.Context, http.ResponseWriter, *http.Request) (In, error),
 	call func(context.Context, tokencache.Key, In) (Out, error),
 ) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !h.authorized(r) {
-			h.fail(w, r, unauthorized())
+			h.fail(w, r, web.Unauthorized())
 			return
 		}
 		k, ok := h.lookup(r.PathValue("app"))
 		if !ok {
-			h.fail(w, r, unknownApp())
+			h.fail(w, r, web.UnknownApp())
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
@@ -208,7 +211,7 @@ func endpoint[In any, Out answer](
 			h.fail(w, r, err)
 			return
 		}
-		write(w, r, http.StatusOK, out)
+		web.Write(w, r, http.StatusOK, out)
 	}
 }
 
@@ -229,13 +232,13 @@ func (h *handler) authorized(r *http.Request) bool {
 
 // noValue logs that a caller got nothing, unless it did not wait for it.
 func (h *handler) noValue(r *http.Request, k tokencache.Key, err error) {
-	if r.Context().Err() != nil || problemOf(err).status < http.StatusInternalServerError {
+	if r.Context().Err() != nil || web.ProblemOf(err).Status < http.StatusInternalServerError {
 		return
 	}
 	if u, ok := errors.AsType[*tokencache.UnavailableError](err); ok {
 		k = u.Key // of a ticket, where k is the app's token
 	}
-	if n := h.complaints.due(k.String(), time.Now()); n > 0 {
+	if n := h.complaints.Due(k.String(), time.Now()); n > 0 {
 		h.opts.Log.Error("callers got no value",
 			zap.String("app", k.App), zap.String("kind", k.Kind), zap.Int("callers", n), zap.Error(err))
 	}

@@ -18,6 +18,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe/observetest"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
@@ -31,7 +34,7 @@ type face struct {
 	cluster  *tokencachetest.Cluster
 	cache    *tokencache.Cache
 	registry *prometheus.Registry
-	metrics  *api.Metrics
+	metrics  *observe.Metrics
 	logs     *observer.ObservedLogs
 }
 
@@ -39,7 +42,7 @@ func newFace(t testing.TB, u *tokencachetest.Upstream, o api.Options, options ..
 	t.Helper()
 	f := &face{cluster: tokencachetest.New(t, 1, u, options...), registry: prometheus.NewPedanticRegistry()}
 	f.cache = f.cluster.Replicas[0].Cache
-	f.metrics = api.NewMetrics(f.registry)
+	f.metrics = observe.NewMetrics(f.registry)
 	f.metrics.Track(tokencachetest.Key)
 	core, logs := observer.New(zap.DebugLevel)
 	f.logs = logs
@@ -54,22 +57,7 @@ func lookup(name string) (tokencache.Key, bool) {
 
 // call sends a request as a program of the pod does. headers are names and values in turn.
 func (f *face) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
-	return serve(f, method, target, body, headers...)
-}
-
-func serve(h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, target, strings.NewReader(body))
-	r.Host = "127.0.0.1:7200"
-	for i := 0; i < len(headers); i += 2 {
-		if headers[i] == "Host" {
-			r.Host = headers[i+1]
-			continue
-		}
-		r.Header.Add(headers[i], headers[i+1])
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w
+	return webtest.Serve(f, method, target, body, headers...)
 }
 
 type answer struct {
@@ -92,39 +80,6 @@ func decode(t *testing.T, w *httptest.ResponseRecorder) answer {
 		t.Fatal(err)
 	}
 	return a
-}
-
-type problem struct {
-	Type       string `json:"type"`
-	Title      string `json:"title"`
-	Status     int    `json:"status"`
-	Detail     string `json:"detail"`
-	Errcode    int    `json:"errcode"`
-	RetryAfter int    `json:"retry_after"`
-}
-
-// wantProblem checks that w is a whole problem of one kind, and returns it.
-func wantProblem(t *testing.T, w *httptest.ResponseRecorder, status int, kind string) problem {
-	t.Helper()
-	var p problem
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
-		t.Fatalf("status %d, body %q: %v", w.Code, w.Body, err)
-	}
-	if w.Code != status || p.Status != status || p.Type != "urn:wxtoken:problem:"+kind {
-		t.Fatalf("got %d %d %s, want %d %s", w.Code, p.Status, p.Type, status, kind)
-	}
-	if p.Title == "" || p.Detail == "" {
-		t.Errorf("%s: a problem without a title or a detail: %+v", kind, p)
-	}
-	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
-		t.Errorf("%s: Content-Type %q", kind, got)
-	}
-	if got, want := w.Header().Get("Retry-After"), ""; p.RetryAfter == 0 && got != want {
-		t.Errorf("%s: Retry-After %q, none in the body", kind, got)
-	} else if p.RetryAfter != 0 && got != fmt.Sprint(p.RetryAfter) {
-		t.Errorf("%s: Retry-After %q, %d in the body", kind, got, p.RetryAfter)
-	}
-	return p
 }
 
 // The answer is the contract: every byte of it counts.
@@ -168,7 +123,7 @@ func TestTokenAnswer(t *testing.T) {
 
 // reads returns the counter of one outcome.
 func reads(f *face, outcome string) prometheus.Collector {
-	return series(f.registry, "wxtoken_reads_total", "outcome", outcome)
+	return observetest.Series(f.registry, "wxtoken_reads_total", "outcome", outcome)
 }
 
 func TestValueThatNeedsEscapingIsStillJSON(t *testing.T) {
@@ -252,7 +207,7 @@ func TestPathsAndMethods(t *testing.T) {
 			{"GET", tokenPath + "/report", "method-not-allowed", "POST", 405},
 		} {
 			w := f.call(c.method, c.path, "")
-			p := wantProblem(t, w, c.status, c.kind)
+			p := webtest.WantProblem(t, w, c.status, c.kind)
 			if got := w.Header().Get("Allow"); got != c.allow {
 				t.Errorf("%s %s: Allow %q, want %q", c.method, c.path, got, c.allow)
 			}
@@ -334,7 +289,7 @@ func TestReportsThatAreRefused(t *testing.T) {
 			{`{"access_token":"CANARY-REPORT","x":"` + strings.Repeat("x", 8<<10) + `"}`, "too-large", 413},
 		} {
 			w := f.call("POST", tokenPath+"/report", c.body)
-			p := wantProblem(t, w, c.status, c.kind)
+			p := webtest.WantProblem(t, w, c.status, c.kind)
 			if strings.Contains(fmt.Sprint(w.Body, w.Header()), value) {
 				t.Errorf("%.60s: the refusal repeats the value", c.body)
 			}
@@ -368,6 +323,21 @@ func TestStaleValueSaysSo(t *testing.T) {
 			t.Errorf("%v stale reads counted, want 1", n)
 		}
 		time.Sleep(30 * time.Second)
-		wantProblem(t, f.call("GET", tokenPath, ""), 503, "upstream")
+		webtest.WantProblem(t, f.call("GET", tokenPath, ""), 503, "upstream")
 	})
+}
+
+func TestTheRootOfTheValueListenerSaysWhatItIs(t *testing.T) {
+	f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+	w := f.call("GET", "/", "")
+	body := w.Body.String()
+	if w.Code != 200 || strings.Count(body, "\n") != 1 || !strings.Contains(body, "wxtoken") || !strings.Contains(body, "/v1/apps/{app}/token") {
+		t.Errorf("got %d %q, want one line with the paths", w.Code, body)
+	}
+	if w := f.call("HEAD", "/", ""); w.Code != 200 || w.Body.Len() != 0 {
+		t.Errorf("HEAD: got %d %q", w.Code, w.Body)
+	}
+	if w := webtest.Serve(f, "GET", "/", "", "Origin", "http://evil.example"); w.Code != 403 {
+		t.Errorf("from a page: got %d", w.Code)
+	}
 }

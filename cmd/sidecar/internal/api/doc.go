@@ -1,5 +1,4 @@
-// Package api is the sidecar's HTTP faces: [New] makes the handler of the listener that serves
-// values, [NewOps] that of the operations listener, which never carries one.
+// Package api is the value listener of the sidecar: [New] returns its handler.
 //
 // # The listener of values
 //
@@ -86,5 +85,5 @@
 //
 // A face is a method of handler that registers its paths on a mux. An endpoint is one call of
 // endpoint, which owns everything but its purpose: authorize, find the app, decode, call, answer.
-// problemOf is the one place where an error becomes a status, and write the one that writes.
+// web.ProblemOf is the one place where an error becomes a status, and web.Write the one that writes.
 package api

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
@@ -21,9 +23,9 @@ const (
 )
 
 // dropInPlatform says whose words each of these paths speaks.
-var dropInPlatform = map[string]Platform{
-	pathToken: WeChat, pathStable: WeChat, pathTicket: WeChat,
-	pathCorpToken: WeCom, pathCorpJSAPI: WeCom, pathCorpTicket: WeCom,
+var dropInPlatform = map[string]apps.Platform{
+	pathToken: apps.WeChat, pathStable: apps.WeChat, pathTicket: apps.WeChat,
+	pathCorpToken: apps.WeCom, pathCorpJSAPI: apps.WeCom, pathCorpTicket: apps.WeCom,
 }
 
 // SDKs subtract a reserve from expires_in, and break, or ask each time, if nothing is left: up to 1500 s
@@ -35,15 +37,15 @@ const (
 )
 
 // dropIn is the face for SDKs, which believe that they talk to WeChat.
-func (h *handler) dropIn(m *mux) {
-	m.handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
-	m.handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))
-	m.handle(anyMethod, pathStable, h.asWeChat(h.stableToken))
+func (h *handler) dropIn(m *web.Mux) {
+	m.Handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
+	m.Handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))
+	m.Handle(web.AnyMethod, pathStable, h.asWeChat(h.stableToken))
 	for path, understand := range map[string]func(context.Context, http.ResponseWriter, *http.Request) (wanted, error){
 		pathTicket: h.dropInTicket, pathCorpToken: h.corpToken, pathCorpJSAPI: h.dropInTicket, pathCorpTicket: h.dropInTicket,
 	} {
-		m.handle(http.MethodGet, path, h.asWeChat(understand))
-		m.handle(http.MethodPost, path, h.asWeChat(understand)) // as some SDKs do, and WeChat takes
+		m.Handle(http.MethodGet, path, h.asWeChat(understand))
+		m.Handle(http.MethodPost, path, h.asWeChat(understand)) // as some SDKs do, and WeChat takes
 	}
 }
 
@@ -98,7 +100,7 @@ type wanted struct {
 func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *http.Request) (wanted, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !h.authorized(r) {
-			h.fail(w, r, unauthorized())
+			h.fail(w, r, web.Unauthorized())
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
@@ -114,7 +116,7 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 			h.fail(w, r, err)
 			return
 		}
-		write(w, r, http.StatusOK, issued{platform: dropInPlatform[r.URL.Path], field: want.field, token: token})
+		web.Write(w, r, http.StatusOK, issued{platform: dropInPlatform[r.URL.Path], field: want.field, token: token})
 	}
 }
 
@@ -133,26 +135,26 @@ func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, er
 
 // issued is a value as WeChat hands it out: the same keys in the same order.
 type issued struct {
-	platform Platform
+	platform apps.Platform
 	field    string
 	token    tokencache.Token
 }
 
 // typeWeChat is how the platforms spell the type of their JSON ("encoding" is WeChat's own).
-var typeWeChat = map[Platform][]string{
-	WeChat: {"application/json; encoding=utf-8"},
-	WeCom:  {"application/json; charset=UTF-8"},
+var typeWeChat = map[apps.Platform][]string{
+	apps.WeChat: {"application/json; encoding=utf-8"},
+	apps.WeCom:  {"application/json; charset=UTF-8"},
 }
 
-func (a issued) appendBody(buf []byte, _ format) ([]byte, []string) {
+func (a issued) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	buf = append(buf, '{')
-	if a.platform == WeCom || a.field == fieldTicket {
+	if a.platform == apps.WeCom || a.field == fieldTicket {
 		buf = append(buf, `"errcode":0,"errmsg":"ok",`...)
 	}
 	buf = append(buf, '"')
 	buf = append(buf, a.field...)
 	buf = append(buf, `":`...)
-	buf = appendString(buf, a.token.Value.Reveal())
+	buf = web.AppendString(buf, a.token.Value.Reveal())
 	buf = append(buf, `,"expires_in":`...)
 	// A value in doubt may have no life that is sure, and clients take 0 for an error although the value
 	// may well work.
@@ -168,52 +170,52 @@ const (
 
 // refusal is a problem with an errcode that WeChat itself would have given. text is WeChat's wording, and
 // hint tells a person what to do here. It has no rid: that names a request in WeChat's own log.
-func refusal(kind string, errcode int, text, hint string) *problem {
-	return &problem{kind: kind, status: http.StatusOK, errcode: errcode, detail: text + " (wxtoken: " + hint + ")"}
+func refusal(kind string, errcode int, text, hint string) *web.Problem {
+	return &web.Problem{Kind: kind, Status: http.StatusOK, Errcode: errcode, Detail: text + " (wxtoken: " + hint + ")"}
 }
 
 // wechatError is an error in WeChat's shape.
 type wechatError struct {
-	platform Platform
+	platform apps.Platform
 	code     int
 	text     string
 }
 
-func (e wechatError) appendBody(buf []byte, _ format) ([]byte, []string) {
+func (e wechatError) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	buf = append(buf, `{"errcode":`...)
 	buf = strconv.AppendInt(buf, int64(e.code), 10)
 	buf = append(buf, `,"errmsg":`...)
-	buf = appendString(buf, e.text)
+	buf = web.AppendString(buf, e.text)
 	return append(buf, '}'), typeWeChat[e.platform]
 }
 
 // inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status is 200, as WeChat's is,
 // unless the caller is not one whom WeChat would serve.
-func (p *problem) inWeChatsShape(path string) (e wechatError, status int, ok bool) {
+func inWeChatsShape(p *web.Problem, path string) (e wechatError, status int, ok bool) {
 	path = collapse(path)
 	// All of WeChat's paths have two segments and more. One that leads nowhere here is none of them.
-	if strings.HasPrefix(path, "/v1/") || strings.Count(path, "/") < 2 || p.kind == kindNotFound {
+	if strings.HasPrefix(path, "/v1/") || strings.Count(path, "/") < 2 || p.Kind == web.KindNotFound {
 		return wechatError{}, 0, false
 	}
-	e, status = wechatError{platform: dropInPlatform[dropInPath(path)], code: p.errcode, text: p.detail}, http.StatusOK
-	switch p.status {
+	e, status = wechatError{platform: dropInPlatform[dropInPath(path)], code: p.Errcode, text: p.Detail}, http.StatusOK
+	switch p.Status {
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed:
-		status = p.status
+		status = p.Status
 	}
 	switch {
-	case p.status == http.StatusMethodNotAllowed && strings.Contains(p.allow, http.MethodGet):
-		e.code, e.text = 43001, "require GET method (wxtoken: "+p.detail+")"
-	case p.status == http.StatusMethodNotAllowed:
-		e.code, e.text = 43002, "require POST method (wxtoken: "+p.detail+")"
+	case p.Status == http.StatusMethodNotAllowed && strings.Contains(p.Allow, http.MethodGet):
+		e.code, e.text = 43001, "require GET method (wxtoken: "+p.Detail+")"
+	case p.Status == http.StatusMethodNotAllowed:
+		e.code, e.text = 43002, "require POST method (wxtoken: "+p.Detail+")"
 	case status != http.StatusOK:
-		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
-	case p.kind == kindLimited:
-		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.detail+")"
-	case p.status != http.StatusOK && e.code != 0 && rejectsToken(e.code):
+		e.code, e.text = -1, "system error (wxtoken: "+p.Detail+")"
+	case p.Kind == web.KindLimited:
+		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.Detail+")"
+	case p.Status != http.StatusOK && e.code != 0 && rejectsToken(e.code):
 		// WeChat says so of a wrong secret; here it would tell an SDK that its token is bad, and to ask again.
 		e.code = 40125
 	case e.code == 0:
-		e.code, e.text = -1, "system error (wxtoken: "+p.detail+")"
+		e.code, e.text = -1, "system error (wxtoken: "+p.Detail+")"
 	}
 	return e, status, true
 }

@@ -3,17 +3,19 @@ package api
 import (
 	"testing"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // No secret at all is never the right one, not even for an app that came without.
 func TestNoSecretIsNeverTheRightOne(t *testing.T) {
-	apps := NewApps(
-		App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, ID: "wx1", RequireSecret: true},
-		App{Key: tokencache.Key{App: "ww1:1", Kind: "access_token"}, ID: "ww1", Agent: "1", Platform: WeCom, RequireSecret: true},
+	set := apps.New(
+		apps.App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, ID: "wx1", RequireSecret: true},
+		apps.App{Key: tokencache.Key{App: "ww1:1", Kind: "access_token"}, ID: "ww1", Agent: "1", Platform: apps.WeCom, RequireSecret: true},
 	)
-	h := &handler{opts: Options{Apps: func() *Apps { return apps }}}
+	h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}
 	if app, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 		t.Errorf("%s was handed out", app.Key)
 	}
@@ -24,12 +26,12 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 
 // A configuration may be missing for a moment; then nobody has an app.
 func TestNoAppsIsNoPanic(t *testing.T) {
-	for _, apps := range []*Apps{nil, {}, NewApps()} {
-		h := &handler{opts: Options{Apps: func() *Apps { return apps }}}
+	for _, set := range []*apps.Set{nil, {}, apps.New()} {
+		h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}
 		if _, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 			t.Error("an app out of nothing")
 		}
-		if _, ok := apps.Lookup("wx1"); ok {
+		if _, ok := set.Lookup("wx1"); ok {
 			t.Error("an app out of nothing")
 		}
 	}
@@ -39,7 +41,7 @@ func TestNoAppsIsNoPanic(t *testing.T) {
 func TestAWrongSecretIsNoBadToken(t *testing.T) {
 	cause := &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40001, Message: "invalid credential"}
 	for path := range dropInPlatform {
-		e, _, ok := problemOf(&tokencache.UnavailableError{Err: cause}).inWeChatsShape(path)
+		e, _, ok := inWeChatsShape(web.ProblemOf(&tokencache.UnavailableError{Err: cause}), path)
 		if !ok || e.code != 40125 {
 			t.Errorf("%s: errcode %d, want 40125", path, e.code)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -254,8 +255,8 @@ func TestDropInIsGuardedAsTheRest(t *testing.T) {
 			w.Code = 200
 			wantErrcode(t, w, -1)
 		}
-		wantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 401, "unauthorized")
-		wantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a"}`), 401, "unauthorized")
+		webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 401, "unauthorized")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a"}`), 401, "unauthorized")
 		if w := s.call("GET", "/cgi-bin/token"+query, "", "Authorization", "Bearer CANARY-bearer"); !strings.Contains(w.Body.String(), s.token(t, plain)) {
 			t.Errorf("with the bearer token: %d %s", w.Code, w.Body)
 		}

@@ -5,13 +5,15 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // The tickets that each platform has.
-var ticketTypes = map[Platform][]string{
-	WeChat: {ticketJSAPI, ticketCard},
-	WeCom:  {ticketJSAPI, ticketAgentConfig},
+var ticketTypes = map[apps.Platform][]string{
+	apps.WeChat: {ticketJSAPI, ticketCard},
+	apps.WeCom:  {ticketJSAPI, ticketAgentConfig},
 }
 
 // WeChat's names of the tickets.
@@ -45,22 +47,22 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 // ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token of the
 // query, if it is a current or lately replaced one of ours; the header X-Wxtoken-App; the only app that it
 // can be. That is how the proxy finds the app, too.
-func (h *handler) ticketApp(platform Platform, q url.Values, named string) (*App, error) {
+func (h *handler) ticketApp(platform apps.Platform, q url.Values, named string) (*apps.App, error) {
 	apps := h.apps()
 	sent := secret.New(q.Get("access_token"))
-	owner := apps.owner(h.cache, platform, sent)
+	owner := apps.Owner(h.cache, platform, sent)
 	app := owner
 	if name := q.Get("appid"); name != "" {
 		// Whoever names an account must not act as another one.
-		if app = apps.find(platform, name); app == nil {
+		if app = apps.Find(platform, name); app == nil {
 			return nil, refusal("unknown-app", 40013, "invalid appid", "no app of this platform with this appid is configured in the sidecar")
 		}
 	}
 	if app == nil {
-		app = apps.find(platform, named)
+		app = apps.Find(platform, named)
 	}
 	if app == nil {
-		app = apps.only(platform)
+		app = apps.Only(platform)
 	}
 	// Where a secret is demanded for a token, a token is demanded for a ticket.
 	if app == nil || app.RequireSecret && app != owner {
@@ -70,12 +72,12 @@ func (h *handler) ticketApp(platform Platform, q url.Values, named string) (*App
 }
 
 // badToken is what the platforms say of a token that they do not know.
-func badToken(platform Platform, sent secret.String) *problem {
+func badToken(platform apps.Platform, sent secret.String) *web.Problem {
 	const hint = "not a current or lately replaced token of an app that is configured in the sidecar; appid in the query or the header X-Wxtoken-App names one, unless it has require_secret"
 	switch {
 	case sent.Empty():
 		return refusal("unknown-token", 41001, "access_token missing", hint)
-	case platform == WeCom:
+	case platform == apps.WeCom:
 		return refusal("unknown-token", 40014, "invalid access_token", hint)
 	}
 	return refusal("unknown-token", 40001, "invalid credential, access_token is invalid or not latest", hint)

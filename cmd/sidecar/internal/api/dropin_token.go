@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
@@ -62,11 +64,11 @@ func (h *handler) stableToken(ctx context.Context, w http.ResponseWriter, r *htt
 
 // admit returns the app of a caller. It checks what WeChat checks, in WeChat's order, except that the
 // secret may be anything unless the app demands it.
-func (h *handler) admit(in credentials) (*App, error) {
+func (h *handler) admit(in credentials) (*apps.App, error) {
 	if in.AppID == "" {
 		return nil, refusal("bad-request", 41002, "appid missing", "no appid in the query, or for stable_token in a JSON body")
 	}
-	app := h.apps().find(WeChat, in.AppID)
+	app := h.apps().Find(apps.WeChat, in.AppID)
 	switch {
 	case app == nil:
 		return nil, refusal("unknown-app", 40013, "invalid appid", "no WeChat app with this appid is configured in the sidecar")
@@ -98,16 +100,16 @@ func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.
 // admitCorp returns the agent of a caller: the one that the call names by its path or header; else the one whose secret
 // it sent; or, whatever it sent, the only one of the corp. One that demands its secret is given for nothing else. WeCom
 // looks at the secret first.
-func (h *handler) admitCorp(name, corpid string, sent secret.String) (*App, error) {
-	agents := h.apps().agents(corpid)
-	if app := h.apps().find(WeCom, name); app != nil {
+func (h *handler) admitCorp(name, corpid string, sent secret.String) (*apps.App, error) {
+	agents := h.apps().Agents(corpid)
+	if app := h.apps().Find(apps.WeCom, name); app != nil {
 		// The corpid must not be another's. A placeholder in its place, which is no corp here, names none.
 		if len(agents) > 0 && !slices.Contains(agents, app) && corpid != app.ID {
 			return nil, refusal("unknown-app", 40013, "invalid corpid", "the path or X-Wxtoken-App names an app of another corp")
 		}
-		agents = []*App{app}
+		agents = []*apps.App{app}
 	}
-	var match *App
+	var match *apps.App
 	for _, a := range agents { // all of them, so that the time does not tell which one it was
 		if a.Secret.Equal(sent) && !sent.Empty() {
 			match = a
@@ -131,11 +133,11 @@ func (h *handler) admitCorp(name, corpid string, sent secret.String) (*App, erro
 // readDropIn reads the body of a call, within the bounds of size and time.
 func readDropIn(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := readBody(ctx, w, r, maxBody)
-	if p, ok := errors.AsType[*problem](err); ok {
-		if p.kind == "too-large" {
-			return nil, refusal(p.kind, 45002, "content size out of limit", p.detail)
+	if p, ok := errors.AsType[*web.Problem](err); ok {
+		if p.Kind == "too-large" {
+			return nil, refusal(p.Kind, 45002, "content size out of limit", p.Detail)
 		}
-		return nil, refusal(p.kind, 47001, "data format error", p.detail)
+		return nil, refusal(p.Kind, 47001, "data format error", p.Detail)
 	}
 	return body, nil
 }

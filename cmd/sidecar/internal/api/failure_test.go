@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe/observetest"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -56,7 +58,7 @@ func TestNoValue(t *testing.T) {
 				for range 3 { // the first asks upstream, the others meet what is remembered of it
 					start := time.Now()
 					w := f.call("GET", tokenPath, "", "Accept", "text/plain")
-					p := wantProblem(t, w, c.status, c.kind)
+					p := webtest.WantProblem(t, w, c.status, c.kind)
 					if p.Errcode != c.errcode || p.RetryAfter < c.min || p.RetryAfter > c.max {
 						t.Errorf("got errcode %d, Retry-After %d, want %d and %d to %d", p.Errcode, p.RetryAfter, c.errcode, c.min, c.max)
 					}
@@ -77,7 +79,7 @@ func TestNoValue(t *testing.T) {
 				if got := testutil.ToFloat64(reads(f, "error")); got != 3 {
 					t.Errorf("%v failed reads counted, want 3", got)
 				}
-				if got := testutil.ToFloat64(series(f.registry, "wxtoken_http_problems_total", "type", c.kind)); got != 3 {
+				if got := testutil.ToFloat64(observetest.Series(f.registry, "wxtoken_http_problems_total", "type", c.kind)); got != 3 {
 					t.Errorf("%v problems counted, want 3", got)
 				}
 			})
@@ -95,7 +97,7 @@ func TestCallsInFlightAreCapped(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		start := time.Now()
-		if p := wantProblem(t, f.call("GET", tokenPath, ""), 429, "overloaded"); p.RetryAfter != 1 || time.Since(start) > 0 {
+		if p := webtest.WantProblem(t, f.call("GET", tokenPath, ""), 429, "overloaded"); p.RetryAfter != 1 || time.Since(start) > 0 {
 			t.Errorf("got %+v after %v", p, time.Since(start))
 		}
 		for range 2 {
@@ -131,12 +133,12 @@ func TestPanicIsAnsweredAndLoggedWithoutItsValue(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	h := api.New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { panic("CANARY-PANIC") },
 		api.Options{Log: zap.New(core)})
-	w := serve(h, "GET", tokenPath, "")
-	wantProblem(t, w, 500, "internal")
+	w := webtest.Serve(h, "GET", tokenPath, "")
+	webtest.WantProblem(t, w, 500, "internal")
 	if logs.Len() != 1 || logs.All()[0].ContextMap()["type"] != "string" {
 		t.Errorf("logged %v", logs.All())
 	}
-	if text := fmt.Sprint(w.Body, logs.All()); secrettest.Find(text, "CANARY-PANIC") != "" || !strings.Contains(text, "api_test.go") {
+	if text := fmt.Sprint(w.Body, logs.All()); secrettest.Find(text, "CANARY-PANIC") != "" || !strings.Contains(text, "failure_test.go") {
 		t.Errorf("want the place and not the value in %s", text)
 	}
 }
@@ -148,7 +150,7 @@ func TestBearer(t *testing.T) {
 		for _, sent := range []string{"", "CANARY-BEARER", "Bearer", "Bearer ", "Bearer wrong", "Basic CANARY-BEARER", "Bearer CANARY-BEARER2", "Bearer CANARY"} {
 			for _, path := range []string{tokenPath, "/v1/apps/other/token"} {
 				w := f.call("GET", path, "", "Authorization", sent)
-				wantProblem(t, w, 401, "unauthorized")
+				webtest.WantProblem(t, w, 401, "unauthorized")
 				if got := w.Header().Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer ") {
 					t.Errorf("%q: WWW-Authenticate %q", sent, got)
 				}
@@ -161,12 +163,12 @@ func TestBearer(t *testing.T) {
 		if w := f.call("GET", tokenPath, "", "Host", "pod.example", "Authorization", "Bearer "+bearer.Reveal()); w.Code != 200 {
 			t.Errorf("by another name: got %d", w.Code)
 		}
-		wantProblem(t, f.call("GET", tokenPath, "", "Host", "pod.example"), 401, "unauthorized")
+		webtest.WantProblem(t, f.call("GET", tokenPath, "", "Host", "pod.example"), 401, "unauthorized")
 		for _, scheme := range []string{"Bearer", "bearer"} {
 			decode(t, f.call("GET", tokenPath, "", "Authorization", scheme+" CANARY-BEARER"))
 		}
 		bearer = secret.New("another") // the file was read again
-		wantProblem(t, f.call("GET", tokenPath, "", "Authorization", "Bearer CANARY-BEARER"), 401, "unauthorized")
+		webtest.WantProblem(t, f.call("GET", tokenPath, "", "Authorization", "Bearer CANARY-BEARER"), 401, "unauthorized")
 		bearer = secret.String{}
 		decode(t, f.call("GET", tokenPath, ""))
 	})

@@ -3,20 +3,22 @@ package api
 import (
 	"net/http"
 	"strings"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
 // forward is the face of calls that go on to WeChat. They have no budget here: an upload may take its
 // time, and the proxy watches over it.
-func (h *handler) forward(m *mux) {
-	m.handle(anyMethod, "/proxy/", h.forwarding(h.opts.Proxy))
-	m.handle(anyMethod, "/v1/", m.rest) // never WeChat's
-	m.rest = h.forwarding(h.opts.Plain)
+func (h *handler) forward(m *web.Mux) {
+	m.Handle(web.AnyMethod, "/proxy/", h.forwarding(h.opts.Proxy))
+	m.Handle(web.AnyMethod, "/v1/", m.Rest) // never WeChat's
+	m.Rest = h.forwarding(h.opts.Plain)
 }
 
 func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !h.authorized(r) {
-			h.fail(w, r, unauthorized())
+			h.fail(w, r, web.Unauthorized())
 			return
 		}
 		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get ours, and

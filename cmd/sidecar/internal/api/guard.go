@@ -5,26 +5,28 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
 // guard keeps out what only others than programs of this pod send. It returns nil for a request
 // that may go on, else why not, and repeats nothing of the request.
-func (h *handler) guard(r *http.Request) *problem {
+func (h *handler) guard(r *http.Request) *web.Problem {
 	if !plainTarget(r) {
-		return badRequest("The request target is not a plain path: no scheme or host, no . or .. segment, no encoded slash or backslash, no control character; below /v1 no empty segment either. (A base URL that ends in a slash makes one.)")
+		return web.BadRequest("The request target is not a plain path: no scheme or host, no . or .. segment, no encoded slash or backslash, no control character; below /v1 no empty segment either. (A base URL that ends in a slash makes one.)")
 	}
 	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any name.
 	if h.opts.Bearer().Empty() && !h.ownHost(r) && !h.upstreamsHost(r) {
-		return &problem{kind: "forbidden-host", status: http.StatusForbidden, title: "The Host is not this listener's",
-			detail: "Call it by a loopback address, by localhost or by its own address; with a bearer token, by any name."}
+		return &web.Problem{Kind: "forbidden-host", Status: http.StatusForbidden, Title: "The Host is not this listener's",
+			Detail: "Call it by a loopback address, by localhost or by its own address; with a bearer token, by any name."}
 	}
 	if name := forwarded(r.Header); name != "" {
-		return &problem{kind: "forwarded", status: http.StatusForbidden, title: "The request came through a proxy",
-			detail: "Requests with " + name + " are refused: this listener serves its own pod and is no backend."}
+		return &web.Problem{Kind: "forwarded", Status: http.StatusForbidden, Title: "The request came through a proxy",
+			Detail: "Requests with " + name + " are refused: this listener serves its own pod and is no backend."}
 	}
-	if crossOrigin(r) {
-		return &problem{kind: "cross-origin", status: http.StatusForbidden, title: "The request came from a web page",
-			detail: "Requests with an Origin, or with cross-site fetch metadata, are refused: no page may read a value."}
+	if web.CrossOrigin(r) {
+		return &web.Problem{Kind: "cross-origin", Status: http.StatusForbidden, Title: "The request came from a web page",
+			Detail: "Requests with an Origin, or with cross-site fetch metadata, are refused: no page may read a value."}
 	}
 	return nil
 }
@@ -54,21 +56,6 @@ func forwarded(h http.Header) string {
 		}
 	}
 	return ""
-}
-
-// crossOrigin reports whether a browser sends r for a web page. It is stricter than
-// http.CrossOriginProtection, which lets pages read: there is no page here that could be the same
-// origin, so any Origin is a foreign one, whatever the method.
-func crossOrigin(r *http.Request) bool {
-	if r.Header["Origin"] != nil {
-		return true
-	}
-	for _, site := range r.Header["Sec-Fetch-Site"] {
-		if site != "none" && site != "same-origin" { // none: somebody typed the address
-			return true
-		}
-	}
-	return false
 }
 
 // plainTarget reports whether r asks for a path that means the same to everybody who reads it. On WeChat's paths several
@@ -106,21 +93,13 @@ func plainTarget(r *http.Request) bool {
 // says that it is here. A page that is led here by such a trick has its own site's name, so this lets no
 // page in. But nobody calls /v1 by a name of WeChat.
 func (h *handler) upstreamsHost(r *http.Request) bool {
-	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().hosts[strings.ToLower(hostName(r))]
-}
-
-// hostName returns the Host of r without its port.
-func hostName(r *http.Request) string {
-	if name, _, err := net.SplitHostPort(r.Host); err == nil {
-		return name
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
+	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().Hosts[strings.ToLower(web.HostName(r))]
 }
 
 // ownHost reports whether the Host of r is a name of this listener. A page of another site reaches a
 // loopback listener under that site's name, if its DNS answers 127.0.0.1.
 func (h *handler) ownHost(r *http.Request) bool {
-	name := hostName(r)
+	name := web.HostName(r)
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if ip, err := netip.ParseAddr(name); err == nil {
 		return ip.Unmap().IsLoopback() || isAddr(local, ip)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
@@ -292,7 +293,7 @@ func TestPathTricksAreBadRequests(t *testing.T) {
 		"/v1/apps/a%0a/token", "/v1/apps/a%7f/token", "/v1/apps/../token", "/v1/apps/./token", "/v1/apps/%2e/token",
 		"/v1/apps//token", "//v1/apps/shop/token", "/v1/apps/shop/token//", "/..", "/.", "/v1/..",
 	} {
-		wantProblem(t, f.call("GET", path, ""), 400, "bad-request")
+		webtest.WantProblem(t, f.call("GET", path, ""), 400, "bad-request")
 	}
 	for _, path := range []string{"/...", "/v1/..a", "/v1/apps/a..b/token", "/v1/apps/a%3Ab/token", "/v1/apps/\u00e9/token"} {
 		if w := f.call("GET", path, ""); w.Code != 404 {

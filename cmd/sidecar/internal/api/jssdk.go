@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -52,15 +53,15 @@ func readSign(ctx context.Context, w http.ResponseWriter, r *http.Request) (sign
 	req := signRequest{ticket: first(in.Ticket, ticketJSAPI), urls: in.URLs, shape: pages}
 	switch {
 	case in.URL != nil && in.URLs != nil, in.URL == nil && len(in.URLs) == 0, len(in.URLs) > maxPages:
-		return signRequest{}, badRequest(`The body is {"url": the address of the page} or {"urls": [1 to ` + strconv.Itoa(maxPages) + ` of them]}.`)
+		return signRequest{}, web.BadRequest(`The body is {"url": the address of the page} or {"urls": [1 to ` + strconv.Itoa(maxPages) + ` of them]}.`)
 	case req.ticket != ticketJSAPI && req.ticket != ticketAgentConfig:
-		return signRequest{}, badRequest("Pages are signed with the ticket jsapi, which is the default, or agent_config.")
+		return signRequest{}, web.BadRequest("Pages are signed with the ticket jsapi, which is the default, or agent_config.")
 	case in.URL != nil:
 		req.urls, req.shape = []string{*in.URL}, onePage
 	}
 	for i, u := range req.urls {
 		if !isPage(u) {
-			return signRequest{}, badRequest("Page " + strconv.Itoa(i+1) + " is not an address as the browser's location.href has it: http or https, a host, no space, no broken character, at most " + strconv.Itoa(maxURL) + " bytes.")
+			return signRequest{}, web.BadRequest("Page " + strconv.Itoa(i+1) + " is not an address as the browser's location.href has it: http or https, a host, no space, no broken character, at most " + strconv.Itoa(maxURL) + " bytes.")
 		}
 	}
 	return req, nil
@@ -86,9 +87,9 @@ func (h *handler) sign(ctx context.Context, token tokencache.Key, in signRequest
 	if err != nil {
 		return signatures{}, err
 	}
-	app := h.apps().byKey[token]
+	app := h.apps().ByKey[token]
 	if app == nil {
-		return signatures{}, unknownApp()
+		return signatures{}, web.UnknownApp()
 	}
 	out := signatures{shape: in.shape, list: make([]any, len(in.urls))}
 	for i, u := range in.urls {
@@ -128,14 +129,14 @@ type signatures struct {
 	list  []any // signature or agentSignature
 }
 
-func (a signatures) appendBody(buf []byte, _ format) ([]byte, []string) {
+func (a signatures) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	var v any = a.list
 	if a.shape == onePage {
 		v = a.list[0]
 	}
 	body, err := json.Marshal(v)
 	if err != nil {
-		return buf, typeJSON // cannot be: strings and numbers
+		return buf, web.TypeJSON // cannot be: strings and numbers
 	}
-	return append(append(buf, body...), '\n'), typeJSON
+	return append(append(buf, body...), '\n'), web.TypeJSON
 }

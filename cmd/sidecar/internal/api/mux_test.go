@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
@@ -12,7 +13,7 @@ import (
 func TestThePatternOfARequestIsOneThatWasRegistered(t *testing.T) {
 	found := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})
 	face := New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { return tokencache.Key{}, false },
-		Options{Apps: func() *Apps { return &Apps{} }, Proxy: found, Plain: found})
+		Options{Apps: func() *apps.Set { return &apps.Set{} }, Proxy: found, Plain: found})
 	for _, test := range []struct {
 		method, path, want string
 	}{

@@ -15,6 +15,10 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/ops"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -49,10 +53,10 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		})
 		bearer := secret.String{}
 		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
-		f.registry.MustRegister(api.NewCollector(f.cache.Status))
-		ops := api.NewOps(api.OpsOptions{Gatherer: f.registry, Status: f.cache.Status, Cluster: f.cache.Journal})
+		f.registry.MustRegister(observe.NewCollector(f.cache.Status))
+		ops := ops.New(ops.Options{Gatherer: f.registry, Page: statuspage.Options{Status: f.cache.Status, Journal: f.cache.Journal}})
 		var console strings.Builder
-		events := api.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
+		events := observe.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
 
 		seen := 0
 		check := func(w *httptest.ResponseRecorder) {
@@ -84,7 +88,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 				check(f.call("GET", tokenPath, "", "X-Forwarded-For", value))
 				check(f.call("GET", tokenPath, "", "Authorization", "Bearer "+value))
 			}
-			if c := findCanary(serve(ops, "GET", "/status", "").Body.String() + serve(ops, "GET", "/status?format=html", "").Body.String() + serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
+			if c := findCanary(webtest.Serve(ops, "GET", "/status", "").Body.String() + webtest.Serve(ops, "GET", "/status?format=html", "").Body.String() + webtest.Serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
 				t.Errorf("the operations listener shows %s", c)
 			}
 			time.Sleep(time.Minute)

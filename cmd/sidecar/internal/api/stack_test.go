@@ -16,8 +16,11 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -51,7 +54,7 @@ type stack struct {
 }
 
 // newStack makes the stack of some apps. adjust, if not nil, changes their credentials.
-func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), apps ...config.App) *stack {
+func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), configured ...config.App) *stack {
 	t.Helper()
 	s := &stack{redis: miniredis.NewMiniRedis(), registry: prometheus.NewPedanticRegistry(), adjust: adjust}
 	s.redis.ClockTTL(true)
@@ -61,7 +64,7 @@ func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), 
 		Dialer: func(context.Context, string, string) (net.Conn, error) { return s.redis.Dial() },
 	})
 	var accounts []wechattest.App
-	for _, a := range apps {
+	for _, a := range configured {
 		account := wechattest.App{ID: a.ID, Agent: a.Agent, Secret: a.Secret.Reveal()}
 		if a.Platform == config.PlatformWeCom {
 			account.Kind = wechattest.Corp
@@ -77,33 +80,33 @@ func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), 
 		_ = rdb.Close()
 		_ = transport.Close()
 	})
-	if err := s.cache.Set(s.credentials(apps)...); err != nil {
+	if err := s.cache.Set(s.credentials(configured)...); err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	faces := faces(apps)
-	s.logs, o.Log, o.Metrics, o.Apps = logs, zap.New(core), api.NewMetrics(s.registry), func() *api.Apps { return faces }
+	faces := faces(configured)
+	s.logs, o.Log, o.Metrics, o.Apps = logs, zap.New(core), observe.NewMetrics(s.registry), func() *apps.Set { return faces }
 	s.Handler = api.New(s.cache, faces.Lookup, o)
 	return s
 }
 
 // faces is what the program makes of a configuration for the handler.
-func faces(apps []config.App) *api.Apps {
-	var all []api.App
-	for _, a := range apps {
-		f := api.App{
+func faces(configured []config.App) *apps.Set {
+	var all []apps.App
+	for _, a := range configured {
+		f := apps.App{
 			Key: source.Key(a), ID: a.ID, Alias: a.Alias, Agent: a.Agent, Secret: a.Secret, RequireSecret: a.RequireSecret,
 			Tickets: map[string]tokencache.Key{}, Host: "api.weixin.qq.com",
 		}
 		if a.Platform == config.PlatformWeCom {
-			f.Platform, f.Host = api.WeCom, "qyapi.weixin.qq.com"
+			f.Platform, f.Host = apps.WeCom, "qyapi.weixin.qq.com"
 		}
 		for _, name := range source.Tickets(a) {
 			f.Tickets[name] = source.TicketKey(a, name)
 		}
 		all = append(all, f)
 	}
-	return api.NewApps(all...)
+	return apps.New(all...)
 }
 
 // credentials are the sources' own, but they reach the simulator.
@@ -196,7 +199,7 @@ func (f fetch) ask(ctx context.Context, r tokencache.Request) (wechat.Credential
 
 // call sends a request as a program of the pod does. headers are names and values in turn.
 func (s *stack) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
-	return serve(s, method, target, body, headers...)
+	return webtest.Serve(s, method, target, body, headers...)
 }
 
 // token returns the current token of an app.

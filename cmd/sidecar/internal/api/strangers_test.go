@@ -20,7 +20,9 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -93,8 +95,8 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	s.client.HTTP.Transport = counting(func(r *http.Request) (*http.Response, error) { asked.Add(1); return simulated.RoundTrip(r) })
 
 	registry := prometheus.NewPedanticRegistry()
-	metrics := api.NewMetrics(registry)
-	registry.MustRegister(api.NewCollector(s.cache.Status), api.NewRedisCollector(s.cache.Health))
+	metrics := observe.NewMetrics(registry)
+	registry.MustRegister(observe.NewCollector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
 	var proxied []proxy.App
 	for _, a := range []config.App{plain, strict} {
@@ -107,11 +109,11 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	}
 	forward := proxy.New(s.cache, func() *proxy.Apps { return set }, proxy.Options{
 		Transport: counting(func(*http.Request) (*http.Response, error) { asked.Add(1); return nil, io.EOF }),
-		Observe:   func(r proxy.Result) { metrics.Proxied(r.App, string(r.Outcome), api.Once) },
+		Observe:   func(r proxy.Result) { metrics.Proxied(r.App, string(r.Outcome), observe.Once) },
 	})
 	defer forward.Close()
-	apps := faces([]config.App{plain, strict, lone})
-	handler := api.New(s.cache, apps.Lookup, api.Options{Apps: func() *api.Apps { return apps }, Bearer: func() secret.String { return secret.String{} },
+	configured := faces([]config.App{plain, strict, lone})
+	handler := api.New(s.cache, configured.Lookup, api.Options{Apps: func() *apps.Set { return configured }, Bearer: func() secret.String { return secret.String{} },
 		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log})
 
 	request := func(n int) {

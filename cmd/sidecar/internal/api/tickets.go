@@ -6,13 +6,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // v1Tickets is the part of the face /v1 that is about tickets.
-func (h *handler) v1Tickets(m *mux) {
-	m.handle(http.MethodGet, "/v1/apps/{app}/tickets/{ticket}", endpoint(h, ticketName, h.ticket))
-	m.handle(http.MethodPost, "/v1/apps/{app}/jssdk", endpoint(h, readSign, h.sign))
+func (h *handler) v1Tickets(m *web.Mux) {
+	m.Handle(http.MethodGet, "/v1/apps/{app}/tickets/{ticket}", endpoint(h, ticketName, h.ticket))
+	m.Handle(http.MethodPost, "/v1/apps/{app}/jssdk", endpoint(h, readSign, h.sign))
 }
 
 func ticketName(_ context.Context, _ http.ResponseWriter, r *http.Request) (string, error) {
@@ -26,9 +28,9 @@ func (h *handler) ticket(ctx context.Context, token tokencache.Key, name string)
 }
 
 func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name string) (tokencache.Token, error) {
-	app := h.apps().byKey[token]
+	app := h.apps().ByKey[token]
 	if app == nil {
-		return tokencache.Token{}, unknownApp() // the configuration has just changed
+		return tokencache.Token{}, web.UnknownApp() // the configuration has just changed
 	}
 	key, ok := app.Tickets[name]
 	if !ok {
@@ -38,20 +40,20 @@ func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name str
 }
 
 // noSuchTicket says which tickets there are.
-func noSuchTicket(p Platform) *problem {
-	return &problem{kind: "no-such-ticket", status: http.StatusNotFound, title: "The app has no such ticket",
-		detail: "The tickets of this platform are " + strings.Join(ticketTypes[p], " and ") + "."}
+func noSuchTicket(p apps.Platform) *web.Problem {
+	return &web.Problem{Kind: "no-such-ticket", Status: http.StatusNotFound, Title: "The app has no such ticket",
+		Detail: "The tickets of this platform are " + strings.Join(ticketTypes[p], " and ") + "."}
 }
 
 // ticketAnswer is the answer with a ticket.
 type ticketAnswer struct{ tokencache.Token }
 
-func (a ticketAnswer) appendBody(buf []byte, f format) ([]byte, []string) {
-	if f == formatText {
-		return append(buf, a.Value.Reveal()...), typeText
+func (a ticketAnswer) AppendBody(buf []byte, f web.Format) ([]byte, []string) {
+	if f == web.FormatText {
+		return append(buf, a.Value.Reveal()...), web.TypeText
 	}
 	buf = append(buf, `{"ticket":`...)
-	buf = appendString(buf, a.Value.Reveal())
+	buf = web.AppendString(buf, a.Value.Reveal())
 	buf = appendLife(buf, a.Token, time.Now())
-	return append(buf, "}\n"...), typeJSON
+	return append(buf, "}\n"...), web.TypeJSON
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -52,13 +53,13 @@ func TestTicketAnswer(t *testing.T) {
 			"/v1/apps/lone/tickets/wx_card":      "jsapi and agent_config",
 			"/v1/apps/shop/tickets/CANARY":       "jsapi and wx_card",
 		} {
-			p := wantProblem(t, s.call("GET", path, ""), 404, "no-such-ticket")
+			p := webtest.WantProblem(t, s.call("GET", path, ""), 404, "no-such-ticket")
 			if !strings.Contains(p.Detail, hint) || strings.Contains(p.Detail, "CANARY") {
 				t.Errorf("%s: %s", path, p.Detail)
 			}
 		}
-		wantProblem(t, s.call("GET", "/v1/apps/other/tickets/jsapi", ""), 404, "unknown-app")
-		wantProblem(t, s.call("POST", "/v1/apps/shop/tickets/jsapi", ""), 405, "method-not-allowed")
+		webtest.WantProblem(t, s.call("GET", "/v1/apps/other/tickets/jsapi", ""), 404, "unknown-app")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/tickets/jsapi", ""), 405, "method-not-allowed")
 	})
 }
 
@@ -67,11 +68,11 @@ func TestNoTicket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain)
 		s.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/ticket/getticket", Effect: wechattest.EffectErrcode, Code: 45009})
-		p := wantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 503, "upstream")
+		p := webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 503, "upstream")
 		if p.Errcode != 45009 || p.RetryAfter == 0 {
 			t.Errorf("got %+v", p)
 		}
-		wantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a.example/"}`), 503, "upstream")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a.example/"}`), 503, "upstream")
 		got := s.logs.FilterMessage("callers got no value").All()
 		if len(got) != 1 || got[0].ContextMap()["kind"] != "jsapi_ticket" {
 			t.Errorf("log: %v", got)
@@ -212,15 +213,15 @@ func TestPagesThatAreNotSigned(t *testing.T) {
 			`{"urls":["https://a","CANARY"]}`, `{"url":"https://a","ticket":"CANARY"}`, `{"url":"https://a","ticket":"wx_card"}`,
 		} {
 			w := s.call("POST", "/v1/apps/shop/jssdk", body)
-			wantProblem(t, w, 400, "bad-request")
+			webtest.WantProblem(t, w, 400, "bad-request")
 			if strings.Contains(w.Body.String(), "CANARY") {
 				t.Errorf("the refusal repeats what was sent: %s", w.Body)
 			}
 		}
-		wantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", strings.Repeat(" ", 500<<10)), 413, "too-large")
-		wantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a","ticket":"agent_config"}`), 404, "no-such-ticket")
-		wantProblem(t, s.call("POST", "/v1/apps/other/jssdk", `{"url":"https://a"}`), 404, "unknown-app")
-		wantProblem(t, s.call("GET", "/v1/apps/shop/jssdk", ""), 405, "method-not-allowed")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", strings.Repeat(" ", 500<<10)), 413, "too-large")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a","ticket":"agent_config"}`), 404, "no-such-ticket")
+		webtest.WantProblem(t, s.call("POST", "/v1/apps/other/jssdk", `{"url":"https://a"}`), 404, "unknown-app")
+		webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/jssdk", ""), 405, "method-not-allowed")
 		if n := s.sim.Calls(plain.ID).Tickets; n != 0 {
 			t.Errorf("%d tickets fetched", n)
 		}

@@ -10,14 +10,15 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // v1 is the face for programs written for this sidecar.
-func (h *handler) v1(m *mux) {
-	m.handle(http.MethodGet, "/v1/apps/{app}/token", endpoint(h, noInput, h.token))
-	m.handle(http.MethodPost, "/v1/apps/{app}/token/report", endpoint(h, readReport, h.report))
+func (h *handler) v1(m *web.Mux) {
+	m.Handle(http.MethodGet, "/v1/apps/{app}/token", endpoint(h, noInput, h.token))
+	m.Handle(http.MethodPost, "/v1/apps/{app}/token/report", endpoint(h, readReport, h.report))
 }
 
 // token returns the value to use now.
@@ -35,14 +36,14 @@ func (h *handler) report(ctx context.Context, k tokencache.Key, rejected secret.
 // tokenAnswer is the answer with an access token.
 type tokenAnswer struct{ tokencache.Token }
 
-func (a tokenAnswer) appendBody(buf []byte, f format) ([]byte, []string) {
-	if f == formatText {
-		return append(buf, a.Value.Reveal()...), typeText
+func (a tokenAnswer) AppendBody(buf []byte, f web.Format) ([]byte, []string) {
+	if f == web.FormatText {
+		return append(buf, a.Value.Reveal()...), web.TypeText
 	}
 	buf = append(buf, `{"access_token":`...)
-	buf = appendString(buf, a.Value.Reveal())
+	buf = web.AppendString(buf, a.Value.Reveal())
 	buf = appendLife(buf, a.Token, time.Now())
-	return append(buf, "}\n"...), typeJSON
+	return append(buf, "}\n"...), web.TypeJSON
 }
 
 // appendLife appends what every answer with a value says about it.
@@ -71,17 +72,17 @@ func readReport(ctx context.Context, w http.ResponseWriter, r *http.Request) (se
 		return secret.String{}, err
 	}
 	if in.AccessToken == "" {
-		return secret.String{}, badRequest(`access_token is missing: the body is {"access_token": the value that was rejected, "errcode": 40001}.`)
+		return secret.String{}, web.BadRequest(`access_token is missing: the body is {"access_token": the value that was rejected, "errcode": 40001}.`)
 	}
 	if code := in.Errcode.String(); code != "" {
 		n, err := strconv.Atoi(code)
 		if err != nil {
-			return secret.String{}, badRequest("errcode is not a whole number.")
+			return secret.String{}, web.BadRequest("errcode is not a whole number.")
 		}
 		if !rejectsToken(n) {
-			return secret.String{}, &problem{kind: "not-about-the-token", status: http.StatusBadRequest,
-				title: "This errcode is not about the token", errcode: n,
-				detail: "Only 40001, 40014 and 42001 say that upstream rejects the token; a new one does not help against any other."}
+			return secret.String{}, &web.Problem{Kind: "not-about-the-token", Status: http.StatusBadRequest,
+				Title: "This errcode is not about the token", Errcode: n,
+				Detail: "Only 40001, 40014 and 42001 say that upstream rejects the token; a new one does not help against any other."}
 		}
 	}
 	return secret.New(in.AccessToken), nil
@@ -103,10 +104,10 @@ func readJSON(ctx context.Context, w http.ResponseWriter, r *http.Request, limit
 		return err
 	}
 	if !utf8.Valid(body) {
-		return badRequest("The body is not UTF-8.") // the decoder would put U+FFFD in the place of what it cannot read
+		return web.BadRequest("The body is not UTF-8.") // the decoder would put U+FFFD in the place of what it cannot read
 	}
 	if json.Unmarshal(body, v) != nil {
-		return badRequest("The body is not the JSON object that this path takes.")
+		return web.BadRequest("The body is not the JSON object that this path takes.")
 	}
 	return nil
 }
@@ -120,10 +121,10 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, &problem{kind: "too-large", status: http.StatusRequestEntityTooLarge, title: "The body is too large",
-				detail: "A body has at most " + strconv.FormatInt(limit, 10) + " bytes."}
+			return nil, &web.Problem{Kind: "too-large", Status: http.StatusRequestEntityTooLarge, Title: "The body is too large",
+				Detail: "A body has at most " + strconv.FormatInt(limit, 10) + " bytes."}
 		}
-		return nil, badRequest("The body could not be read.")
+		return nil, web.BadRequest("The body could not be read.")
 	}
 	return body, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -61,8 +62,8 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 					t.Fatal(err)
 				}
 				cluster.Start()
-				faces := api.NewApps(face(test.app))
-				h := api.New(cache, faces.Lookup, api.Options{Apps: func() *api.Apps { return faces }})
+				faces := apps.New(face(test.app))
+				h := api.New(cache, faces.Lookup, api.Options{Apps: func() *apps.Set { return faces }})
 				least, start := 7200, time.Now()
 				for time.Since(start) < span {
 					r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
@@ -92,10 +93,10 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 }
 
 // face is what the handler knows of an app.
-func face(a config.App) api.App {
-	f := api.App{Key: Key(a), ID: a.ID, Secret: a.Secret}
+func face(a config.App) apps.App {
+	f := apps.App{Key: Key(a), ID: a.ID, Secret: a.Secret}
 	if a.Platform == config.PlatformWeCom {
-		f.Platform = api.WeCom
+		f.Platform = apps.WeCom
 	}
 	return f
 }

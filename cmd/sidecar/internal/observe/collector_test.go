@@ -1,0 +1,65 @@
+package observe_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+func TestCollector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := observe.NewCollector(func() []tokencache.Status {
+			return []tokencache.Status{
+				{Key: shop, Version: 12, Known: true, Fresh: true, ExpiresIn: time.Hour, CommittedAt: time.Now().Add(-time.Hour),
+					Fetches: tokencache.Allowance{Left: 9, Burst: 10}, Reports: tokencache.Allowance{Burst: 4}, Forced: tokencache.Allowance{Left: 2, Burst: 2}},
+				{Key: card, InDoubt: true, Rejected: true, Backoff: 90 * time.Second, Class: tokencache.ClassQuota, Code: 45009, ForeignRefresher: true},
+			}
+		})
+		const want = `
+wxtoken_allowance_burst{allowance="fetches",app="wx1",kind="access_token"} 10
+wxtoken_allowance_burst{allowance="forced",app="wx1",kind="access_token"} 2
+wxtoken_allowance_burst{allowance="reports",app="wx1",kind="access_token"} 4
+wxtoken_allowance_left{allowance="fetches",app="wx1",kind="access_token"} 9
+wxtoken_allowance_left{allowance="forced",app="wx1",kind="access_token"} 2
+wxtoken_allowance_left{allowance="reports",app="wx1",kind="access_token"} 0
+wxtoken_foreign_refresher_suspected{app="wx1",kind="access_token"} 0
+wxtoken_foreign_refresher_suspected{app="wx1",kind="wx_card_ticket"} 1
+wxtoken_token_backoff_info{app="wx1",class="quota",errcode="45009",kind="wx_card_ticket"} 1
+wxtoken_token_backoff_seconds{app="wx1",kind="access_token"} 0
+wxtoken_token_backoff_seconds{app="wx1",kind="wx_card_ticket"} 90
+wxtoken_token_expiry_timestamp_seconds{app="wx1",kind="access_token"} 9.466884e+08
+wxtoken_token_fresh{app="wx1",kind="access_token"} 1
+wxtoken_token_fresh{app="wx1",kind="wx_card_ticket"} 0
+wxtoken_token_in_doubt{app="wx1",kind="access_token"} 0
+wxtoken_token_in_doubt{app="wx1",kind="wx_card_ticket"} 1
+wxtoken_token_last_refresh_timestamp_seconds{app="wx1",kind="access_token"} 9.466812e+08
+wxtoken_token_rejected{app="wx1",kind="access_token"} 0
+wxtoken_token_rejected{app="wx1",kind="wx_card_ticket"} 1
+wxtoken_token_version{app="wx1",kind="access_token"} 12
+wxtoken_token_version{app="wx1",kind="wx_card_ticket"} 0
+`
+		if got := exposed(t, c); got != strings.TrimPrefix(want, "\n") {
+			t.Errorf("got\n%s\nwant%s", got, want)
+		}
+	})
+}
+
+func TestRedisCollector(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var health tokencache.Health
+		c := observe.NewRedisCollector(func() tokencache.Health { return health })
+		want := "wxtoken_redis_up 0\nwxtoken_subscription_up 0\n"
+		if got := exposed(t, c); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+		health = tokencache.Health{RedisUp: true, RedisAnswered: time.Now(), Subscribed: true}
+		want = "wxtoken_redis_last_success_timestamp_seconds 9.466848e+08\nwxtoken_redis_up 1\nwxtoken_subscription_up 1\n"
+		if got := exposed(t, c); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+}

@@ -1,0 +1,40 @@
+package text
+
+import (
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// Redis says in words what is wrong with Redis.
+func Redis(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return "Redis cannot be found: its name does not resolve."
+	}
+	s, ok := errors.AsType[*tokencache.StoreError](err)
+	if !ok {
+		s = &tokencache.StoreError{Err: err}
+	}
+	switch s.Class() {
+	case tokencache.StoreRefused:
+		return "Redis is not there: its address refuses connections."
+	case tokencache.StoreTimeout:
+		return "Redis does not answer in time."
+	case tokencache.StoreNoAuth:
+		return "Redis refuses the login: user or password are wrong."
+	case tokencache.StoreNoPerm:
+		return "Redis refuses a command: the ACL of its user lacks something. It says: " + s.Err.Error()
+	case tokencache.StoreLoading:
+		return "Redis is starting: it reads its data."
+	case tokencache.StoreUnavailable:
+		return "Redis is busy, its cluster is down, or slots are on the move. It says: " + s.Err.Error()
+	case tokencache.StoreReadOnly:
+		return "This Redis takes no writes: it is a replica, or has lost its disk or its replicas."
+	case tokencache.StoreOOM:
+		return "Redis is out of memory (maxmemory), and takes no writes."
+	}
+	return "Redis: " + strings.TrimPrefix(s.Err.Error(), "redis: ")
+}
