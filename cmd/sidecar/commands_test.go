@@ -248,18 +248,18 @@ func TestEveryCommandTellsHowToUseIt(t *testing.T) {
 	if again := r.want(t, 0, "", "", "--help"); again != list {
 		t.Error("help and --help differ")
 	}
-	for _, s := range subcommands() {
-		if !strings.Contains(list, "\n  "+s.name+" ") {
-			t.Errorf("the list has no %s", s.name)
+	for _, s := range commands() {
+		if !strings.Contains(list, "\n  "+s.Name+" ") {
+			t.Errorf("the list has no %s", s.Name)
 		}
-		text := r.want(t, 0, "usage: sidecar", "", s.name, "--help")
-		for _, want := range []string{s.name, "exit status:\n  0  ", "\n  2  "} {
+		text := r.want(t, 0, "usage: sidecar", "", s.Name, "--help")
+		for _, want := range []string{s.Name, "exit status:\n  0  ", "\n  2  "} {
 			if !strings.Contains(text, want) {
-				t.Errorf("the help of %s has no %q", s.name, want)
+				t.Errorf("the help of %s has no %q", s.Name, want)
 			}
 		}
-		if again := r.want(t, 0, "", "", "help", s.name); again != text {
-			t.Errorf("help %s and %s --help differ", s.name, s.name)
+		if again := r.want(t, 0, "", "", "help", s.Name); again != text {
+			t.Errorf("help %s and %s --help differ", s.Name, s.Name)
 		}
 	}
 	r.want(t, 2, "", `unknown command "sttaus"; did you mean "status"?`, "sttaus")

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 )
 
 // pipeListener hands out the other ends of pipes: connections in a bubble of virtual time.
@@ -34,7 +36,7 @@ func serveInBubble(t *testing.T, connections int, h http.HandlerFunc) *pipeListe
 	l := &pipeListener{conns: make(chan net.Conn)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, connections, h, nil) }()
+	go func() { done <- listener.Serve(ctx, l, connections, h, nil) }()
 	synctest.Wait()
 	t.Cleanup(func() { cancel(); <-done })
 	return l
@@ -53,8 +55,8 @@ func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
 					begin := time.Now()
 					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", length)
 					_, _ = io.Copy(io.Discard, conn)
-					if took := time.Since(begin); took > progressTime+time.Second {
-						t.Errorf("the connection lived for %v, want %v", took, progressTime)
+					if took := time.Since(begin); took > listener.ProgressTime+time.Second {
+						t.Errorf("the connection lived for %v, want %v", took, listener.ProgressTime)
 					}
 				})
 			})
@@ -75,12 +77,12 @@ func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 			select {
 			case <-r.Context().Done():
 				t.Error("the context ended while the peer was there")
-			case <-time.After(3 * progressTime):
+			case <-time.After(3 * listener.ProgressTime):
 			}
 			for range pieces {
 				_, _ = w.Write([]byte("x"))
 				_ = http.NewResponseController(w).Flush()
-				time.Sleep(progressTime * 2 / 3)
+				time.Sleep(listener.ProgressTime * 2 / 3)
 			}
 		})
 		conn := l.dial()
@@ -89,7 +91,7 @@ func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 		for range 2 { // the second one comes on the same connection
 			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pieces)
 			for range pieces {
-				time.Sleep(progressTime * 2 / 3)
+				time.Sleep(listener.ProgressTime * 2 / 3)
 				fmt.Fprint(conn, "x")
 			}
 			answer, err := http.ReadResponse(answers, nil)
@@ -117,8 +119,8 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 		conn := l.dial()
 		defer conn.Close()
 		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		if took := <-over; took != progressTime {
-			t.Errorf("it took %v, want %v", took, progressTime)
+		if took := <-over; took != listener.ProgressTime {
+			t.Errorf("it took %v, want %v", took, listener.ProgressTime)
 		}
 	})
 }
@@ -174,7 +176,7 @@ func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	for range 5 * maxOpsConnections {
+	for range 5 * listener.MaxOpsConnections {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(p.ops, "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -194,9 +196,9 @@ func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
 		}
 	}
 	waitFor(t, "the connections beyond the bound are closed", func() bool {
-		return closed.Load() >= 4*maxOpsConnections || time.Since(begin) > idleTime/2 // not those that idled for too long
+		return closed.Load() >= 4*listener.MaxOpsConnections || time.Since(begin) > listener.IdleTime/2 // not those that idled for too long
 	})
-	if n := closed.Load(); n < 4*maxOpsConnections {
-		t.Errorf("%d connections are closed, want %d", n, 4*maxOpsConnections)
+	if n := closed.Load(); n < 4*listener.MaxOpsConnections {
+		t.Errorf("%d connections are closed, want %d", n, 4*listener.MaxOpsConnections)
 	}
 }

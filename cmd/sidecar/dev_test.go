@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
 )
@@ -42,8 +43,8 @@ func TestAProgramWithoutDevSaysHowToGetIt(t *testing.T) {
 	startDev = nil
 	defer func() { startDev = saved }()
 	var stdout, stderr bytes.Buffer
-	if code := command(t.Context(), []string{"--dev"}, noEnv, &stdout, &stderr); code != exitUsage {
-		t.Errorf("exit status %d, want %d", code, exitUsage)
+	if code := command(t.Context(), []string{"--dev"}, noEnv, &stdout, &stderr); code != cli.Misuse {
+		t.Errorf("exit status %d, want %d", code, cli.Misuse)
 	}
 	for _, want := range []string{"built without --dev", "make run", "-tags dev"} {
 		if !strings.Contains(stderr.String(), want) {

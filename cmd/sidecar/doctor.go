@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 )
 
 const doctorUsage = "doctor [flags]"
@@ -35,54 +36,53 @@ exit status:
   2  wrong usage
 `
 
-func runDoctor(ctx context.Context, c *invocation) int {
+func runDoctor(ctx context.Context, c *cli.Invocation) int {
 	var o config.Overrides
-	set := c.flags()
-	allFlags(set, &o)
+	set := c.Flags()
+	cli.AllFlags(set, &o)
 	asJSON := set.Bool("json", false, "print each finding as a JSON object on one line")
 	fetch := set.Bool("fetch", false, "where no token stands in Redis, ask WeChat for one, even if that ends a token that somebody uses without Redis")
 	timeout := set.Duration("timeout", time.Minute, "`duration` that all of it may take (default 1m)")
-	if _, status, done := c.parse(set, 0); done {
+	if _, status, done := c.Parse(set, 0); done {
 		return status
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	redis.SetLogger(silence{}) // the findings tell
-	status := exitDone
+	redisclient.Silence() // the findings say it
+	status := cli.Done
 	doctor.Examine(ctx, doctor.Options{
-		Load:    func() (*config.Config, error) { return config.Load(o, c.getenv) },
-		Connect: connect,
+		Load:    func() (*config.Config, error) { return config.Load(o, c.Getenv) },
+		Connect: redisclient.Connect,
 		Fetch:   *fetch,
 	}, func(f doctor.Finding) {
 		if f.State == doctor.Fail {
-			status = exitFailed
+			status = cli.Failed
 		}
-		c.printFinding(f, *asJSON)
+		if *asJSON {
+			printJSON(c.Stdout, f)
+		} else {
+			printLine(c.Stdout, f)
+		}
 	})
 	return status
 }
 
-func (c *invocation) printFinding(f doctor.Finding, asJSON bool) {
-	if asJSON {
-		line, err := json.Marshal(f)
-		if err != nil {
-			return // cannot be: strings
-		}
-		fmt.Fprintf(c.stdout, "%s\n", line)
-		return
+func printJSON(w io.Writer, f doctor.Finding) {
+	line, err := json.Marshal(f)
+	if err != nil {
+		return // cannot be: strings
 	}
+	fmt.Fprintf(w, "%s\n", line)
+}
+
+func printLine(w io.Writer, f doctor.Finding) {
 	state := string(f.State)
 	if f.State == doctor.Fail {
 		state = "FAIL" // to be found by eye
 	}
-	mend := ""
+	fix := ""
 	if f.Mend != "" {
-		mend = " -- " + f.Mend
+		fix = " -- " + f.Mend
 	}
-	fmt.Fprintf(c.stdout, "%-8s %s: %s%s\n", state, f.Check, f.Text, mend)
+	fmt.Fprintf(w, "%-8s %s: %s%s\n", state, f.Check, f.Text, fix)
 }
-
-// silence is go-redis' log where nobody reads it.
-type silence struct{}
-
-func (silence) Printf(context.Context, string, ...any) {}

@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -93,7 +94,7 @@ func (p *patient) until(t *testing.T, judge func(findings []doctor.Finding, text
 		if len(objections) == 0 {
 			return
 		}
-		if time.Since(begun) < redisIOTimeout || time.Now().After(deadline) {
+		if time.Since(begun) < redisclient.IOTimeout || time.Now().After(deadline) {
 			t.Errorf("%s:\n%s", strings.Join(objections, "\n"), text)
 			return
 		}

@@ -9,41 +9,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 )
-
-func TestCallersAreGoneWhenNobodyWasConnectedForAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var c callers
-		begin := time.Now()
-		leave := func(patience, quiet time.Duration) time.Duration {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			start := time.Now()
-			c.leave(ctx, quiet)
-			return time.Since(start)
-		}
-		if took := leave(time.Minute, time.Second); took != time.Second {
-			t.Errorf("with nobody there it took %v", took)
-		}
-		c.track(nil, http.StateNew)
-		c.track(nil, http.StateActive)
-		if took := leave(20*time.Second, time.Second); took != 20*time.Second {
-			t.Errorf("with somebody there it took %v", took)
-		}
-		go func() {
-			time.Sleep(3 * time.Second)
-			c.track(nil, http.StateNew) // the second one, before the first has gone
-			c.track(nil, http.StateClosed)
-			time.Sleep(3 * time.Second)
-			c.track(nil, http.StateHijacked)
-		}()
-		if took := leave(20*time.Second, time.Second); took != 7*time.Second {
-			t.Errorf("after the last one left at 6 s it took %v (started %v)", took, begin)
-		}
-	})
-}
 
 // program is the sidecar in this process, on an embedded Redis and a simulated WeChat.
 type program struct {

@@ -11,15 +11,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	stdlog "log"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 )
 
 func main() {
@@ -32,71 +30,21 @@ func main() {
 	os.Exit(command(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// The exit status of every command.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
-// subcommand is what sidecar can be told to do.
-type subcommand struct {
-	name    string
-	summary string // one line, for the list
-	usage   string // what follows "sidecar"
-	about   string // what it does, with examples and its exit status
-	run     func(ctx context.Context, c *invocation) int
-}
-
-func subcommands() []subcommand {
-	return []subcommand{
-		{"serve", "keep the tokens and hand them out; the command if none is named", serveUsage, serveAbout, runServe},
-		{"wait", "wait until a running sidecar hands out tokens, then perhaps start a program", waitUsage, waitAbout, runWait},
-		{"get", "print a token or a ticket of a running sidecar", getUsage, getAbout, runGet},
-		{"status", "show what a running sidecar keeps, without values", statusUsage, statusAbout, runStatus},
-		{"healthcheck", "ask whether a running sidecar serves, for probes", healthUsage, healthAbout, runHealthcheck},
-		{"doctor", "look for what is wrong with the configuration, Redis and WeChat", doctorUsage, doctorAbout, runDoctor},
-		{"version", "print the version", versionUsage, versionAbout, runVersion},
-		{"help", "print this, or the help of a command", helpUsage, helpAbout, runHelp},
+// commands are what the program can do. The first one is run if none is named.
+func commands() []cli.Command {
+	return []cli.Command{
+		{Name: "serve", Summary: "keep the tokens and hand them out; the command if none is named", Usage: serveUsage, About: serveAbout, Run: runServe},
+		cli.Wait,
+		cli.Get,
+		cli.Status,
+		cli.Healthcheck,
+		{Name: "doctor", Summary: "look for what is wrong with the configuration, Redis and WeChat", Usage: doctorUsage, About: doctorAbout, Run: runDoctor},
+		cli.Version,
+		cli.Help,
 	}
-}
-
-func findSubcommand(name string) (subcommand, bool) {
-	for _, s := range subcommands() {
-		if s.name == name {
-			return s, true
-		}
-	}
-	return subcommand{}, false
 }
 
 // command runs the program and returns its exit status.
 func command(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	c := &invocation{getenv: config.Trimmed(getenv), stdout: stdout, stderr: stderr}
-	name := "serve"
-	if len(args) > 0 {
-		switch first := args[0]; {
-		case isHelp(first):
-			printHelp(stdout)
-			return exitDone
-		case !strings.HasPrefix(first, "-"):
-			name, args = first, args[1:]
-		}
-	}
-	s, ok := findSubcommand(name)
-	if !ok {
-		return c.unknown(name)
-	}
-	c.name, c.usage, c.about, c.args = s.name, s.usage, s.about, args
-	return s.run(ctx, c)
-}
-
-// unknown refuses a command that does not exist.
-func (c *invocation) unknown(name string) int {
-	var names []string
-	for _, s := range subcommands() {
-		names = append(names, s.name)
-	}
-	fmt.Fprintf(c.stderr, "sidecar: unknown command%s\nsee: sidecar help\n", mistyped("", name, names))
-	return exitUsage
+	return cli.Run(ctx, commands(), args, getenv, stdout, stderr)
 }

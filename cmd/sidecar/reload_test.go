@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // A bad configuration shows in the metrics until the one in force can be read again, although nothing has
@@ -44,7 +45,8 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go watch(ctx, running, load, func(*config.Config) error { return nil }, metrics, newReloads(running), zap.NewNop())
+		s := &sidecar{cfg: running, metrics: metrics, reloads: newReloads(running), log: zap.NewNop(), cache: tokencache.New(nil, tokencache.Options{})}
+		go s.watch(ctx, load)
 		for _, step := range []struct {
 			mistake error
 			want    float64

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/signal"
+	"net"
+	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -18,186 +17,176 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/ops"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// run is the program, top to bottom:
+// sidecar is the program, wired:
 //
 //	config ──► source ──► tokencache ◄──► Redis, and the other replicas
 //	              │            ▲
 //	              ▼            │
 //	           WeChat ◄─ proxy ◄─ api ◄── the pod's apps; operations
-//
-// When ctx ends, it releases its leases at once and goes on serving until the pod's apps are gone,
-// or the drain is over. It returns nil when everything is stopped. up is called when both listeners
-// answer, with their addresses.
-func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
-	// The shared copy, and what this process knows of it.
-	rdb, err := connect(cfg.Redis)
-	if err != nil {
-		return err
+type sidecar struct {
+	cfg     *config.Config
+	log     *zap.Logger
+	redis   redis.UniversalClient
+	metrics *observe.Metrics
+	tracer  *observe.Tracer
+	cache   *tokencache.Cache
+	forward *proxy.Proxy
+	reloads *reloads
+	live    atomic.Pointer[settings] // what a new configuration replaces
+
+	values, ops        net.Listener
+	valueFace, opsFace http.Handler
+	callers            listener.Callers
+	stopping           atomic.Bool
+	asked              context.Context // ends with the first POST /quitquitquit
+	quit               context.CancelFunc
+}
+
+// newSidecar makes the parts of the program and opens its listeners. It starts nothing. close frees what it holds.
+func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
+	s = &sidecar{cfg: cfg, log: log, reloads: newReloads(cfg)}
+	s.asked, s.quit = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.redis, err = redisclient.Connect(cfg.Redis); err != nil {
+		return nil, err
 	}
-	defer rdb.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics := observe.NewMetrics(registry)
+	s.metrics = observe.NewMetrics(registry)
 	logEvent := observe.LogEvents(log)
-	tracer, err := observe.NewTracer(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
+	s.tracer, err = observe.NewTracer(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
 	if err != nil {
 		log.Warn("no traces are sent", zap.Error(err)) // and the pod starts all the same
 	}
-	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = tracer.Close(last) // it has told failed
-	}()
-	cache := tokencache.New(rdb, tokencache.Options{
+	s.cache = tokencache.New(s.redis, tokencache.Options{
 		Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
-		Observe: func(e tokencache.Event) { metrics.Observe(e); logEvent(e); tracer.Observe(e) },
+		Observe: func(e tokencache.Event) { s.metrics.Observe(e); logEvent(e); s.tracer.Observe(e) },
 	})
-
-	registry.MustRegister(observe.NewCollector(cache.Status), observe.NewRedisCollector(cache.Health))
-
-	// What a new configuration can change while the program runs.
-	var live atomic.Pointer[settings]
-	apply := func(next *config.Config) error {
-		set, err := newSettings(next)
-		if err != nil {
-			return err
-		}
-		creds := source.Credentials(next.Apps, cache)
-		kept, onDemand := keys(creds)
-		metrics.TrackOnDemand(onDemand...)
-		metrics.Track(kept...)
-		if err := cache.Set(creds...); err != nil {
-			return err
-		}
-		live.Store(set)
-		return nil
+	registry.MustRegister(observe.NewCollector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
+	if err := s.apply(cfg); err != nil {
+		return nil, err
 	}
-	if err := apply(cfg); err != nil {
-		return err
+	if s.values, err = listener.Open(cfg.Listen, cfg.SocketMode); err != nil {
+		return nil, err
 	}
+	if s.ops, err = listener.Open(cfg.OpsListen, cfg.SocketMode); err != nil {
+		return nil, err
+	}
+	s.forward = proxy.New(s.cache, func() *proxy.Apps { return s.live.Load().proxied }, proxy.Options{
+		MaxKept: int64(cfg.KeptBodies), Observe: func(r proxy.Result) { observeCall(s.metrics, log, r) },
+	})
+	configured := func() *apps.Set { return s.live.Load().apps }
+	s.valueFace = api.New(s.cache, func(name string) (tokencache.Key, bool) { return configured().Lookup(name) }, api.Options{
+		Apps: configured, Bearer: func() secret.String { return s.live.Load().bearer },
+		Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
+	})
+	quit := s.quit
+	if !cfg.Quit {
+		quit = nil
+	}
+	s.opsFace = ops.New(ops.Options{
+		Quit:    quit,
+		Started: func() (bool, string) { return started(s.cache.Status()) }, Gatherer: registry, Log: log,
+		Page: statuspage.Options{Status: s.cache.Status, Journal: s.cache.Journal, Apps: configured,
+			Configuration: s.reloads.status, Stopping: s.stopping.Load},
+	})
+	return s, nil
+}
 
-	reloads := newReloads(cfg)
+// close frees what newSidecar has made, as far as it came.
+func (s *sidecar) close() {
+	s.quit()
+	if s.forward != nil {
+		s.forward.Close()
+	}
+	for _, l := range []net.Listener{s.values, s.ops} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if s.tracer != nil {
+		last, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.tracer.Close(last) // its failures are in the log
+	}
+	if s.redis != nil {
+		_ = s.redis.Close()
+	}
+}
 
-	// The faces.
-	values, err := listen(cfg.Listen, cfg.SocketMode)
+// run serves until ctx ends or a call of /quitquitquit. Then it releases its leases at once, and goes on serving until
+// the pod's apps are gone or the drain is over. It returns nil when everything has stopped. up is called when both
+// listeners answer, with their addresses.
+func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
+	s, err := newSidecar(cfg, log)
 	if err != nil {
 		return err
 	}
-	opsListener, err := listen(cfg.OpsListen, cfg.SocketMode)
-	if err != nil {
-		_ = values.Close()
-		return err
-	}
-	forward := proxy.New(cache, func() *proxy.Apps { return live.Load().proxied }, proxy.Options{
-		MaxKept: int64(cfg.KeptBodies), Observe: func(r proxy.Result) { observeCall(metrics, log, r) },
-	})
-	defer forward.Close()
-	lookup := func(name string) (tokencache.Key, bool) { return live.Load().apps.Lookup(name) }
-	valueFace := api.New(cache, lookup, api.Options{
-		Apps: func() *apps.Set { return live.Load().apps }, Bearer: func() secret.String { return live.Load().bearer },
-		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log,
-	})
+	defer s.close()
 	// The end of ctx begins the stop; that of serving ends it.
 	g, serving := errgroup.WithContext(context.WithoutCancel(ctx))
 	serving, end := context.WithCancel(serving)
 	defer end()
-	asked, quit := context.WithCancel(serving)
-	defer quit()
-	opsFace := ops.New(ops.Options{
-		Started: func() (bool, string) { return started(cache.Status()) },
-		Page: statuspage.Options{
-			Status: cache.Status, Journal: cache.Journal, Apps: func() *apps.Set { return live.Load().apps }, Configuration: reloads.status,
-			Stopping: func() bool { return ctx.Err() != nil || asked.Err() != nil },
-		},
-		Quit: quitIf(cfg.Quit, quit), Gatherer: registry, Log: log,
-	})
 
-	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", values.Addr()),
-		zap.Stringer("ops_listen", opsListener.Addr()), zap.Int("apps", len(cfg.Apps)))
-	var apps callers
+	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", s.values.Addr()),
+		zap.Stringer("ops_listen", s.ops.Addr()), zap.Int("apps", len(cfg.Apps)))
 	g.Go(func() error {
-		return serve(serving, values, maxValueConnections, tracer.Handler(valueFace), apps.track)
+		return listener.Serve(serving, s.values, listener.MaxValueConnections, s.tracer.Handler(s.valueFace), s.callers.Track)
 	})
-	g.Go(func() error { return serve(serving, opsListener, maxOpsConnections, opsFace, nil) })
-	g.Go(func() error { return cache.Run(serving) })
-	g.Go(func() error { watch(serving, cfg, load, apply, metrics, reloads, log); return nil })
+	g.Go(func() error { return listener.Serve(serving, s.ops, listener.MaxOpsConnections, s.opsFace, nil) })
+	g.Go(func() error { return s.cache.Run(serving) })
+	g.Go(func() error { s.watch(serving, load); return nil })
 	g.Go(func() error {
 		defer end()
 		select {
 		case <-ctx.Done():
-		case <-asked.Done(): // or a listener broke
+		case <-s.asked.Done():
+		case <-serving.Done(): // a listener broke
 		}
-		log.Info("stopping", zap.Bool("asked_to_quit", asked.Err() != nil))
-		// A stopping replica gives its lease back at once and takes no other. It goes on following
-		// what the other replicas do, for the apps that are not gone yet.
-		cache.Close()
-		patience, cancel := context.WithTimeout(asked, cfg.Drain.Max)
-		defer cancel()
-		apps.leave(patience, cfg.Drain.Quiet)
+		s.drain(serving)
 		return nil
 	})
-	up(hostPort(values), hostPort(opsListener))
+	up(listener.HostPort(s.values), listener.HostPort(s.ops))
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
 }
 
-// watch applies new configurations until ctx ends; SIGHUP makes it look at once.
-func watch(ctx context.Context, running *config.Config, load func() (*config.Config, error), apply func(*config.Config) error, metrics *observe.Metrics, reloads *reloads, log *zap.Logger) {
-	warn(log, running)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	config.Watcher{
-		Now: hangup,
-		Changed: func(next *config.Config) {
-			effective, restart := running.Reload(next)
-			if err := apply(effective); err != nil {
-				metrics.Reloaded(err)
-				reloads.failed(err)
-				log.Error("configuration not applied", zap.Error(err))
-				return
-			}
-			running = effective
-			metrics.Reloaded(nil)
-			reloads.applied(effective, restart)
-			log.Info("configuration applied", zap.Int("apps", len(effective.Apps)), zap.Strings("needs_restart", restart))
-			warn(log, effective)
-		},
-		Failed: func(err error) {
-			metrics.Reloaded(err)
-			reloads.failed(err)
-			log.Error("the new configuration is not valid, the old one stays", zap.Error(err))
-		},
-		Recovered: func() {
-			reloads.recovered()
-			metrics.ConfigValid()
-			log.Info("the configuration is valid again")
-		},
-	}.Run(ctx, running, load)
+// drain releases the leases and takes no other. This replica goes on following what the other replicas do, until the
+// apps of the pod are gone, the time for that is over, or a call of /quitquitquit ends it.
+func (s *sidecar) drain(serving context.Context) {
+	s.stopping.Store(true)
+	s.log.Info("stopping", zap.Bool("asked_to_quit", s.asked.Err() != nil))
+	s.cache.Close()
+	patience, cancel := context.WithTimeout(serving, s.cfg.Drain.Max)
+	defer cancel()
+	defer context.AfterFunc(s.asked, cancel)()
+	s.callers.Leave(patience, s.cfg.Drain.Quiet)
 }
 
-// quitIf returns quit if it is permitted.
-func quitIf(permitted bool, quit func()) func() {
-	if !permitted {
-		return nil
+// started reports whether every credential has a value, or a failure that /status tells of. A start
+// that waited for WeChat or Redis to work would keep the pod's apps from starting, too.
+func started(all []tokencache.Status) (bool, string) {
+	for _, s := range all {
+		if !s.Known && s.Err == nil {
+			return false, s.Key.String() + " has not been looked for yet"
+		}
 	}
-	return quit
-}
-
-func warn(log *zap.Logger, cfg *config.Config) {
-	for _, w := range cfg.Warnings {
-		log.Warn(fmt.Sprintf("configuration: %s", w))
-	}
+	return true, ""
 }
 
 // observeCall counts a call of the proxy, and logs it if it brought no answer of WeChat.

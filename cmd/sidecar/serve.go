@@ -9,10 +9,10 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 )
 
 const serveUsage = "[serve] [flags]"
@@ -47,61 +47,58 @@ type devMode interface {
 	Stop()
 }
 
-const noDev = "this program was built without --dev. In a checkout, try: make run. Elsewhere: " + tryDev
+const noDev = "this program was built without --dev. In a checkout, try: make run. Elsewhere: " + cli.TryDev
 
-// tryDev is the whole command, for readers who have only Go.
-const tryDev = "go run -tags dev github.com/wxtoken/sidecar/cmd/sidecar@latest --dev"
-
-func runServe(ctx context.Context, c *invocation) int {
+func runServe(ctx context.Context, c *cli.Invocation) int {
 	var o config.Overrides
-	set := c.flags()
-	allFlags(set, &o)
+	set := c.Flags()
+	cli.AllFlags(set, &o)
 	wantDev := set.Bool("dev", false, "embed a Redis, and simulate WeChat, where none is configured; only in a program built with -tags dev")
 	showVersion := set.Bool("version", false, "print the version and exit")
-	if _, status, done := c.parse(set, 0); done {
+	if _, status, done := c.Parse(set, 0); done {
 		return status
 	}
 	if *showVersion {
-		fmt.Fprintln(c.stdout, "sidecar", build.Version())
-		return exitDone
+		fmt.Fprintln(c.Stdout, "sidecar", build.Version())
+		return cli.Done
 	}
 
 	// A terminal that is closed and a reader of the log that has ended stop nothing. Later, SIGHUP reads
 	// the configuration again.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 
-	getenv := c.getenv
+	getenv := c.Getenv
 	var d devMode
 	if *wantDev {
 		if startDev == nil {
-			return c.misused(errors.New(noDev))
+			return c.Misused(errors.New(noDev))
 		}
 		var err error
-		if d, err = startDev(o, c.getenv); err != nil {
-			fmt.Fprintf(c.stderr, "sidecar: %v\n", err)
-			return exitFailed
+		if d, err = startDev(o, c.Getenv); err != nil {
+			fmt.Fprintf(c.Stderr, "sidecar: %v\n", err)
+			return cli.Failed
 		}
 		defer d.Stop()
-		getenv = d.Getenv(c.getenv)
+		getenv = d.Getenv(c.Getenv)
 	}
 	load := func() (*config.Config, error) { return config.Load(o, getenv) }
 	cfg, err := load()
 	if err != nil {
-		fmt.Fprintln(c.stderr, err)
-		return exitUsage
+		fmt.Fprintln(c.Stderr, err)
+		return cli.Misuse
 	}
-	log := newLogger(cfg.Log, c.stderr)
+	log := newLogger(cfg.Log, c.Stderr)
 	stdlog.SetOutput(newLibraryLog(log).Writer())
-	redis.SetLogger(redisLog{log.Named("redis").Sugar(), cfg.Redis.Secrets()})
+	redisclient.Log(log, cfg.Redis.Secrets())
 
 	up := func(values, ops string) {
 		if d != nil {
-			_ = d.Greet(c.stdout, cfg, values, ops) // nobody reads it: nothing is lost
+			_ = d.Greet(c.Stdout, cfg, values, ops) // nobody reads it: nothing is lost
 		}
 	}
 	if err := run(ctx, cfg, load, log, up); err != nil {
-		fmt.Fprintf(c.stderr, "sidecar: %v\n", err)
-		return exitFailed
+		fmt.Fprintf(c.Stderr, "sidecar: %v\n", err)
+		return cli.Failed
 	}
-	return exitDone
+	return cli.Done
 }

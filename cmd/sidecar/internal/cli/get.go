@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
+
+// Get is the command get.
+var Get = Command{Name: "get", Summary: "print a token or a ticket of a running sidecar", Usage: getUsage, About: getAbout, Run: runGet}
 
 const getUsage = "get [app] [flags]"
 
@@ -29,25 +32,25 @@ exit status:
   2  wrong usage
 `
 
-func runGet(ctx context.Context, c *invocation) int {
+func runGet(ctx context.Context, c *Invocation) int {
 	var o config.Overrides
-	set := c.flags()
+	set := c.Flags()
 	configFlag(set, &o)
 	listenFlag(set, &o)
 	opsListenFlag(set, &o)
 	asJSON := set.Bool("json", false, "print the whole answer, with the life that is left")
 	ticket := set.String("ticket", "", "print this `ticket` instead of the token: jsapi, wx_card or agent_config")
 	timeout := set.Duration("timeout", 10*time.Second, "`duration` to wait for the answer (default 10s)")
-	rest, status, done := c.parse(set, 1)
+	rest, status, done := c.Parse(set, 1)
 	if done {
 		return status
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	cl := client{config.LoadListeners(o, c.getenv)}
+	cl := client{config.LoadListeners(o, c.Getenv)}
 	app, err := cl.app(ctx, rest)
 	if err != nil {
-		return c.failed("%v", err)
+		return c.Failed("%v", err)
 	}
 	path := "/v1/apps/" + app + "/token"
 	if *ticket != "" {
@@ -58,7 +61,7 @@ func runGet(ctx context.Context, c *invocation) int {
 		err = r.refusal()
 	}
 	if err != nil {
-		return c.failed("%v", err)
+		return c.Failed("%v", err)
 	}
 	var value struct {
 		AccessToken string `json:"access_token"`
@@ -66,20 +69,20 @@ func runGet(ctx context.Context, c *invocation) int {
 		Stale       bool   `json:"stale"`
 	}
 	if json.Unmarshal(r.body, &value) != nil || value.AccessToken+value.Ticket == "" {
-		return c.failed("the answer holds no value: is this a sidecar?")
+		return c.Failed("the answer holds no value: is this a sidecar?")
 	}
 	if value.Stale {
-		fmt.Fprintln(c.stderr, "sidecar get: stale: the value may no longer work, and nothing better can be had now (see: sidecar status)")
+		fmt.Fprintln(c.Stderr, "sidecar get: stale: the value may no longer work, and nothing better can be had now (see: sidecar status)")
 	}
 	if *asJSON {
-		_, err = c.stdout.Write(r.body)
+		_, err = c.Stdout.Write(r.body)
 	} else {
-		_, err = fmt.Fprintln(c.stdout, value.AccessToken+value.Ticket)
+		_, err = fmt.Fprintln(c.Stdout, value.AccessToken+value.Ticket)
 	}
 	if err != nil {
-		return c.failed("it cannot be printed: %v", plain(err))
+		return c.Failed("it cannot be printed: %v", plain(err))
 	}
-	return exitDone
+	return Done
 }
 
 // app returns the app that was named, as one segment of a path; else the only one.

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -7,6 +7,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 )
+
+// Version is the command version.
+var Version = Command{Name: "version", Summary: "print the version", Usage: versionUsage, About: versionAbout, Run: runVersion}
 
 const versionUsage = "version"
 
@@ -17,11 +20,11 @@ exit status:
   2  wrong usage
 `
 
-func runVersion(_ context.Context, c *invocation) int {
-	if _, status, done := c.parse(c.flags(), 0); done {
+func runVersion(_ context.Context, c *Invocation) int {
+	if _, status, done := c.Parse(c.Flags(), 0); done {
 		return status
 	}
-	fmt.Fprintf(c.stdout, "sidecar   %s\nrevision  %s\ngo        %s\nplatform  %s/%s\n",
+	fmt.Fprintf(c.Stdout, "sidecar   %s\nrevision  %s\ngo        %s\nplatform  %s/%s\n",
 		build.Version(), build.Revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return exitDone
+	return Done
 }

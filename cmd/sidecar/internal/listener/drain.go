@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"context"
@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// callers knows whether anybody is connected to a listener. A process that ends takes its
+// Callers knows whether anybody is connected to a listener. A process that ends takes its
 // connections with it, so that is how a sidecar sees that the app beside it is gone: Kubernetes
 // does not tell. The zero value is ready for use.
-type callers struct {
+type Callers struct {
 	mu    sync.Mutex
 	open  int
 	since time.Time // when the last one left
 }
 
-// track is for [http.Server.ConnState].
-func (c *callers) track(_ net.Conn, s http.ConnState) {
+// Track is for [http.Server.ConnState].
+func (c *Callers) Track(_ net.Conn, s http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch s {
@@ -30,10 +30,10 @@ func (c *callers) track(_ net.Conn, s http.ConnState) {
 	}
 }
 
-// leave returns when nobody has been connected for quiet, counted from now at the earliest, or when
+// Leave returns when nobody has been connected for quiet, counted from now at the earliest, or when
 // ctx ends. An app without kept-alive connections is not seen between its calls: quiet must be
 // longer than these are apart.
-func (c *callers) leave(ctx context.Context, quiet time.Duration) {
+func (c *Callers) Leave(ctx context.Context, quiet time.Duration) {
 	begin := time.Now()
 	for {
 		c.mu.Lock()

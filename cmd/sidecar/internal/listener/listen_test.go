@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 	dead.(*net.UnixListener).SetUnlinkOnClose(false) // as after a kill
 	_ = dead.Close()
 
-	l, err := listen("unix:"+path, config.DefaultSocketMode)
+	l, err := Open("unix:"+path, config.DefaultSocketMode)
 	if err != nil {
 		t.Fatalf("a socket that nobody listens on: %v", err)
 	}
@@ -40,7 +40,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 			}
 		}
 	}()
-	if _, err := listen("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := Open("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a socket that somebody listens on: %v", err)
 	}
 }
@@ -65,7 +65,7 @@ func TestAUnixSocketHasItsModeFromTheFirstMoment(t *testing.T) {
 			}
 		}()
 		for range 300 {
-			l, err := listen("unix:"+path, mode)
+			l, err := Open("unix:"+path, mode)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +88,7 @@ func TestAFileThatIsNoSocketIsNotRemoved(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := Open("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("got %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
@@ -97,19 +97,19 @@ func TestAFileThatIsNoSocketIsNotRemoved(t *testing.T) {
 }
 
 func TestAnAddressInUseSaysWhatToDo(t *testing.T) {
-	l, err := listen("127.0.0.1:0", config.DefaultSocketMode)
+	l, err := Open("127.0.0.1:0", config.DefaultSocketMode)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := listen(l.Addr().String(), config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "choose another address") {
+	if _, err := Open(l.Addr().String(), config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "choose another address") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // An answer that has begun is finished after the program was asked to stop.
 func TestServeFinishesWhatItHasBegun(t *testing.T) {
-	l, err := listen("127.0.0.1:0", config.DefaultSocketMode)
+	l, err := Open("127.0.0.1:0", config.DefaultSocketMode)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestServeFinishesWhatItHasBegun(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- serve(ctx, l, 8, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		done <- Serve(ctx, l, 8, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			close(begun)
 			<-finish
 			_, _ = io.WriteString(w, "all of it")

@@ -1,4 +1,4 @@
-package main
+package redisclient
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func TestHugeGarbageInRedisIsReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rdb, err := connect(config.Redis{URL: secret.New("redis://" + tokencachetest.RedisServer(t)), Form: config.RedisSingle})
+			rdb, err := Connect(config.Redis{URL: secret.New("redis://" + tokencachetest.RedisServer(t)), Form: config.RedisSingle})
 			if err != nil {
 				t.Fatal(err)
 			}

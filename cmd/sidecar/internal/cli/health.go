@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -8,6 +8,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
+
+// Healthcheck is the command healthcheck.
+var Healthcheck = Command{Name: "healthcheck", Summary: "ask whether a running sidecar serves, for probes", Usage: healthUsage, About: healthAbout, Run: runHealthcheck}
 
 const healthUsage = "healthcheck [flags]"
 
@@ -26,24 +29,24 @@ exit status:
   2  wrong usage
 `
 
-func runHealthcheck(ctx context.Context, c *invocation) int {
+func runHealthcheck(ctx context.Context, c *Invocation) int {
 	var o config.Overrides
-	set := c.flags()
+	set := c.Flags()
 	configFlag(set, &o)
 	opsListenFlag(set, &o)
 	timeout := set.Duration("timeout", 2*time.Second, "`duration` to wait for the answer (default 2s)")
-	if _, status, done := c.parse(set, 0); done {
+	if _, status, done := c.Parse(set, 0); done {
 		return status
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	r, err := client{config.LoadListeners(o, c.getenv)}.ops(ctx, "/healthz")
+	r, err := client{config.LoadListeners(o, c.Getenv)}.ops(ctx, "/healthz")
 	if err == nil && r.status != http.StatusOK {
 		err = r.refusal()
 	}
 	if err != nil {
-		return c.failed("%v", err)
+		return c.Failed("%v", err)
 	}
-	fmt.Fprintln(c.stdout, "ok")
-	return exitDone
+	fmt.Fprintln(c.Stdout, "ok")
+	return Done
 }

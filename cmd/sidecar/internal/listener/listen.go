@@ -1,4 +1,5 @@
-package main
+// Package listener opens the sockets of the sidecar, serves on a bounded number of connections, and drains them.
+package listener
 
 import (
 	"context"
@@ -14,8 +15,8 @@ import (
 	"time"
 )
 
-// listen opens host:port, or unix:/path with a mode.
-func listen(address string, mode fs.FileMode) (net.Listener, error) {
+// Open opens host:port, or unix:/path with a mode.
+func Open(address string, mode fs.FileMode) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		l, err := net.Listen("tcp", address)
@@ -73,13 +74,13 @@ func removeDeadSocket(path string) error {
 // stopGrace is how long answers in progress may take after the program was asked to stop.
 const stopGrace = 5 * time.Second
 
-// serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has begun.
+// Serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has begun.
 // It tells track of the connections.
-func serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
+func Serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
 	server := &http.Server{
 		Handler:           boundBodies(h),
 		ReadHeaderTimeout: headTime,
-		IdleTimeout:       idleTime,
+		IdleTimeout:       IdleTime,
 		MaxHeaderBytes:    16 << 10,
 		ConnState:         track,
 	}
@@ -100,8 +101,8 @@ func serve(ctx context.Context, l net.Listener, connections int, h http.Handler,
 	return nil
 }
 
-// hostPort returns how to reach l from this host.
-func hostPort(l net.Listener) string {
+// HostPort returns how to reach l from this host.
+func HostPort(l net.Listener) string {
 	if a, ok := l.Addr().(*net.TCPAddr); ok {
 		if a.IP.IsUnspecified() {
 			return fmt.Sprintf("127.0.0.1:%d", a.Port)

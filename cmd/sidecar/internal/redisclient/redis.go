@@ -1,4 +1,6 @@
-package main
+// Package redisclient makes go-redis clients as the cache needs them: with short timeouts, bounded replies, and the
+// certificates of the configuration.
+package redisclient
 
 import (
 	"context"
@@ -19,14 +21,14 @@ import (
 // a reply that is lost leaves time for one more try.
 const (
 	redisDialTimeout = 500 * time.Millisecond
-	redisIOTimeout   = 400 * time.Millisecond
+	IOTimeout        = 400 * time.Millisecond
 	// A dead master is left out once the Cluster has another: go-redis learns that by no error of a connection, but
 	// only when it looks again, by default after a minute. It looks only when there is something to ask.
 	redisClusterLook = time.Second
 )
 
-// connect returns a client for any of the forms of Redis. It does no I/O but to read certificates.
-func connect(cfg config.Redis) (redis.UniversalClient, error) {
+// Connect returns a client for any of the forms of Redis. It does no I/O but to read certificates.
+func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 	raw := cfg.URL.Reveal()
 	// Without its own deadline go-redis would keep a caller who asked for 100 ms waiting for 5 s.
 	// Client names and maintenance notifications are more commands that an ACL would have to allow.
@@ -86,7 +88,7 @@ func redisTimes(raw string, dial, read, write *time.Duration) {
 		option   string
 		to       *time.Duration
 		standard time.Duration
-	}{{"dial_timeout", dial, redisDialTimeout}, {"read_timeout", read, redisIOTimeout}, {"write_timeout", write, redisIOTimeout}} {
+	}{{"dial_timeout", dial, redisDialTimeout}, {"read_timeout", read, IOTimeout}, {"write_timeout", write, IOTimeout}} {
 		if options.Get(t.option) == "" {
 			*t.to = t.standard
 		}
@@ -101,13 +103,21 @@ func noMaintNotifications() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// redisLog gives go-redis' own messages a place: at debug level, because the cache tells what matters.
-type redisLog struct {
-	log     *zap.SugaredLogger
-	secrets []secret.String // that no message may hold
+// Log passes go-redis' own messages to log at debug level, because the cache reports what matters as events. No
+// message holds one of the secrets.
+func Log(log *zap.Logger, secrets []secret.String) {
+	redis.SetLogger(&logger{log.Named("redis").Sugar(), secrets})
 }
 
-func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+// Silence drops go-redis' own messages.
+func Silence() { redis.SetLogger(&logger{zap.NewNop().Sugar(), nil}) }
+
+type logger struct {
+	log     *zap.SugaredLogger
+	secrets []secret.String
+}
+
+func (l *logger) Printf(_ context.Context, format string, v ...any) {
 	if l.log.Level().Enabled(zap.DebugLevel) {
 		l.log.Debug(tokencache.ScrubRedis(fmt.Sprintf(format, v...), l.secrets...))
 	}

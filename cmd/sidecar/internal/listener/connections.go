@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"io"
@@ -12,15 +12,15 @@ import (
 const (
 	// headTime is how long the head of a request may take.
 	headTime = 5 * time.Second
-	// progressTime is how long the body of a request, or an answer, may make no progress. A transfer that makes
+	// ProgressTime is how long the body of a request, or an answer, may make no progress. A transfer that makes
 	// progress takes as long as it takes.
-	progressTime = 30 * time.Second
-	// idleTime is how long a connection is kept between two requests.
-	idleTime = 2 * time.Minute
+	ProgressTime = 30 * time.Second
+	// IdleTime is how long a connection is kept between two requests.
+	IdleTime = 2 * time.Minute
 
 	// The connections of each listener. The memory of all of them, 20 KiB each, fits the container's 64 MiB.
-	maxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
-	maxOpsConnections   = 64
+	MaxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
+	MaxOpsConnections   = 64
 )
 
 // boundedListener accepts at most max connections. When one more comes, it closes the one on which nothing
@@ -85,7 +85,7 @@ const writePiece = 32 << 10
 
 func (c *boundedConn) Write(p []byte) (int, error) {
 	for written := 0; ; {
-		if err := c.SetWriteDeadline(time.Now().Add(progressTime)); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(ProgressTime)); err != nil {
 			return written, err
 		}
 		n, err := c.Conn.Write(p[written:min(len(p), written+writePiece)])
@@ -148,7 +148,7 @@ func (b *boundedBody) extend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.over {
-		_ = b.conn.SetReadDeadline(time.Now().Add(progressTime))
+		_ = b.conn.SetReadDeadline(time.Now().Add(ProgressTime))
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
+
+// Status is the command status.
+var Status = Command{Name: "status", Summary: "show what a running sidecar keeps, without values", Usage: statusUsage, About: statusAbout, Run: runStatus}
 
 const statusUsage = "status [flags]"
 
@@ -31,31 +34,31 @@ exit status:
   2  wrong usage
 `
 
-func runStatus(ctx context.Context, c *invocation) int {
+func runStatus(ctx context.Context, c *Invocation) int {
 	var o config.Overrides
-	set := c.flags()
+	set := c.Flags()
 	configFlag(set, &o)
 	opsListenFlag(set, &o)
 	asJSON := set.Bool("json", false, "print the answer of /status as it is")
 	timeout := set.Duration("timeout", 5*time.Second, "`duration` to wait for the answer (default 5s)")
-	if _, status, done := c.parse(set, 0); done {
+	if _, status, done := c.Parse(set, 0); done {
 		return status
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	s, body, err := client{config.LoadListeners(o, c.getenv)}.status(ctx)
+	s, body, err := client{config.LoadListeners(o, c.Getenv)}.status(ctx)
 	if err != nil {
-		return c.failed("%v", err)
+		return c.Failed("%v", err)
 	}
 	if *asJSON {
-		_, err = c.stdout.Write(body)
+		_, err = c.Stdout.Write(body)
 	} else {
-		err = s.print(c.stdout)
+		err = s.print(c.Stdout)
 	}
 	if err != nil {
-		return c.failed("it cannot be printed: %v", plain(err))
+		return c.Failed("it cannot be printed: %v", plain(err))
 	}
-	return exitDone
+	return Done
 }
 
 func (s sidecarStatus) print(w io.Writer) error {

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -11,33 +11,34 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
-// invocation is one call of a command.
-type invocation struct {
-	name, usage, about string
-	args               []string // of the command: its own name is not among them
+// Invocation is one call of a command.
+type Invocation struct {
+	Getenv         func(string) string
+	Stdout, Stderr io.Writer
 
-	getenv         func(string) string
-	stdout, stderr io.Writer
+	commands []Command
+	command  Command
+	args     []string // of the command, without its own name
 }
 
-// flags returns an empty set of flags that says nothing by itself: parse does.
-func (c *invocation) flags() *flag.FlagSet {
-	set := flag.NewFlagSet(c.name, flag.ContinueOnError)
+// Flags returns an empty set of flags that says nothing by itself: parse does.
+func (c *Invocation) Flags() *flag.FlagSet {
+	set := flag.NewFlagSet(c.command.Name, flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.Usage = func() {}
 	return set
 }
 
-// parse reads the flags, wherever they stand among the other arguments, which it returns, at most so
+// Parse reads the flags, wherever they stand among the other arguments, which it returns, at most so
 // many. If done, the command is over with that exit status.
-func (c *invocation) parse(set *flag.FlagSet, atMost int) (rest []string, status int, done bool) {
+func (c *Invocation) Parse(set *flag.FlagSet, atMost int) (rest []string, status int, done bool) {
 	for args := c.args; ; {
 		switch err := set.Parse(args); {
 		case errors.Is(err, flag.ErrHelp):
 			c.printHelp(set)
-			return nil, exitDone, true
+			return nil, Done, true
 		case err != nil:
-			return nil, c.misused(wrongFlag(set, err, args[:len(args)-set.NArg()], len(c.args)-len(args))), true
+			return nil, c.Misused(wrongFlag(set, err, args[:len(args)-set.NArg()], len(c.args)-len(args))), true
 		}
 		if set.NArg() == 0 {
 			break
@@ -46,7 +47,7 @@ func (c *invocation) parse(set *flag.FlagSet, atMost int) (rest []string, status
 	}
 	if len(rest) > atMost {
 		// Not repeated further: it may be what a flag forgot to take, such as a URL with a password.
-		return nil, c.misused(fmt.Errorf("%d arguments, and it takes at most %d", len(rest), atMost)), true
+		return nil, c.Misused(fmt.Errorf("%d arguments, and it takes at most %d", len(rest), atMost)), true
 	}
 	return rest, 0, false
 }
@@ -107,16 +108,16 @@ func flagTakes(f *flag.Flag) string {
 	return usage
 }
 
-// misused says what is wrong with the arguments.
-func (c *invocation) misused(err error) int {
-	fmt.Fprintf(c.stderr, "sidecar %s: %v\nsee: sidecar %s --help\n", c.name, err, c.name)
-	return exitUsage
+// Misused says what is wrong with the arguments.
+func (c *Invocation) Misused(err error) int {
+	fmt.Fprintf(c.Stderr, "sidecar %s: %v\nsee: sidecar %s --help\n", c.command.Name, err, c.command.Name)
+	return Misuse
 }
 
-// failed says why the command could not do what it was asked to.
-func (c *invocation) failed(format string, args ...any) int {
-	fmt.Fprintf(c.stderr, "sidecar %s: %s\n", c.name, fmt.Sprintf(format, args...))
-	return exitFailed
+// Failed says why the command could not do what it was asked to.
+func (c *Invocation) Failed(format string, args ...any) int {
+	fmt.Fprintf(c.Stderr, "sidecar %s: %s\n", c.command.Name, fmt.Sprintf(format, args...))
+	return Failed
 }
 
 func configFlag(set *flag.FlagSet, o *config.Overrides) {
@@ -131,8 +132,8 @@ func opsListenFlag(set *flag.FlagSet, o *config.Overrides) {
 	set.StringVar(&o.OpsListen, "ops-listen", "", "`address` of health and metrics (WXTOKEN_OPS_LISTEN, default "+config.DefaultOpsListen+")")
 }
 
-// allFlags are the flags of whoever reads the whole configuration.
-func allFlags(set *flag.FlagSet, o *config.Overrides) {
+// AllFlags are the flags of whoever reads the whole configuration.
+func AllFlags(set *flag.FlagSet, o *config.Overrides) {
 	configFlag(set, o)
 	listenFlag(set, o)
 	opsListenFlag(set, o)

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -16,6 +16,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
+
+// Wait is the command wait.
+var Wait = Command{Name: "wait", Summary: "wait until a running sidecar hands out tokens, then perhaps start a program", Usage: waitUsage, About: waitAbout, Run: runWait}
 
 const waitUsage = "wait [flags] [-- program arguments...]"
 
@@ -56,20 +59,20 @@ func (n *names) Set(s string) error {
 
 var _ flag.Value = (*names)(nil)
 
-func runWait(ctx context.Context, c *invocation) int {
+func runWait(ctx context.Context, c *Invocation) int {
 	var o config.Overrides
 	var apps names
 	var program []string
 	if i := slices.Index(c.args, "--"); i >= 0 {
 		c.args, program = c.args[:i], c.args[i+1:]
 	}
-	set := c.flags()
+	set := c.Flags()
 	configFlag(set, &o)
 	listenFlag(set, &o)
 	opsListenFlag(set, &o)
 	set.Var(&apps, "app", "wait for this `app` only, an id or an alias; may be given more than once")
 	timeout := set.Duration("timeout", time.Minute, "`duration` to wait; 0 is for ever (default 1m)")
-	if _, status, done := c.parse(set, 0); done {
+	if _, status, done := c.Parse(set, 0); done {
 		return status
 	}
 	if *timeout > 0 {
@@ -79,28 +82,28 @@ func runWait(ctx context.Context, c *invocation) int {
 	}
 	if missing := c.await(ctx, o, apps); missing != nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return c.failed("interrupted: %v", missing)
+			return c.Failed("interrupted: %v", missing)
 		}
-		return c.failed("not within %v: %v", *timeout, missing)
+		return c.Failed("not within %v: %v", *timeout, missing)
 	}
 	if len(program) == 0 {
-		return exitDone
+		return Done
 	}
 	return c.become(program)
 }
 
 // await returns nil when every token can be had, or what was missing when ctx ended. The configuration
 // is read at each look: its volume may be mounted later than this begins.
-func (c *invocation) await(ctx context.Context, o config.Overrides, apps []string) error {
+func (c *Invocation) await(ctx context.Context, o config.Overrides, apps []string) error {
 	var said string
 	for {
-		missing := client{config.LoadListeners(o, c.getenv)}.missing(ctx, apps)
+		missing := client{config.LoadListeners(o, c.Getenv)}.missing(ctx, apps)
 		if missing == nil {
 			return nil
 		}
 		if ctx.Err() == nil && missing.Error() != said {
 			said = missing.Error()
-			fmt.Fprintf(c.stderr, "waiting: %s\n", said)
+			fmt.Fprintf(c.Stderr, "waiting: %s\n", said)
 		}
 		select {
 		case <-ctx.Done():
@@ -139,7 +142,7 @@ func (c client) missing(ctx context.Context, apps []string) error {
 }
 
 // become replaces this process by a program, which gets its standard streams, environment and signals.
-func (c *invocation) become(program []string) int {
+func (c *Invocation) become(program []string) int {
 	path, err := exec.LookPath(program[0])
 	if err == nil {
 		err = syscall.Exec(path, program, os.Environ())
@@ -147,5 +150,5 @@ func (c *invocation) become(program []string) int {
 	if e, ok := errors.AsType[*exec.Error](err); ok {
 		err = e.Err // without the name, which may be an assignment like those before a command in a shell
 	}
-	return c.failed("the program after -- cannot be started: %v", err)
+	return c.Failed("the program after -- cannot be started: %v", err)
 }

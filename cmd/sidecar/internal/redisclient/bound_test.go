@@ -1,4 +1,4 @@
-package main
+package redisclient
 
 import (
 	"io"
@@ -48,7 +48,7 @@ func TestALongTextOfRedisEndsTheConnection(t *testing.T) {
 // A neighbour publishes 25 MB on the channel: the subscription is not worth so much memory, and commands go on.
 func TestAHugePublishIsNotTakenWhole(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
-	rdb, err := connect(config.Redis{URL: secret.New("redis://" + addr), Form: config.RedisSingle})
+	rdb, err := Connect(config.Redis{URL: secret.New("redis://" + addr), Form: config.RedisSingle})
 	if err != nil {
 		t.Fatal(err)
 	}
