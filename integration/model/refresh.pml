@@ -399,7 +399,7 @@ end:	do
 
 	/* The lease. What is due is known from the snapshot, which may be old; with its own unclear attempt in
 	   the lock a replica takes that over.
-	   mirrors lock.(*Lock).Obtain, lock.(*Lock).Unclear, tokencache.(*Cache).underLease, tokencache.(*Cache).refresh,
+	   mirrors lock.(*Lock).Obtain, lock.(*Lock).Unclear, tokencache.(*refresh).underLease, tokencache.(*refresh).run,
 	   tokencache.(*snapshot).isDue, tokencache.(*attempt).canResolveDoubt */
 	:: d_step { R[I].pc == IDLE && DUE(I) && (lock == 0 || lock == ME) && !ANYBODY_REPEATS ->
 		if :: lock == ME -> SEEN(9, "an obtain whose reply was lost is taken over") :: else fi;
@@ -428,7 +428,7 @@ end:	do
 #endif
 		rest(I); sweep() }
 
-	/* mirrors tokencache.(*attempt).fetch, tokencache.(*Cache).fetch */
+	/* mirrors tokencache.(*attempt).fetchAndCommit, tokencache.(*Cache).fetch */
 	:: d_step { R[I].pc == SEND -> if :: budget == 0 -> printf("I1: more than one fetch an expiry\n"); assert(false) :: else fi;
 		budget--;
 		printf("%c: asks upstream\n", 65+I); R[I].pend = 1; R[I].pc = WAIT }
@@ -491,7 +491,7 @@ end:	do
 		printf("%c: cuts what stands (value %d), without a lease\n", 65+I, name[r.val]);
 		rest(I); sweep() }
 
-	/* mirrors tokencache.(*attempt).run (settle) */
+	/* mirrors tokencache.(*attempt).run (resolve the doubt) */
 	:: d_step { R[I].pc == PROBE ->
 		if
 		:: phase[R[I].val] < DEAD -> R[I].got = R[I].val; R[I].pc = COMMIT

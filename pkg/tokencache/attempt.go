@@ -9,228 +9,261 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// holder is this replica while it holds the lease of one refresh.
+// attempt is a refresh while this replica holds the lease: steps 3 to 8.
 type attempt struct {
-	c     *Cache
-	cr    *credential
-	spec  *Credential
+	*refresh
 	lease *lock.Lease
-	need  need
-	start instant
 
-	asked         instant // when upstream was last asked for a value
-	doubtResolved bool    // a probe, and no fetch, says what is committed
+	fetchedAt     instant // when upstream was last asked for a value; zero: not yet
+	doubtResolved bool    // what is committed is the present value, which a probe found good
 }
 
-// closeTime is how long a stopping replica takes to end what a lease guards.
-const closeTime = 200 * time.Millisecond
+const (
+	// closeTime is how long a stopping replica takes to finish what a lease guards.
+	closeTime = 200 * time.Millisecond
+	// longLimited bounds how long the cluster waits for an allowance before it tries upstream again.
+	longLimited = 5 * time.Minute
+)
 
-// longLimited bounds how long the cluster waits for an allowance before it looks at upstream again.
-const longLimited = 5 * time.Minute
-
-// run is the refresh under the lease: double check, rationing and cut in one step (begin), then
-// what that step allows. It reports false if the lease was lost and the caller should look again.
-func (h *attempt) run(ctx context.Context) (bool, error) {
-	// The end of the work lies inside the lease, so that a stuck upstream cannot outlive it.
-	ctx, cancel := context.WithDeadline(ctx, h.lease.Deadline().Add(workTime-leaseTTL))
+// run does what the script begin decides, until the lease has ended. It returns errLookAgain if the
+// lease was lost.
+func (a *attempt) run(ctx context.Context) error {
+	// The deadline lies inside the lease, so that a stuck upstream cannot outlive it.
+	ctx, cancel := context.WithDeadline(ctx, a.lease.Deadline().Add(workTime-leaseTTL))
 	defer cancel()
 
-	reason, settle := h.need.reason, h.canResolveDoubt()
-	if reason == ReasonReport && h.spec.Probe == nil || h.cr.snapshot.Load().refuted() {
-		reason = reasonRejected // there is no way to find out; or this replica has found out while Redis was away
+	q := beginRequest{lease: a.lease.Value(), reason: a.need.reason, version: a.need.version, canResolveDoubt: a.canResolveDoubt()}
+	if q.reason == ReasonReport && a.spec.Probe == nil || a.sl.snapshot.Load().refuted() {
+		// There is no way to find out; or this replica has found out while Redis was away.
+		q.reason = reasonRejected
 	}
 	for {
 		asked := now()
-		b, err := h.c.store.begin(ctx, h.spec, h.lease.Value(), reason, h.need.version, settle, h.cr.snapshot.Load().life(h.need.version, asked))
+		q.known = a.sl.snapshot.Load().life(q.version, asked)
+		b, err := a.c.store.begin(ctx, a.spec, q) // steps 3 and 4: double check, allowances and cut in one script
 		if err != nil {
-			_ = h.lease.Release(ctx) // Redis is in trouble; the lease runs out by itself
-			return true, h.c.withoutRedis(ctx, h.cr, h.spec, h.need, err)
+			return a.abandon(ctx, err)
 		}
-		h.c.adopt(h.cr, b.state, asked)
+		a.c.adopt(a.sl, b.state, asked)
 		switch b.decision {
-		case decisionDone:
-			h.observe(ResultShared, nil)
-			return true, nil
-		case decisionBackoff:
-			h.observe(ResultBackoff, nil)
-			return true, h.unavailable(b.state.backoff, b.state.note.err())
-		case decisionLimited:
-			return true, h.limited(b.wait, reason)
-		case decisionProbe:
-			switch err := h.probe(ctx, b.state.value); {
-			case err == nil:
-				h.finish(outcome{result: ResultAccepted})
-				h.observe(ResultAccepted, nil)
-				return true, nil
-			case errors.Is(err, ErrRejected):
-				reason = reasonRejected
-			default:
-				h.finish(outcome{result: ResultUnknown})
-				h.observe(ResultUnknown, err)
-				return true, h.unavailable(0, err)
-			}
-		case decisionResolveDoubt:
-			settle = false
-			if old := h.cr.snapshot.Load(); h.probe(ctx, old.value) == nil {
-				h.doubtResolved = true
-				return h.commit(Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
-			}
 		case decisionGo:
-			return h.fetch(ctx, reason, b.state.bad)
+			return a.fetchAndCommit(ctx, q.reason, b.state.bad) // steps 5 to 8
+		case decisionDone:
+			a.observe(ResultShared, nil)
+			return nil
+		case decisionBackoff:
+			a.observe(ResultBackoff, nil)
+			return a.unavailable(b.state.backoff, b.state.note.err())
+		case decisionLimited:
+			return a.limited(b.wait, q.reason)
+		case decisionProbe:
+			if err := a.probeReported(ctx, b.state.value); err != ErrRejected {
+				return err
+			}
+			q.reason = reasonRejected
+		case decisionResolveDoubt:
+			q.canResolveDoubt = false
+			if old := a.sl.snapshot.Load(); a.probe(ctx, old.value) == nil {
+				a.doubtResolved = true
+				return a.commit(Value{old.value, old.end - now().since(old.asOf), b.state.renewLeft}, now(), old)
+			}
 		default:
-			h.observe(ResultLeaseLost, nil)
-			return false, nil
+			a.observe(ResultLeaseLost, nil)
+			return errLookAgain
 		}
 	}
 }
 
-func (h *attempt) probe(ctx context.Context, value secret.String) error {
-	return h.c.probe(ctx, h.cr, h.spec, h.need.reason, value)
+// abandon ends the attempt because Redis failed. The lease expires by itself if it cannot be released.
+func (a *attempt) abandon(ctx context.Context, cause error) error {
+	_ = a.lease.Release(ctx)
+	return a.c.withoutRedis(ctx, a.sl, a.spec, a.need, cause)
 }
 
-// canResolveDoubt reports whether a probe by this replica could show that a doubt was unfounded: it has
-// the old value, and a way to try it.
-func (h *attempt) canResolveDoubt() bool {
-	v := h.cr.snapshot.Load()
-	return h.spec.Probe != nil && v.doubt && v.alive(now())
+// probeReported finds out whether upstream rejects the reported value. It returns ErrRejected if so;
+// otherwise the attempt is over.
+func (a *attempt) probeReported(ctx context.Context, value secret.String) error {
+	err := a.probe(ctx, value)
+	switch {
+	case err == nil:
+		a.finish(outcome{result: ResultAccepted})
+		a.observe(ResultAccepted, nil)
+		return nil
+	case errors.Is(err, ErrRejected):
+		return ErrRejected
+	}
+	a.finish(outcome{result: ResultUnknown})
+	a.observe(ResultUnknown, err)
+	return a.unavailable(0, err)
 }
 
-// fetch asks upstream and commits what it says. bad is the fingerprint of a value that upstream was
-// found to reject.
-func (h *attempt) fetch(ctx context.Context, reason Reason, bad string) (bool, error) {
+func (a *attempt) probe(ctx context.Context, value secret.String) error {
+	return a.c.probe(ctx, a.sl, a.spec, a.need.reason, value)
+}
+
+// canResolveDoubt reports whether a probe by this replica could show that the doubt was unfounded:
+// it has the old value, and a way to try it.
+func (a *attempt) canResolveDoubt() bool {
+	v := a.sl.snapshot.Load()
+	return a.spec.Probe != nil && v.doubt && v.alive(now())
+}
+
+// fetchAndCommit is steps 5 to 8. bad is the fingerprint of a value that upstream was found to reject.
+func (a *attempt) fetchAndCommit(ctx context.Context, reason Reason, bad string) error {
 	repeated := func(v secret.String) bool {
-		if h.spec.Probe == nil && h.spec.Forced.burst() == 0 {
-			return false // nothing but an app's word stands against upstream's
+		if a.spec.Probe == nil && a.spec.Forced.burst() == 0 {
+			return false // only the report of an app contradicts upstream
 		}
-		return reason == reasonRejected && v.Equal(h.need.value) || v.Fingerprint() == bad
+		return reason == reasonRejected && v.Equal(a.need.value) || v.Fingerprint() == bad
 	}
-	before := h.cr.snapshot.Load()
-	h.asked = now()
-	v, err := h.c.fetch(ctx, h.cr, h.spec, h.need.reason, Request{})
-	if err == nil && repeated(v.Value) {
-		// Upstream repeats the value that it rejects; only force helps, and that is rationed.
-		b, berr := h.c.store.begin(ctx, h.spec, h.lease.Value(), ReasonForce, h.need.version, false, life{left: -1})
+	before := a.sl.snapshot.Load()
+	v, failed := a.fetch(ctx, a.need.reason, Request{})
+	if failed == nil && repeated(v.Value) {
+		// Only force helps, and that has an allowance of its own.
+		b, err := a.c.store.begin(ctx, a.spec, beginRequest{lease: a.lease.Value(), reason: ReasonForce, version: a.need.version, known: unknownLife})
 		switch {
-		case berr != nil:
-			_ = h.lease.Release(ctx)
-			return true, h.c.withoutRedis(ctx, h.cr, h.spec, h.need, berr)
+		case err != nil:
+			return a.abandon(ctx, err)
 		case b.decision == decisionLost:
-			h.observe(ResultLeaseLost, nil)
-			return false, nil
+			a.observe(ResultLeaseLost, nil)
+			return errLookAgain
 		case b.decision == decisionLimited:
-			return true, h.limited(b.wait, ReasonForce)
+			return a.limited(b.wait, ReasonForce)
 		}
-		h.asked = now()
-		v, err = h.c.fetch(ctx, h.cr, h.spec, ReasonForce, Request{Force: true})
-		if err == nil && repeated(v.Value) {
-			err = &FetchError{Class: ClassTransient, Message: "upstream repeats the value that it rejects"}
+		v, failed = a.fetch(ctx, ReasonForce, Request{Force: true})
+		if failed == nil && repeated(v.Value) {
+			failed = &FetchError{Class: ClassTransient, Message: "upstream repeats the value that it rejects"}
 		}
 	}
-	if err != nil {
-		return true, h.failed(err)
+	if failed != nil {
+		return a.failed(failed)
 	}
-	return h.commit(v, h.asked, before)
+	return a.commit(v, a.fetchedAt, before)
 }
 
-// commit stores a value asked for at asked, when before was known.
-func (h *attempt) commit(v Value, asked instant, before *snapshot) (bool, error) {
+func (a *attempt) fetch(ctx context.Context, reason Reason, r Request) (Value, *FetchError) {
+	a.fetchedAt = now()
+	return a.c.fetch(ctx, a.sl, a.spec, reason, r)
+}
+
+// commit is steps 6 and 7. It stores a value that was asked for at asked, when before was the
+// snapshot. It returns errLookAgain if the commit was refused.
+func (a *attempt) commit(v Value, asked instant, before *snapshot) error {
 	for {
 		sent := now()
 		stored := v.normal(sent.since(asked))
-		fin, cancel := h.finishContext()
-		st, err := h.c.store.commit(fin, h.spec, h.lease.Value(), stored, h.cr.snapshot.Load().version, h.need.reason, sent.since(h.start))
+		ctx, cancel := a.finishContext()
+		st, err := a.c.store.commit(ctx, a.spec, a.lease.Value(), stored, a.sl.snapshot.Load().version, a.need.reason, sent.since(a.start))
 		cancel()
 		switch {
 		case err == nil:
-			h.c.adopt(h.cr, st, sent)
-			h.cr.welcome()
-			h.cr.fetched()
-			result := ResultCommitted
-			switch {
-			case h.doubtResolved:
-				result = ResultDoubtResolved
-			case st.version == before.version:
-				result = ResultUnchanged
-			}
-			h.observe(result, nil)
-			return true, nil
+			a.c.adopt(a.sl, st, sent)
+			a.sl.resetLocalBackoff()
+			a.sl.fetched()
+			a.observe(a.committed(st, before), nil)
+			return nil
 		case errors.Is(err, errRefused):
-			// Another holder may have asked before us and committed after: then what stands is what our
-			// own fetch superseded. Which of the two upstream issued last, nobody can tell.
-			h.cut(ResultRefused)
-			h.observe(ResultRefused, err)
-			return false, nil
-		case time.Until(h.lease.Deadline()) <= 0 || h.c.ctx.Err() != nil:
-			h.c.keep(h.cr, h.spec, v, asked, before)
-			h.cr.fetched()
-			h.observe(ResultOrphaned, err)
-			h.cut(ResultOrphaned) // the lease may have been over when upstream acted: as for a refused one
-			return true, nil
+			// Another replica may have asked upstream before this one and committed after it. Then the
+			// present value is the one that this fetch superseded. Which of the two upstream issued last
+			// cannot be known.
+			a.cut(ResultRefused)
+			a.observe(ResultRefused, err)
+			return errLookAgain
+		case time.Until(a.lease.Deadline()) <= 0 || a.c.ctx.Err() != nil:
+			a.c.keep(a.sl, a.spec, v, asked, before)
+			a.sl.fetched()
+			a.observe(ResultOrphaned, err)
+			a.cut(ResultOrphaned) // the lease may have expired before upstream acted: as for a refused commit
+			return nil
 		}
-		select { // Redis may be back before the lease is over
+		select { // Redis may be back before the lease ends
 		case <-time.After(lookEvery):
-		case <-h.c.ctx.Done():
+		case <-a.c.ctx.Done():
 		}
 	}
 }
 
-// failed ends the lease after upstream gave no value.
-func (h *attempt) failed(f *FetchError) error {
-	e := outcome{result: ResultFailed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
-	if h.c.ctx.Err() != nil {
-		e.failed = nil // we are stopping: that says nothing about upstream
+// committed returns which result a commit is.
+func (a *attempt) committed(st state, before *snapshot) Result {
+	switch {
+	case a.doubtResolved:
+		return ResultDoubtResolved
+	case st.version == before.version:
+		return ResultUnchanged
+	}
+	return ResultCommitted
+}
+
+// cut is step 7: the present value may be superseded, whatever became of the lease. A cut that cannot
+// be made now is made later, see [Cache.cutLater].
+func (a *attempt) cut(why Result) {
+	if a.spec.Overlap == 0 || a.fetchedAt.mono.IsZero() {
+		return // nothing was superseded
+	}
+	mine := pendingCut{lease: a.lease.Value(), first: a.fetchedAt, last: a.fetchedAt, reason: a.need.reason, why: why}
+	if a.c.cutNow(a.sl, mine) != nil {
+		a.c.cutLater(a.sl, mine)
+	}
+}
+
+// failed is step 8: upstream gave no value.
+func (a *attempt) failed(f *FetchError) error {
+	o := outcome{result: ResultFailed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
+	if a.c.ctx.Err() != nil {
+		o.failed = nil // this replica is stopping: that says nothing about upstream
 	}
 	if f.Class == ClassLocal {
-		h.cr.stepBack(h.spec, f)
+		a.sl.failLocally(a.spec, f)
 	}
-	if err := h.finish(e); err != nil && f.Unclear {
-		h.cut(ResultFailed)
+	if err := a.finish(o); err != nil && f.Unclear {
+		a.cut(ResultFailed)
 	}
-	h.observe(ResultFailed, f)
-	v := h.cr.snapshot.Load()
-	return h.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
+	a.observe(ResultFailed, f)
+	v := a.sl.snapshot.Load()
+	return a.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
 }
 
-// limited ends the lease because an allowance is spent. Everybody waits, except for a mere probe.
-func (h *attempt) limited(wait time.Duration, reason Reason) error {
-	e := outcome{result: ResultThrottled}
+// limited ends the lease because an allowance is spent. Every replica waits, unless only a probe was
+// refused.
+func (a *attempt) limited(wait time.Duration, reason Reason) error {
+	o := outcome{result: ResultThrottled}
 	if reason != ReasonReport {
 		wait = min(wait, longLimited)
-		e.failed = &FetchError{Class: ClassLimited}
-		e.atLeast = wait
-		e.undo = reason == ReasonForce // the normal call before it issued nothing new
+		o.failed = &FetchError{Class: ClassLimited}
+		o.atLeast = wait
+		o.undo = reason == ReasonForce // the fetch before it issued nothing new
 	}
-	h.finish(e)
-	h.observe(ResultThrottled, ErrLimited)
-	return h.unavailable(wait, ErrLimited)
+	a.finish(o)
+	a.observe(ResultThrottled, ErrLimited)
+	return a.unavailable(wait, ErrLimited)
 }
 
-// finish ends the lease without a value, and reads the result back: it holds for this replica too.
-// A failure is observed here, whether or not it matters to the caller.
-func (h *attempt) finish(e outcome) error {
-	e.reason, e.took = h.need.reason, now().since(h.start)
-	fin, cancel := h.finishContext()
+// finish ends the lease without a value, and reads the result back, which holds for this replica too.
+// The store reports its failures, whether or not they matter to the caller.
+func (a *attempt) finish(o outcome) error {
+	o.reason, o.took = a.need.reason, now().since(a.start)
+	ctx, cancel := a.finishContext()
 	defer cancel()
-	if err := h.c.store.finish(fin, h.spec, h.lease.Value(), e); err != nil {
+	if err := a.c.store.finish(ctx, a.spec, a.lease.Value(), o); err != nil {
 		if errors.Is(err, errRefused) {
-			h.observe(ResultLeaseLost, nil)
+			a.observe(ResultLeaseLost, nil)
 		}
 		return err
 	}
-	_, _ = h.c.load(fin, h.cr) // an event says the same
+	_, _ = a.c.load(ctx, a.sl) // an event announces the same
 	return nil
 }
 
-// finishContext returns a context for what must be done although the work's time is over: what the lease guards,
-// and its release. It ends soon after the cache is closed, because then others wait for it.
-func (h *attempt) finishContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(h.c.last, storeTimeout)
+// finishContext returns a context for what must be done although the time of the attempt is over: what
+// the lease guards, and its release. It ends soon after the cache is closed, because Close waits.
+func (a *attempt) finishContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(a.c.last, storeTimeout)
 }
 
-func (h *attempt) observe(r Result, err error) {
-	h.c.observe(h.cr, Event{Reason: h.need.reason, Result: r, Took: now().since(h.start), Err: err})
+func (a *attempt) observe(r Result, err error) {
+	a.c.observe(a.sl, Event{Reason: a.need.reason, Result: r, Took: now().since(a.start), Err: err})
 }
 
-func (h *attempt) unavailable(wait time.Duration, err error) error {
-	return &UnavailableError{Key: h.spec.Key, RetryAfter: wait, Err: err}
+func (a *attempt) unavailable(wait time.Duration, err error) error {
+	return &UnavailableError{Key: a.spec.Key, RetryAfter: wait, Err: err}
 }

@@ -3,6 +3,7 @@ package tokencache
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"sync"
@@ -40,11 +41,12 @@ type Options struct {
 type Cache struct {
 	store *store
 	opts  Options
-	creds atomic.Pointer[map[Key]*credential]
+	creds atomic.Pointer[map[Key]*slot]
 	set   sync.Mutex    // held by Set: two at once would make two states of one key
 	wake  chan struct{} // of 1: something changed, look at the schedule
 
 	pending pendingLooks // that events announced
+	values  valueIndex   // for Lookup
 
 	ctx    context.Context // of every refresh: a caller who gives up cancels nothing
 	cancel context.CancelFunc
@@ -78,8 +80,8 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 		}
 	}
 	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica, o.Secrets...), opts: o, wake: make(chan struct{}, 1)}
-	c.creds.Store(&map[Key]*credential{})
-	c.pending = pendingLooks{first: map[*credential]int64{}, wake: make(chan struct{}, 1)}
+	c.creds.Store(&map[Key]*slot{})
+	c.pending = pendingLooks{first: map[*slot]int64{}, wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	last, cancelLast := context.WithCancel(context.Background())
 	context.AfterFunc(c.ctx, func() { time.AfterFunc(closeTime, cancelLast) })
@@ -95,7 +97,7 @@ func (c *Cache) Set(creds ...Credential) error {
 	c.set.Lock()
 	defer c.set.Unlock()
 	old := *c.creds.Load()
-	next := make(map[Key]*credential, len(creds))
+	next := make(map[Key]*slot, len(creds))
 	for _, spec := range creds {
 		if err := spec.Key.validate(); err != nil {
 			return err
@@ -106,47 +108,101 @@ func (c *Cache) Set(creds ...Credential) error {
 		if next[spec.Key] != nil {
 			return fmt.Errorf("tokencache: %s is there twice", spec.Key)
 		}
-		next[spec.Key] = c.credential(old[spec.Key])
+		next[spec.Key] = old[spec.Key]
+		if next[spec.Key] == nil {
+			next[spec.Key] = newSlot(&c.values)
+		}
 	}
 	// Only now, when nothing can fail any more, does anything change.
 	for _, spec := range creds {
-		cr := next[spec.Key]
-		if cr.lock == nil {
-			cr.lock = lock.New(c.store.rdb, c.store.lockKey(spec.Key), leaseTTL)
+		sl := next[spec.Key]
+		if sl.lock == nil {
+			sl.lock = lock.New(c.store.rdb, c.store.lockKey(spec.Key), leaseTTL)
 		}
-		cr.idle.Store(int64(spec.Idle))
-		before := cr.spec.Swap(&spec)
+		sl.idle.Store(int64(spec.Idle))
+		before := sl.spec.Swap(&spec)
 		if before != nil && before.Fingerprint != spec.Fingerprint {
-			cr.forgive()
+			sl.forgive()
 		}
 	}
 	c.creds.Store(&next)
+	for k, sl := range old {
+		if next[k] == nil {
+			sl.dropped()
+		}
+	}
 	c.poke()
 	return nil
 }
 
-func (c *Cache) lookup(k Key) *credential { return (*c.creds.Load())[k] }
+// Lookup returns which credential a value is, or was until lately. Its cost does not depend on the
+// number of credentials. Safe for concurrent use.
+func (c *Cache) Lookup(value secret.String) (Key, bool) {
+	k, ok := c.values.find(value)
+	return k, ok && c.lookup(k) != nil
+}
+
+// valueIndex finds the credential that a value belongs to. It compares digests, so the time of a look
+// says nothing about the values. The zero value is empty. Safe for concurrent use.
+type valueIndex struct {
+	mu   sync.RWMutex
+	keys map[[sha256.Size]byte]Key
+}
+
+func digest(value secret.String) [sha256.Size]byte { return sha256.Sum256([]byte(value.Reveal())) }
+
+func (x *valueIndex) find(value secret.String) (Key, bool) {
+	d := digest(value)
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	k, ok := x.keys[d]
+	return k, ok
+}
+
+// add files values under k, empty ones excepted.
+func (x *valueIndex) add(k Key, values ...secret.String) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.keys == nil {
+		x.keys = map[[sha256.Size]byte]Key{}
+	}
+	for _, v := range values {
+		if !v.Empty() {
+			x.keys[digest(v)] = k
+		}
+	}
+}
+
+func (x *valueIndex) remove(values ...secret.String) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, v := range values {
+		delete(x.keys, digest(v))
+	}
+}
+
+func (c *Cache) lookup(k Key) *slot { return (*c.creds.Load())[k] }
 
 // awake returns the credentials that are kept.
-func (c *Cache) awake() []*credential {
+func (c *Cache) awake() []*slot {
 	all := *c.creds.Load()
-	list := make([]*credential, 0, len(all))
-	for _, cr := range all {
-		if !cr.dormant() {
-			list = append(list, cr)
+	list := make([]*slot, 0, len(all))
+	for _, sl := range all {
+		if !sl.dormant() {
+			list = append(list, sl)
 		}
 	}
 	return list
 }
 
 // load asks Redis for one credential and adopts the answer.
-func (c *Cache) load(ctx context.Context, cr *credential) (state, error) {
+func (c *Cache) load(ctx context.Context, sl *slot) (state, error) {
 	asked := now()
-	st, err := c.store.load(ctx, cr.spec.Load())
+	st, err := c.store.load(ctx, sl.spec.Load())
 	if err != nil {
 		return state{}, err
 	}
-	c.adopt(cr, st, asked)
+	c.adopt(sl, st, asked)
 	return st, nil
 }
 
@@ -159,17 +215,17 @@ func (c *Cache) poke() {
 
 // observeStore reports what concerns the way to Redis, and often a credential as well.
 func (c *Cache) observeStore(e Event) {
-	if cr := c.lookup(e.Key); cr != nil {
-		c.observe(cr, e)
+	if sl := c.lookup(e.Key); sl != nil {
+		c.observe(sl, e)
 		return
 	}
 	c.opts.Observe(e)
 }
 
 // observe reports an event of a credential. It is the one place that fills in what every event says.
-func (c *Cache) observe(cr *credential, e Event) {
-	v := cr.snapshot.Load()
-	e.Key, e.Version = cr.spec.Load().Key, v.version
+func (c *Cache) observe(sl *slot, e Event) {
+	v := sl.snapshot.Load()
+	e.Key, e.Version = sl.spec.Load().Key, v.version
 	e.ForeignRefresher = v.young >= 2
 	c.opts.Observe(e)
 }

@@ -20,17 +20,17 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	x := scripted{t, c.store, &Credential{Key: Key{"wx1", "access_token"}, Overlap: 5 * time.Minute, Fingerprint: "f"}}
 	x.fetched()
 	x.s.rdb.HIncrBy(t.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(time.Hour))
-	cr := c.credential(nil)
-	cr.spec.Store(x.spec)
+	sl := newSlot(&c.values)
+	sl.spec.Store(x.spec)
 
 	server.SetError("away")
-	asked := func(ago time.Duration, lease string) cut {
+	asked := func(ago time.Duration, lease string) pendingCut {
 		then := at(time.Now().Add(-ago))
-		return cut{lease, then, then, ReasonDue, ResultRefused}
+		return pendingCut{lease, then, then, ReasonDue, ResultRefused}
 	}
-	c.cutLater(cr, asked(3*time.Minute, "a"))
-	c.cutLater(cr, asked(2*time.Minute, "b"))
-	c.cutLater(cr, asked(time.Minute, "c"))
+	c.cutLater(sl, asked(3*time.Minute, "a"))
+	c.cutLater(sl, asked(2*time.Minute, "b"))
+	c.cutLater(sl, asked(time.Minute, "c"))
 	server.SetError("")
 	for deadline := time.Now().Add(5 * time.Minute); !x.load().doubt; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -54,7 +54,7 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	if cuts != 1 {
 		t.Errorf("told %d times", cuts)
 	}
-	if cr.pendingCut != nil {
+	if sl.pendingCut != nil {
 		t.Error("and it would be told again")
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +41,7 @@ func replyOf(text string) any {
 }
 
 // A state as load.lua answers it: with a good value, one that is in doubt, and none, with a backoff.
-var stateSeeds = []string{
+var stateSeeds = named(
 	`["97_value",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,172800,0,0,1700000000500]`,
 	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"9710c2",3600000,1700000001500,172800,432000,0,1700000000500]`,
 	`["",0,1700000000500,60000,297000,0,1700000000500,-2,59000,"{\"class\":\"permanent\",\"code\":40125,\"message\":\"invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6\"}",-1,1,"9710c2",1000,1700000001500,0,0,0,0]`,
@@ -51,8 +53,28 @@ var stateSeeds = []string{
 	`["another",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0]`,
 	`["x\n",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"73cb38",1000,1700000001500,0,0,0,0]`,
 	`["x",9223372036854775807,9223372036854775807,9223372036854775807,-9223372036854775808,2,-1,9223372036854775807,9223372036854,"{",0,-1,"2d7116",1,-1,-1,9223372036854775807,1,1]`,
-	`["x",1,-1,1,1,0,0,0,1,"{\"class\":\"<b>\",\"code\":1e9,\"message\":\"\u202e\\n` + strings.Repeat("long ", 500) + `\"}",-1,0,"2d7116",-1,1,0,0,0,0]`,
+	`["x",1,-1,1,1,0,0,0,1,"{\"class\":\"<b>\",\"code\":1e9,\"message\":\"\u202e\\n`+strings.Repeat("long ", 500)+`\"}",-1,0,"2d7116",-1,1,0,0,0,0]`,
 	`[]`, `{}`, `null`, `-1`, `[1,2]`, `["v",1,1,1,1,1,1,1,1,null,1,1,1,1,1,1,1,1,1]`,
+)
+
+// stateFields are the names of the fields of a state, in the order of the seeds.
+var stateFields = strings.Fields("value left version margin renew_left doubt rejected lock_left backoff note accepted_age young " +
+	"digest issued_age now fetches_ahead reports_ahead forced_ahead confirmed")
+
+// named puts the name of each field before its value, in those seeds that have all fields.
+func named(seeds ...string) []string {
+	for i, seed := range seeds {
+		var values []json.RawMessage
+		if json.Unmarshal([]byte(seed), &values) != nil || len(values) != len(stateFields) {
+			continue
+		}
+		var list []string
+		for n, value := range values {
+			list = append(list, strconv.Quote(stateFields[n]), string(value))
+		}
+		seeds[i] = "[" + strings.Join(list, ",") + "]"
+	}
+	return seeds
 }
 
 // FuzzDecodeState: whatever stands in Redis, a state is within bounds, and a replica that adopts it gets no
@@ -69,8 +91,8 @@ func FuzzDecodeState(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string, element uint8, number int64) {
 		reply := replyOf(text)
-		if list, ok := reply.([]any); ok && int(element) < len(list) {
-			list[element] = number
+		if list, ok := reply.([]any); ok && 2*int(element)+1 < len(list) {
+			list[2*int(element)+1] = number
 		}
 		st, err := decodeState(reply)
 		if err != nil {
@@ -210,7 +232,7 @@ func FuzzNote(f *testing.F) {
 			t.Fatal(err)
 		}
 		reply := replyOf(stateSeeds[2]).([]any)
-		reply[9] = string(body)
+		reply[2*slices.Index(stateFields, "note")+1] = string(body)
 		st, err := decodeState(reply)
 		if err != nil {
 			t.Fatal(err)

@@ -30,7 +30,7 @@ func (r refusingWrites) ProcessPipelineHook(next redis.ProcessPipelineHook) redi
 func (r refusingWrites) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		// Of the scripts, only the look has no argument of its own beside its 5 keys and 5 common arguments.
-		if r.on.Load() && strings.HasPrefix(cmd.Name(), "eval") && len(cmd.Args()) != 3+5+5 {
+		if r.on.Load() && strings.HasPrefix(cmd.Name(), "eval") && len(cmd.Args()) != 3+5+2*5 {
 			err := redisError(r.answer)
 			cmd.SetErr(err)
 			return err

@@ -13,7 +13,7 @@ import (
 
 // fetch asks the Source of spec for a value, once, and reports the call to the observer. It fills in what a
 // Source left open, on the safe side. reason may be forced.
-func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, reason Reason, r Request) (Value, *FetchError) {
+func (c *Cache) fetch(ctx context.Context, sl *slot, spec *Credential, reason Reason, r Request) (Value, *FetchError) {
 	asked := now()
 	var v Value
 	err := guard("source", func() (err error) {
@@ -39,16 +39,16 @@ func (c *Cache) fetch(ctx context.Context, cr *credential, spec *Credential, rea
 	if failed != nil {
 		v, e.Err = Value{}, failed
 	}
-	c.observe(cr, e)
+	c.observe(sl, e)
 	return v, failed
 }
 
 // probe asks upstream whether it accepts value, once, and reports the call to the observer. The credential has a
 // Probe.
-func (c *Cache) probe(ctx context.Context, cr *credential, spec *Credential, reason Reason, value secret.String) error {
+func (c *Cache) probe(ctx context.Context, sl *slot, spec *Credential, reason Reason, value secret.String) error {
 	asked := now()
 	err := guard("probe", func() error { return spec.Probe(ctx, value) })
-	c.observe(cr, Event{Reason: reason, Result: ResultProbed, Took: now().since(asked), Err: err})
+	c.observe(sl, Event{Reason: reason, Result: ResultProbed, Took: now().since(asked), Err: err})
 	return err
 }
 

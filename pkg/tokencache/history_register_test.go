@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,8 +176,11 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return err
 		}
 		reply, _ := cmd.(*redis.Cmd).Result()
-		own := cmd.Args()[3+5+5:] // after the script, the number of keys, the keys and what all have
-		lease := own[0].(string)
+		argument := func(name string) string {
+			list := cmd.Args()[3+5:] // after the script, the number of keys and the keys: names and values in turn
+			return list[slices.Index(list, any(name))+1].(string)
+		}
+		lease := argument("lease")
 		if name == "begin" {
 			if parts, ok := reply.([]any); ok && err == nil && parts[0] != "lost" {
 				h.add(call, registerInput{op: opBegin, lease: lease})
@@ -191,7 +195,7 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			h.add(call, in)
 			return err
 		}
-		in := registerInput{op: opCommit, lease: lease, value: own[1].(string)}
+		in := registerInput{op: opCommit, lease: lease, value: argument("value")}
 		_, ok := reply.([]any)
 		if !ok {
 			in.op = opMaybe

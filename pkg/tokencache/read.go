@@ -41,34 +41,34 @@ func (v *snapshot) token(n instant, stale bool) Token {
 //
 // The error is [ErrUnknown], or an *[UnavailableError].
 func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
-	cr := c.wanted(k)
-	if cr == nil {
+	sl := c.wanted(k)
+	if sl == nil {
 		return Token{}, ErrUnknown
 	}
-	if v, n := cr.snapshot.Load(), now(); v.fresh(n) {
+	if v, n := sl.snapshot.Load(), now(); v.fresh(n) {
 		return v.token(n, false), nil
 	}
-	v := cr.snapshot.Load()
+	v := sl.snapshot.Load()
 	if v.alive(now()) {
-		if cr.backingOff() {
+		if sl.backingOff() {
 			return v.token(now(), true), nil
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
 		defer cancel()
 	}
-	from, err := c.ensure(ctx, cr, need{reason: ReasonMissing, version: v.version, since: now()})
-	return cr.best(k, from, err)
+	from, err := c.ensure(ctx, sl, need{reason: ReasonMissing, version: v.version, since: now()})
+	return sl.best(k, from, err)
 }
 
 // Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
 // [Cache.GetAtLeast] would not wait.
 func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
-	cr := c.wanted(k)
-	if cr == nil {
+	sl := c.wanted(k)
+	if sl == nil {
 		return Token{}, false
 	}
-	v, n := cr.snapshot.Load(), now()
+	v, n := sl.snapshot.Load(), now()
 	if !v.fresh(n) || v.expiresIn(n) <= least {
 		return Token{}, false
 	}
@@ -83,18 +83,18 @@ func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 // The Token may be the reported one: if the probe found that upstream accepts it, or (then Stale)
 // if there is nothing better now. The error is [ErrUnknown], or an *[UnavailableError].
 func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, error) {
-	cr := c.wanted(k)
-	if cr == nil {
+	sl := c.wanted(k)
+	if sl == nil {
 		return Token{}, ErrUnknown
 	}
 	start := now()
-	if c.isStale(ctx, cr, value) {
-		c.observe(cr, Event{Reason: ReasonReport, Result: ResultNotCurrent})
+	if c.isStale(ctx, sl, value) {
+		c.observe(sl, Event{Reason: ReasonReport, Result: ResultNotCurrent})
 		return c.Get(ctx, k)
 	}
-	w := need{reason: ReasonReport, version: cr.snapshot.Load().version, value: value, since: start}
-	from, err := c.ensure(ctx, cr, w)
-	token, unavailable := cr.best(k, from, err)
+	w := need{reason: ReasonReport, version: sl.snapshot.Load().version, value: value, since: start}
+	from, err := c.ensure(ctx, sl, w)
+	token, unavailable := sl.best(k, from, err)
 	if err != nil && token.Value.Equal(value) {
 		token.Stale = true // nobody could find out
 	}
@@ -102,19 +102,19 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 }
 
 // isStale reports whether value is not the current one, looking into Redis if memory cannot tell.
-func (c *Cache) isStale(ctx context.Context, cr *credential, value secret.String) bool {
-	if cr.snapshot.Load().value.Equal(value) {
+func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool {
+	if sl.snapshot.Load().value.Equal(value) {
 		return false
 	}
-	if cr.replaced(value) {
+	if sl.replaced(value) {
 		return true
 	}
 	// Neither current nor replaced: garbage, or newer than what this replica has heard of. A storm
 	// of garbage must not become a storm of reads.
-	if now().since(cr.snapshot.Load().asOf) > minReread {
-		_, _ = c.load(ctx, cr) // without Redis, memory decides
+	if now().since(sl.snapshot.Load().asOf) > minReread {
+		_, _ = c.load(ctx, sl) // without Redis, memory decides
 	}
-	return !cr.snapshot.Load().value.Equal(value)
+	return !sl.snapshot.Load().value.Equal(value)
 }
 
 const minReread = 100 * time.Millisecond
@@ -128,12 +128,12 @@ const turnSoon = 5 * time.Second
 // value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream has a
 // better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
 func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Token, error) {
-	cr := c.wanted(k)
-	if cr == nil {
+	sl := c.wanted(k)
+	if sl == nil {
 		return Token{}, ErrUnknown
 	}
-	v, n := cr.snapshot.Load(), now()
-	if !v.fresh(n) || v.expiresIn(n) > least || cr.backingOff() {
+	v, n := sl.snapshot.Load(), now()
+	if !v.fresh(n) || v.expiresIn(n) > least || sl.backingOff() {
 		return c.Get(ctx, k)
 	}
 	wait := v.turn - n.since(v.asOf)
@@ -142,15 +142,15 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
 	defer cancel()
-	from, err := c.ensure(ctx, cr, need{reason: ReasonMissing, version: v.version, since: now(), least: least})
-	return cr.best(k, from, err)
+	from, err := c.ensure(ctx, sl, need{reason: ReasonMissing, version: v.version, since: now(), least: least})
+	return sl.best(k, from, err)
 }
 
 // wanted is lookup for a caller who wants the value.
-func (c *Cache) wanted(k Key) *credential {
-	cr := c.lookup(k)
-	if cr != nil && cr.idle.Load() != 0 {
-		cr.asked.Store(time.Now().UnixNano())
+func (c *Cache) wanted(k Key) *slot {
+	sl := c.lookup(k)
+	if sl != nil && sl.idle.Load() != 0 {
+		sl.asked.Store(time.Now().UnixNano())
 	}
-	return cr
+	return sl
 }

@@ -38,7 +38,7 @@ func (x scripted) load() state {
 
 func (x scripted) begin(lease string, r Reason, version int64, want decision) begun {
 	x.Helper()
-	b, err := x.s.begin(x.Context(), x.spec, lease, r, version, true, life{left: -1})
+	b, err := x.s.begin(x.Context(), x.spec, beginRequest{lease, r, version, true, unknownLife})
 	if err != nil || b.decision != want {
 		x.Fatalf("begin(%s, %d) = %v, %v; want %s", r, version, b.decision, err, want)
 	}
@@ -63,7 +63,7 @@ func (x scripted) finish(lease string, e outcome) {
 
 // cut tells that upstream was asked at some time, on behalf of a lost lease.
 func (x scripted) cut(lease string, asked instant) error {
-	return x.s.cut(x.Context(), x.spec, cut{lease, asked, asked, ReasonDue, ResultRefused})
+	return x.s.cut(x.Context(), x.spec, pendingCut{lease, asked, asked, ReasonDue, ResultRefused})
 }
 
 func (x scripted) meta(field string) string {
@@ -304,7 +304,7 @@ var scriptCases = map[string]func(x scripted){
 				"begin": func(spoil func()) {
 					x.lease("b")
 					spoil()
-					if b, err := x.s.begin(x.Context(), x.spec, "b", ReasonMissing, 0, true, life{left: -1}); err != nil || b.decision == decisionLost {
+					if b, err := x.s.begin(x.Context(), x.spec, beginRequest{"b", ReasonMissing, 0, true, unknownLife}); err != nil || b.decision == decisionLost {
 						x.Errorf("%v, %v", b.decision, err)
 					}
 				},

@@ -16,7 +16,7 @@ func TestConcurrentSetsShareTheStateOfAKey(t *testing.T) {
 	for range 5 {
 		c := New(nil, Options{})
 		defer c.Close()
-		var states [2]*credential
+		var states [2]*slot
 		var wg sync.WaitGroup
 		for i := range states {
 			wg.Go(func() {

@@ -1,6 +1,7 @@
 package tokencache
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -11,122 +12,131 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// credential is one credential on this replica.
-type credential struct {
+// slot is the runtime state of one credential on this replica.
+type slot struct {
 	spec     atomic.Pointer[Credential]
 	snapshot atomic.Pointer[snapshot]
 	lock     *lock.Lock
-
-	mu         sync.Mutex
-	flight     *flight
-	changed    chan struct{}    // closed when the view is replaced
-	past       [8]secret.String // values replaced lately
-	nPast      int              // how many there ever were
-	local      backoff          // upstream refuses this pod
-	retry      backoff          // the last refresh failed; its schedule
-	pendingCut *cut             // nil: nothing
-	audit      eventAudit
-	direct     [2]time.Time // the last fetches without Redis
-
-	lastProbe finding // without Redis
+	values   *valueIndex
 
 	idle  atomic.Int64 // as of [Credential].Idle
-	asked atomic.Int64 // when it was asked for last, in Unix ns by this host's clock; 0: never
+	asked atomic.Int64 // when a caller last asked for it, in Unix ns by this host's clock; 0: never
+
+	mu           sync.Mutex // guards what follows
+	flight       *flight
+	changed      chan struct{}    // closed when the snapshot is replaced
+	past         [8]secret.String // values replaced lately
+	nPast        int              // how many there ever were
+	localBackoff backoff          // upstream refuses this pod
+	retry        backoff          // the last refresh failed: when the schedule tries again
+	pendingCut   *pendingCut      // nil: none
+	audit        eventAudit
+	direct       [2]time.Time // the last fetches without Redis
+	lastProbe    finding      // without Redis
 }
 
-// holdback is a reason not to try before a moment.
+func newSlot(values *valueIndex) *slot {
+	sl := &slot{values: values, changed: make(chan struct{})}
+	sl.snapshot.Store(&snapshot{asOf: now()})
+	return sl
+}
+
+// backoff is a reason not to try before a moment. The zero value is none.
 type backoff struct {
 	until time.Time
 	err   error
 	tries int
 }
 
-func (h *backoff) left() time.Duration { return max(0, time.Until(h.until)) }
+func (b *backoff) left() time.Duration { return max(0, time.Until(b.until)) }
 
-func (c *Cache) credential(old *credential) *credential {
-	if old != nil {
-		return old
-	}
-	cr := &credential{changed: make(chan struct{})}
-	cr.snapshot.Store(&snapshot{asOf: now()})
-	return cr
+func (b *backoff) fail(err error, wait time.Duration) {
+	*b = backoff{until: time.Now().Add(wait), err: err, tries: b.tries + 1}
 }
+
+func (b *backoff) reset() { *b = backoff{} }
 
 // forgive forgets the failures of a secret that is no longer used.
-func (cr *credential) forgive() {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	cr.local, cr.retry = backoff{}, backoff{}
-	v := *cr.snapshot.Load()
-	v.backoff, v.note, v.due = 0, note{}, 0
-	cr.replace(cr.snapshot.Load(), &v)
+func (sl *slot) forgive() {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.localBackoff.reset()
+	sl.retry.reset()
+	old := sl.snapshot.Load()
+	next := *old
+	next.backoff, next.note, next.due = 0, note{}, 0
+	sl.replace(old, &next)
 }
 
-// adopt merges an answer of Redis into the view, and tells who waits for it.
-func (c *Cache) adopt(cr *credential, st state, asked instant) {
-	if cr.lock.Unclear() || st.overlong {
-		st.held = 0 // it may be our own, or no lease at all: the next try takes it over, and must not wait for its end
+// adopt merges an answer of Redis into the snapshot and wakes those who wait for a change.
+func (c *Cache) adopt(sl *slot, st state, asked instant) {
+	if sl.lock.Unclear() || st.overlong {
+		// The lease may be this replica's own, or no lease at all. The next try takes it over, so it must
+		// not wait for the end.
+		st.held = 0
 	}
-	if st.scope != cr.spec.Load().Fingerprint {
+	if st.scope != sl.spec.Load().Fingerprint {
 		st.backoff, st.note = 0, note{} // of a secret that was replaced while Redis was asked
 	}
-	cr.mu.Lock()
-	old := cr.snapshot.Load()
+	sl.mu.Lock()
+	old := sl.snapshot.Load()
 	next := old.merge(st, asked)
-	cr.replace(old, next)
-	emptied := next != old && cr.audit.emptied(st.version < old.version)
-	cr.mu.Unlock()
+	sl.replace(old, next)
+	dataLost := false
+	if next != old {
+		dataLost = sl.audit.dataLost(st.version < old.version)
+	}
+	sl.mu.Unlock()
 	c.poke()
-	if emptied {
-		c.observe(cr, Event{Result: ResultDataLost})
+	if dataLost {
+		c.observe(sl, Event{Result: ResultDataLost})
 	}
 }
 
 // replace must be called with mu held.
-func (cr *credential) replace(old, next *snapshot) {
+func (sl *slot) replace(old, next *snapshot) {
 	if next == old {
 		return
 	}
-	if !old.value.Empty() && !old.value.Equal(next.value) {
-		cr.past[cr.nPast%len(cr.past)] = old.value
-		cr.nPast++
+	if !old.value.Equal(next.value) {
+		var gone secret.String
+		if !old.value.Empty() {
+			gone, sl.past[sl.nPast%len(sl.past)] = sl.past[sl.nPast%len(sl.past)], old.value
+			sl.nPast++
+		}
+		sl.values.remove(gone)
+		sl.values.add(sl.spec.Load().Key, append(sl.past[:], next.value)...)
 	}
-	cr.snapshot.Store(next)
-	close(cr.changed)
-	cr.changed = make(chan struct{})
+	sl.snapshot.Store(next)
+	close(sl.changed)
+	sl.changed = make(chan struct{})
 }
 
-// dormant reports whether the credential is kept only while it is asked for, and is not.
-func (cr *credential) dormant() bool {
-	idle := cr.idle.Load()
-	return idle != 0 && time.Now().UnixNano()-cr.asked.Load() >= idle
+// dropped takes the values of a credential that the cache no longer keeps out of the index.
+func (sl *slot) dropped() {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.values.remove(append(sl.past[:], sl.snapshot.Load().value)...)
 }
 
-// backingOff reports whether there is no point in trying now.
-func (cr *credential) backingOff() bool {
-	if cr.snapshot.Load().backoffLeft(now()) > 0 {
-		return true
-	}
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	// Nor is there in waiting for a try whose predecessor failed: the old value is what comes of it.
-	return cr.local.left() > 0 || cr.retry.left() > 0 || cr.retry.tries > 0 && cr.flight != nil
+// changes returns a channel that is closed when the snapshot is replaced.
+func (sl *slot) changes() <-chan struct{} {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return sl.changed
 }
 
-// untilDue returns how long to wait before a refresh should start by itself.
-func (cr *credential) untilDue() (wait time.Duration, busy bool) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	v, n := cr.snapshot.Load(), now()
-	wait = max(v.due-n.since(v.asOf), cr.retry.left(), cr.local.left())
-	return wait, cr.flight != nil
+// dormant reports whether the credential is kept only while it is asked for, and no caller has asked.
+func (sl *slot) dormant() bool {
+	idle := sl.idle.Load()
+	return idle != 0 && time.Now().UnixNano()-sl.asked.Load() >= idle
 }
 
 // replaced reports whether value is one of those that were replaced lately.
-func (cr *credential) replaced(value secret.String) bool {
-	cr.mu.Lock()
-	past := cr.past
-	cr.mu.Unlock()
+func (sl *slot) replaced(value secret.String) bool {
+	sl.mu.Lock()
+	past := sl.past
+	sl.mu.Unlock()
 	for _, p := range past {
 		if !p.Empty() && p.Equal(value) {
 			return true
@@ -135,14 +145,106 @@ func (cr *credential) replaced(value secret.String) bool {
 	return false
 }
 
-// mayFetchDirectly allows two fetches at once without Redis, and then two a minute; for each credential of a replica.
-func (cr *credential) mayFetchDirectly() bool {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if time.Since(cr.direct[0]) < time.Minute {
+// landed ends a flight and schedules the next try. The schedule lies outside the flight: a job that
+// retried inside its own flight would keep every other caller out.
+func (sl *slot) landed(f *flight) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.flight = nil
+	switch {
+	case sl.spec.Load().Fingerprint != f.spec.Fingerprint:
+		sl.retry.reset() // another secret failed
+	case f.need.reason == ReasonReport:
+	case f.err == nil && !sl.snapshot.Load().isDue(now()):
+		sl.retry.reset()
+	default:
+		wait := min(5*time.Second, time.Second<<min(sl.retry.tries, 3))
+		sl.retry.fail(f.err, wait+rand.N(wait/2)) // a backoff of the cluster is in the snapshot
+	}
+}
+
+// fetched notes that the flight brought a value from upstream.
+func (sl *slot) fetched() {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.flight != nil {
+		sl.flight.from = FromUpstream
+	}
+}
+
+// lastErr returns why the last refresh failed, or nil.
+func (sl *slot) lastErr() error {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	return sl.retry.err
+}
+
+// untilDue returns how long the schedule waits before it starts a refresh. busy: one is in flight.
+func (sl *slot) untilDue() (wait time.Duration, busy bool) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	v, n := sl.snapshot.Load(), now()
+	wait = max(v.due-n.since(v.asOf), sl.retry.left(), sl.localBackoff.left())
+	return wait, sl.flight != nil
+}
+
+// backingOff reports whether there is no point in trying now.
+func (sl *slot) backingOff() bool {
+	if sl.snapshot.Load().backoffLeft(now()) > 0 {
+		return true
+	}
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	// Nor is there a point in waiting for a retry in flight: the old value would be the result.
+	return sl.localBackoff.left() > 0 || sl.retry.left() > 0 || sl.retry.tries > 0 && sl.flight != nil
+}
+
+// failLocally notes that upstream refuses this pod, unless the secret was replaced meanwhile.
+func (sl *slot) failLocally(spec *Credential, f *FetchError) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.spec.Load().Fingerprint != spec.Fingerprint {
+		return
+	}
+	base, limit := ClassLocal.backoff()
+	sl.localBackoff.fail(f, max(f.RetryAfter, min(limit, base<<min(sl.localBackoff.tries, 10))))
+}
+
+// resetLocalBackoff notes that upstream does not refuse this pod.
+func (sl *slot) resetLocalBackoff() {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.localBackoff.reset()
+}
+
+// refusedHere returns why this pod must not ask upstream now, nil if it may.
+func (sl *slot) refusedHere() error {
+	left, f := sl.localBackoffLeft()
+	if left == 0 {
+		return nil
+	}
+	return &UnavailableError{Key: sl.spec.Load().Key, RetryAfter: left, Err: f}
+}
+
+// localBackoffLeft returns how long only this replica must not ask upstream, and why.
+func (sl *slot) localBackoffLeft() (time.Duration, *FetchError) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if f, ok := errors.AsType[*FetchError](sl.localBackoff.err); ok {
+		return sl.localBackoff.left(), f
+	}
+	return 0, nil
+}
+
+// mayFetchDirectly allows two fetches at once without Redis, and then two a minute, for each
+// credential of a replica.
+func (sl *slot) mayFetchDirectly() bool {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if time.Since(sl.direct[0]) < time.Minute {
 		return false
 	}
-	cr.direct = [2]time.Time{cr.direct[1], time.Now()}
+	sl.direct = [2]time.Time{sl.direct[1], time.Now()}
 	return true
 }
 
@@ -153,134 +255,128 @@ type finding struct {
 	err   error   // as of [Credential].Probe
 }
 
-// refute marks a value as one that upstream rejects, although Redis does not say so.
-func (cr *credential) refute(value secret.String, at instant) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	old := cr.snapshot.Load()
+// refute marks a value as one that upstream rejects, although Redis has it as good.
+func (sl *slot) refute(value secret.String, at instant) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	old := sl.snapshot.Load()
 	if !old.value.Equal(value) {
 		return
 	}
 	next := *old
 	next.refutedAt, next.refutedValue = at, value
 	next.applyRefutation()
-	cr.replace(old, &next)
+	sl.replace(old, &next)
 }
 
-// stepBack remembers that upstream refuses this pod, unless the secret that it refused was replaced meanwhile.
-func (cr *credential) stepBack(spec *Credential, f *FetchError) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if cr.spec.Load().Fingerprint != spec.Fingerprint {
-		return
+// best returns the value that callers get after err.
+func (sl *slot) best(k Key, from From, err error) (Token, error) {
+	v, n := sl.snapshot.Load(), now()
+	if v.alive(n) {
+		t := v.token(n, !v.fresh(n))
+		t.From = from
+		return t, nil
 	}
-	base, limit := ClassLocal.backoff()
-	wait := max(f.RetryAfter, min(limit, base<<min(cr.local.tries, 10)))
-	cr.local = backoff{until: time.Now().Add(wait), err: f, tries: cr.local.tries + 1}
-}
-
-// welcome forgets that upstream refused this pod.
-func (cr *credential) welcome() {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	cr.local = backoff{}
-}
-
-// fetched notes that the flight brought a value from upstream.
-func (cr *credential) fetched() {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if cr.flight != nil {
-		cr.flight.from = FromUpstream
-	}
-}
-
-func (cr *credential) changes() <-chan struct{} {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	return cr.changed
-}
-
-// refusedHere returns why this pod must not ask upstream now, nil if it may.
-func (cr *credential) refusedHere() error {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	left := cr.local.left()
-	if left == 0 {
-		return nil
-	}
-	return &UnavailableError{Key: cr.spec.Load().Key, RetryAfter: left, Err: cr.local.err}
-}
-
-// reschedule says when to try again by itself; a backoff that Redis tells of is in the view. It must be
-// called with mu held. The schedule lies outside the flight: a job that retried inside its own slot
-// would keep every other caller out.
-func (cr *credential) reschedule(err error) {
-	if err == nil && !cr.snapshot.Load().isDue(now()) {
-		cr.retry = backoff{}
-		return
-	}
-	wait := min(5*time.Second, time.Second<<min(cr.retry.tries, 3))
-	cr.retry.err = err
-	cr.retry.tries++
-	cr.retry.until = time.Now().Add(wait + rand.N(wait/2))
-}
-
-// eventAnnounced notes that an event told of a version.
-func (cr *credential) eventAnnounced(version int64) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	cr.audit.announced = max(cr.audit.announced, version)
-}
-
-// reread notes that a re-read found a version, before it is adopted. It reports whether the event of one
-// that an earlier re-read found has not come: until then the event may merely have been slower.
-func (cr *credential) reread(version int64) (missed bool) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	n, known := &cr.audit, cr.snapshot.Load().version
-	missed = n.unannounced > n.announced
-	n.unannounced = 0
-	if known > 0 && version > known && version > n.announced {
-		n.unannounced = version
-	}
-	return missed
-}
-
-func (cr *credential) lastErr() error {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	return cr.retry.err
-}
-
-// localBackoff returns how long only this replica must not ask upstream, and why.
-func (cr *credential) localBackoff() (time.Duration, *FetchError) {
-	cr.mu.Lock()
-	defer cr.mu.Unlock()
-	if f, ok := errors.AsType[*FetchError](cr.local.err); ok {
-		return cr.local.left(), f
-	}
-	return 0, nil
-}
-
-// unavailable is the error for a caller when err ended the refresh.
-func (cr *credential) unavailable(k Key, err error) error {
 	if u, ok := errors.AsType[*UnavailableError](err); ok {
-		return u
+		return Token{}, u
 	}
 	if err == nil {
 		err = errors.New("the refresh brought nothing usable")
 	}
-	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+	return Token{}, &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
 }
 
-// best returns what there is after err.
-func (cr *credential) best(k Key, from From, err error) (Token, error) {
-	v, n := cr.snapshot.Load(), now()
-	if !v.alive(n) {
-		return Token{}, cr.unavailable(k, err)
+// eventAudit detects events that this replica missed, and data that Redis lost. The zero value is
+// ready for use; the mutex of the slot guards it.
+type eventAudit struct {
+	announced   int64 // the latest version that an event announced
+	unannounced int64 // a version that a re-read found before any event; 0: none
+	losses      int   // answers in a row with an older version than this replica has
+}
+
+// dataLost reports whether Redis has just been found to have lost data. One answer with an older
+// version shows nothing: Redis may have given it just before a commit whose reply came first. Two do.
+func (a *eventAudit) dataLost(older bool) bool {
+	if !older {
+		a.losses = 0
+		return false
 	}
-	t := v.token(n, !v.fresh(n))
-	t.From = from
-	return t, nil
+	a.losses++
+	return a.losses == 2
+}
+
+// eventAnnounced notes that an event announced a version.
+func (sl *slot) eventAnnounced(version int64) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	sl.audit.announced = max(sl.audit.announced, version)
+}
+
+// reread notes that a re-read found a version, before it is adopted. It reports whether the event of
+// a version that an earlier re-read found is missing: until then it may have been slower.
+func (sl *slot) reread(version int64) (missed bool) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	a, known := &sl.audit, sl.snapshot.Load().version
+	missed = a.unannounced > a.announced
+	a.unannounced = 0
+	if known > 0 && version > known && version > a.announced {
+		a.unannounced = version
+	}
+	return missed
+}
+
+// pendingCut is a cut that Redis has not confirmed: upstream may have superseded the present value.
+type pendingCut struct {
+	lease string // of the refresh that asked for it; each cuts once
+	// Upstream was asked at these times, by refreshes whose cuts are pending.
+	first, last instant
+	reason      Reason
+	why         Result
+}
+
+// cutNow makes a cut, without a lease.
+func (c *Cache) cutNow(sl *slot, t pendingCut) error {
+	// Not longer than Close waits.
+	ctx, cancel := context.WithTimeout(c.last, storeTimeout)
+	defer cancel()
+	return c.store.cut(ctx, sl.spec.Load(), t)
+}
+
+// cutLater retries a cut until Redis confirms it. It runs beside the flights, whose callers need not
+// wait for Redis. Close does wait for it. Pending cuts of several refreshes are merged: while Redis is
+// too slow, each refresh adds one.
+//
+// It has a schedule of its own, because the other round trips of a slot may be far apart: without
+// [Cache.Run], the next one comes when a caller finds the value unconfirmed after 4 minutes. That is
+// too late for the other replicas, which go on handing out the superseded value as good.
+func (c *Cache) cutLater(sl *slot, t pendingCut) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.pendingCut != nil {
+		sl.pendingCut.lease, sl.pendingCut.last = t.lease, t.last
+		return
+	}
+	sl.pendingCut = &t
+	c.flights.Go(func() {
+		for wait := time.Second; sleep(c.ctx, wait); wait = min(2*wait, 5*time.Second) {
+			sl.mu.Lock()
+			pending := *sl.pendingCut
+			sl.mu.Unlock()
+			if c.cutNow(sl, pending) == nil && sl.cutConfirmed(pending) {
+				return
+			}
+		}
+	})
+}
+
+// cutConfirmed reports whether no later cut was merged into t while Redis confirmed it.
+func (sl *slot) cutConfirmed(t pendingCut) bool {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.pendingCut.lease != t.lease {
+		return false
+	}
+	sl.pendingCut = nil
+	return true
 }

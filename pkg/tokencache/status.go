@@ -38,28 +38,28 @@ type Status struct {
 func (c *Cache) Status() []Status {
 	all := c.awake()
 	list := make([]Status, 0, len(all))
-	for _, cr := range all {
-		v, n := cr.snapshot.Load(), now()
+	for _, sl := range all {
+		v, n := sl.snapshot.Load(), now()
 		s := Status{
-			Key: cr.spec.Load().Key, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
+			Key: sl.spec.Load().Key, Version: v.version, ExpiresIn: v.expiresIn(n), Known: v.alive(n), Fresh: v.fresh(n),
 			InDoubt: v.doubt, Rejected: v.rejected, Backoff: v.backoffLeft(n), ForeignRefresher: v.young >= 2,
 		}
 		if s.Known && !s.Rejected {
 			s.KeyIn = max(0, v.key-n.since(v.asOf))
 		}
 		s.Confirmed = n.since(v.asOf)
-		s.RenewIn, _ = cr.untilDue()
-		if s.Err = cr.lastErr(); s.Err == nil && s.Backoff > 0 {
+		s.RenewIn, _ = sl.untilDue()
+		if s.Err = sl.lastErr(); s.Err == nil && s.Backoff > 0 {
 			s.Err = v.note.err()
 		}
 		s.CommittedAt = v.committed
 		if s.Backoff > 0 {
 			s.Class, s.Code = v.note.Class, v.note.Code
 		}
-		if left, f := cr.localBackoff(); left > s.Backoff {
+		if left, f := sl.localBackoffLeft(); left > s.Backoff {
 			s.Backoff, s.Class, s.Code = left, f.Class, f.Code
 		}
-		spec, age := cr.spec.Load(), n.since(v.asOf)
+		spec, age := sl.spec.Load(), n.since(v.asOf)
 		s.Fetches = spec.Fetches.or(defaultFetches).allowance(v.spent.fetches, age)
 		s.Reports = spec.Reports.or(defaultReports).allowance(v.spent.reports, age)
 		s.Forced = spec.Forced.allowance(v.spent.forced, age)

@@ -72,19 +72,30 @@ func (s *store) keys(k Key) []string {
 	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.journalKey(k.App)}
 }
 
-// args are the arguments that every script takes, then its own.
-func (s *store) args(c *Credential, own ...any) []any {
+// argument is one argument of a script. A script reads its arguments by name.
+type argument struct {
+	name  string
+	value any
+}
+
+// arguments returns what a script is called with: the arguments that every script takes, then its own,
+// each after its name.
+func (s *store) arguments(c *Credential, own []argument) []any {
 	scope := c.Fingerprint
 	if scope == "" {
 		scope = "none"
 	}
-	return append([]any{scope, s.channel(), c.Key.App, c.Key.Kind, s.replica}, own...)
+	list := []any{"scope", scope, "channel", s.channel(), "app", c.Key.App, "kind", c.Key.Kind, "by", s.replica}
+	for _, a := range own {
+		list = append(list, a.name, a.value)
+	}
+	return list
 }
 
-func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Credential, own ...any) (any, error) {
+func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Credential, own ...argument) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.args(c, own...)...).Result()
+	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.arguments(c, own)...).Result()
 	if err != nil {
 		return nil, s.failed(c.Key, op, err)
 	}
@@ -119,7 +130,7 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(creds))
 	for i, c := range creds {
-		replies[i] = s.scripts.load.EvalSha(ctx, pipe, s.keys(c.Key), s.args(c)...)
+		replies[i] = s.scripts.load.EvalSha(ctx, pipe, s.keys(c.Key), s.arguments(c, nil)...)
 	}
 	_, failed := pipe.Exec(ctx)
 	states, errs := make([]state, len(creds)), make([]error, len(creds))
@@ -169,21 +180,37 @@ type begun struct {
 	state    state
 }
 
-// life is what the holder of a lease knows of how long the key of the wanted version lives. left < 0: nothing.
+// life is how long this replica expects the key of a version to live in Redis.
 type life struct {
-	left      time.Duration
-	confirmed int64 // as of [state]
+	left      time.Duration // < 0: not known
+	confirmed int64         // as of [state]
 }
 
-// begin is the double check, the rationing and the cut, in one step under the lease. settle says
-// that the holder is able to decide a doubt by a probe.
-func (s *store) begin(ctx context.Context, c *Credential, lease string, r Reason, want int64, settle bool, known life) (begun, error) {
+var unknownLife = life{left: -1}
+
+// beginRequest is what the holder of a lease asks the script begin.
+type beginRequest struct {
+	lease           string
+	reason          Reason
+	version         int64 // that the refresh is to replace
+	canResolveDoubt bool  // this replica could resolve a doubt by a probe
+	known           life  // of that version
+}
+
+// begin is the double check, the allowances and the cut, in one step under the lease.
+func (s *store) begin(ctx context.Context, c *Credential, q beginRequest) (begun, error) {
 	reports, fetches := c.Reports.or(defaultReports), c.Fetches.or(defaultFetches)
 	reply, err := s.run(ctx, s.scripts.begin, "begin", c,
-		lease, string(r), want, ms(c.cut()), ms(c.Overlap+leaseTTL), flag(settle),
-		ms(fetches.every()), fetches.burst(), ms(reports.every()), reports.burst(),
-		ms(c.Forced.every()), c.Forced.burst(), ms(forceGap),
-		ms(probeGap), probeBurst, ms(youngAge), max(-1, ms(known.left)), known.confirmed)
+		argument{"lease", q.lease}, argument{"reason", string(q.reason)}, argument{"want", q.version},
+		argument{"cut", ms(c.cut())}, argument{"overlap", ms(c.Overlap + leaseTTL)},
+		argument{"can_resolve_doubt", flag(q.canResolveDoubt)},
+		argument{"fetch_every", ms(fetches.every())}, argument{"fetch_burst", fetches.burst()},
+		argument{"report_every", ms(reports.every())}, argument{"report_burst", reports.burst()},
+		argument{"force_every", ms(c.Forced.every())}, argument{"force_burst", c.Forced.burst()},
+		argument{"force_gap", ms(forceGap)},
+		argument{"probe_gap", ms(probeGap)}, argument{"probe_burst", probeBurst},
+		argument{"young_age", ms(youngAge)},
+		argument{"known_left", max(-1, ms(q.known.left))}, argument{"known_confirmed", q.known.confirmed})
 	if err != nil {
 		return begun{}, err
 	}
@@ -202,7 +229,9 @@ var errRefused = errors.New("the lease is lost")
 // The new version is greater than floor. It returns what stands afterwards.
 func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value, floor int64, r Reason, took time.Duration) (state, error) {
 	reply, err := s.run(ctx, s.scripts.commit, "commit", c,
-		lease, v.Value.Reveal(), ms(v.Life), ms(c.margin(v.Life)), ms(v.RenewLeft), floor, string(r), ms(took), v.Value.Fingerprint(), ms(c.cut()))
+		argument{"lease", lease}, argument{"value", v.Value.Reveal()}, argument{"digest", v.Value.Fingerprint()},
+		argument{"life", ms(v.Life)}, argument{"margin", ms(c.margin(v.Life))}, argument{"renew_left", ms(v.RenewLeft)},
+		argument{"floor", floor}, argument{"cut", ms(c.cut())}, argument{"reason", string(r)}, argument{"took", ms(took)})
 	if err != nil {
 		return state{}, err
 	}
@@ -242,9 +271,10 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 	// Half to all of the time: replicas must not come back in step.
 	jitter := 0.5 + rand.Float64()/2
 	reply, err := s.run(ctx, s.scripts.finish, "finish", c,
-		lease, string(e.reason), string(e.result), flag(e.undo),
-		where, ms(base), ms(limit), ms(e.atLeast), fmt.Sprintf("%.3f", jitter),
-		string(body), ms(e.took), code, ms(probeGap))
+		argument{"lease", lease}, argument{"reason", string(e.reason)}, argument{"result", string(e.result)},
+		argument{"undo", flag(e.undo)}, argument{"where", where}, argument{"base", ms(base)}, argument{"cap", ms(limit)},
+		argument{"at_least", ms(e.atLeast)}, argument{"jitter", fmt.Sprintf("%.3f", jitter)},
+		argument{"note", string(body)}, argument{"took", ms(e.took)}, argument{"code", code}, argument{"probe_gap", ms(probeGap)})
 	if err != nil {
 		return err
 	}
@@ -255,25 +285,27 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 }
 
 // cut shortens whatever stands, on behalf of a lease that is lost. It does so once for each lease.
-func (s *store) cut(ctx context.Context, c *Credential, t cut) error {
+func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	n := now()
 	left := max(time.Millisecond, c.cut()-n.since(t.first))
 	// Whoever committed so long after our request had begun its own when ours was over. Here it is the clock
 	// that is never too fast which counts.
 	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
-	_, err := s.run(ctx, s.scripts.cut, "cut", c, ms(left), string(t.reason), string(t.why), t.lease, ms(before))
+	_, err := s.run(ctx, s.scripts.cut, "cut", c,
+		argument{"left", ms(left)}, argument{"reason", string(t.reason)}, argument{"why", string(t.why)},
+		argument{"lease", t.lease}, argument{"before", ms(before)})
 	return err
 }
 
 // capLease shortens the life of a lock key that outlives every lease. It reports whether this call did it.
 func (s *store) capLease(ctx context.Context, c *Credential) (bool, error) {
-	reply, err := s.run(ctx, s.scripts.capLease, "caplease", c, ms(leaseTTL))
+	reply, err := s.run(ctx, s.scripts.capLease, "caplease", c, argument{"lease_ttl", ms(leaseTTL)})
 	return reply == int64(1), err
 }
 
 // discard deletes a value that no commit can have written, if the lease still stands.
 func (s *store) discard(ctx context.Context, c *Credential, lease string) error {
-	reply, err := s.run(ctx, s.scripts.discard, "discard", c, lease)
+	reply, err := s.run(ctx, s.scripts.discard, "discard", c, argument{"lease", lease})
 	if err == nil && reply != int64(1) {
 		return errRefused
 	}

@@ -79,42 +79,62 @@ func decodeFinished(reply any) error {
 
 var errReply = errors.New("unexpected reply: is another version of wxtoken using this namespace?")
 
+// namedFields returns a reply that has a name and its value in turn.
+func namedFields(reply any) (map[string]any, bool) {
+	list, ok := reply.([]any)
+	if !ok || len(list)%2 != 0 {
+		return nil, false
+	}
+	fields := make(map[string]any, len(list)/2)
+	for i := 0; i < len(list); i += 2 {
+		name, ok := list[i].(string)
+		if !ok {
+			return nil, false
+		}
+		fields[name] = list[i+1]
+	}
+	return fields, true
+}
+
 func decodeState(reply any) (state, error) {
-	f, ok := reply.([]any)
-	if !ok || len(f) != 19 {
+	fields, ok := namedFields(reply)
+	if !ok {
 		return state{}, errReply
 	}
 	var bad bool
-	num := func(i int) int64 {
-		n, ok := f[i].(int64)
+	num := func(name string) int64 {
+		n, ok := fields[name].(int64)
 		bad = bad || !ok
 		return n
 	}
-	text := func(i int) string {
-		s, ok := f[i].(string)
+	text := func(name string) string {
+		s, ok := fields[name].(string)
 		bad = bad || !ok
 		return s
 	}
 	// Whoever may write to Redis may have written anything: what overflows would be a life without an end.
-	lasts := func(i int) time.Duration { return min(bounded(num(i)), longest) }
-	count := func(i int) int64 { return plausible(num(i), num(14)) }
-	ago := func(i int) time.Duration { return duration(max(-1, min(num(i), longest.Milliseconds()))) }
-	st := state{
-		value: secret.New(text(0)), left: lasts(1),
-		version: count(2), margin: lasts(3), renewLeft: lasts(4),
-		doubt: num(5) != 0, rejected: count(6), held: min(lasts(7), leaseTTL), overlong: num(7) == -1 || lasts(7) > leaseTTL,
-		backoff: lasts(8), note: decodeNote(text(9)), acceptAge: ago(10),
-		young: count(11), issuedAge: ago(13), now: bounded(num(14)),
-		spent:     spent{fetches: lasts(15), reports: lasts(16), forced: lasts(17)},
-		confirmed: max(0, num(18)),
+	lasts := func(name string) time.Duration { return min(bounded(num(name)), longest) }
+	count := func(name string) int64 { return plausible(num(name), num("now")) }
+	ago := func(name string) time.Duration {
+		return duration(max(-1, min(num(name), longest.Milliseconds())))
 	}
+	st := state{
+		value: secret.New(text("value")), left: lasts("left"),
+		version: count("version"), margin: lasts("margin"), renewLeft: lasts("renew_left"),
+		doubt: num("doubt") != 0, rejected: count("rejected"),
+		held: min(lasts("lock_left"), leaseTTL), overlong: num("lock_left") == -1 || lasts("lock_left") > leaseTTL,
+		backoff: lasts("backoff"), note: decodeNote(text("note")), acceptAge: ago("accepted_age"),
+		young: count("young"), issuedAge: ago("issued_age"), now: bounded(num("now")),
+		spent:     spent{fetches: lasts("fetches_ahead"), reports: lasts("reports_ahead"), forced: lasts("forced_ahead")},
+		confirmed: max(0, num("confirmed")),
+	}
+	digest := text("digest")
 	if bad {
 		return state{}, errReply
 	}
 	if st.overlong {
 		st.held = leaseTTL
 	}
-	digest := text(12)
 	if st.version > 0 && st.rejected == st.version {
 		st.bad, st.value = digest, secret.String{} // it was deleted; another program put something there
 		return st, nil

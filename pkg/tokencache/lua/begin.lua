@@ -8,15 +8,15 @@
 --   go       ask upstream
 -- done and backoff release the lease; after the others its holder finishes. go has cut the value
 -- where upstream supersedes it.
-local lease, reason, want = ARGV[6], ARGV[7], tonumber(ARGV[8])
-local cut, overlap = tonumber(ARGV[9]), tonumber(ARGV[10])
-local may_settle = ARGV[11] == '1'
-local fetch_every, fetch_burst = tonumber(ARGV[12]), tonumber(ARGV[13])
-local report_every, report_burst = tonumber(ARGV[14]), tonumber(ARGV[15])
-local force_every, force_burst, force_gap = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local probe_gap, probe_burst = tonumber(ARGV[19]), tonumber(ARGV[20])
-local young = tonumber(ARGV[21])
-local known, confirmed = tonumber(ARGV[22]), tonumber(ARGV[23])
+local lease, reason, want = arg.lease, arg.reason, tonumber(arg.want)
+local cut, overlap = tonumber(arg.cut), tonumber(arg.overlap)
+local can_resolve_doubt = arg.can_resolve_doubt == '1'
+local fetch_every, fetch_burst = tonumber(arg.fetch_every), tonumber(arg.fetch_burst)
+local report_every, report_burst = tonumber(arg.report_every), tonumber(arg.report_burst)
+local force_every, force_burst, force_gap = tonumber(arg.force_every), tonumber(arg.force_burst), tonumber(arg.force_gap)
+local probe_gap, probe_burst = tonumber(arg.probe_gap), tonumber(arg.probe_burst)
+local young_age = tonumber(arg.young_age)
+local known_left, known_confirmed = tonumber(arg.known_left), tonumber(arg.known_confirmed)
 local STEP = 5000 -- ms: more than clocks that are adjusted gently part in a value's life
 
 local function answer(decision, wait)
@@ -49,11 +49,11 @@ local version, doubted = num('version'), num('doubt') ~= 0
 local left = redis.call('PTTL', value_key)
 -- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped back, and the
 -- key would outlive the value by as much.
-if known >= 0 and version == want and num('confirmed_at') == confirmed and left > known + STEP then
-  left = math.max(1, known)
+if known_left >= 0 and version == want and num('confirmed_at') == known_confirmed and left > known_left + STEP then
+  left = math.max(1, known_left)
   redis.call('PEXPIRE', value_key, int(left))
   set('expires_at', int(now + left + span('margin')))
-  if known == 0 then left = 0 end
+  if known_left == 0 then left = 0 end
 end
 local stands = left > 0 and version > 0 and version ~= num('rejected')
 
@@ -66,7 +66,7 @@ if reason == 'rejected' then
       set('rejected', int(want))
       forget_probes()
       local age_now = age('issued_at')
-      if age_now >= 0 and age_now < young then
+      if age_now >= 0 and age_now < young_age then
         set('young', int(num('young') + 1))
       else
         set('young', 0)
@@ -93,7 +93,7 @@ elseif stands and reason == 'report' then
 elseif stands and num('doubt') == 0 then
   local due = left + span('margin') <= span('renew_left')
   if version > want or (version == want and not due) then return answer('done') end
-elseif may_settle and version == want and num('doubt') == 1 and num('rejected') ~= version
+elseif can_resolve_doubt and version == want and num('doubt') == 1 and num('rejected') ~= version
   and age('unclear_at') > overlap then
   set('cut_by', lease)
   return answer('resolve_doubt')

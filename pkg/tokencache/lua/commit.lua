@@ -1,7 +1,8 @@
 -- commit: the new value, only if the lock still holds our lease. Returns the state, -1 if refused.
 -- Clears doubt, rejection and backoff, and releases the lease.
-local lease, value, life, margin, renew_left = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local floor, reason, took, digest, cut = tonumber(ARGV[11]), ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15])
+local lease, value, digest, reason, took = arg.lease, arg.value, arg.digest, arg.reason, arg.took
+local life, margin, renew_left = tonumber(arg.life), tonumber(arg.margin), tonumber(arg.renew_left)
+local floor, cut = tonumber(arg.floor), tonumber(arg.cut)
 
 if not holds(lease) then
   if finished(lease) then return state() end

@@ -2,10 +2,10 @@
 --   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
 --   accepted  a probe showed that the reported value works
 -- A backoff doubles with every try in its scope, between base and cap; base 0: none.
-local lease, reason, result, undo = ARGV[6], ARGV[7], ARGV[8], ARGV[9] == '1'
-local where, base, cap, at_least, jitter = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local note, took, code = ARGV[15], ARGV[16], ARGV[17]
-local probe_gap = tonumber(ARGV[18])
+local lease, reason, result, undo = arg.lease, arg.reason, arg.result, arg.undo == '1'
+local where, base, cap, at_least, jitter = arg.where, tonumber(arg.base), tonumber(arg.cap), tonumber(arg.at_least), tonumber(arg.jitter)
+local note, took, code = arg.note, arg.took, arg.code
+local probe_gap = tonumber(arg.probe_gap)
 
 if not holds(lease) then
   if finished(lease) then return { 1, backoff() } end

@@ -1,7 +1,10 @@
 -- Goes before every script. All keys of a call share one hash tag, so one Cluster slot.
 -- Times are Redis' own, in ms; nothing here is compared with the clock of another host.
 local value_key, meta_key, lock_key, backoff_key, journal_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local scope, channel, app, kind, by = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- arg has the arguments by name: ARGV is a name and a value in turn.
+local arg = {}
+for i = 1, #ARGV, 2 do arg[ARGV[i]] = ARGV[i + 1] end
+local scope, channel, app, kind, by = arg.scope, arg.channel, arg.app, arg.kind, arg.by
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -104,18 +107,21 @@ end
 -- ahead returns how many ms a limit's timestamp lies ahead.
 local function ahead(field) return math.max(0, num(field) - now) end
 
--- state is what every script tells its caller; store.go decodes it in this order.
+-- state is what every script returns: a name and its value in turn, as wire.go decodes them.
 local function state()
   local left, note = backoff()
   return {
-    read('GETRANGE', value_key, 0, 4096) or '', -- one byte more than the longest value: enough to see that it is none
-    math.max(0, redis.call('PTTL', value_key)),
-    num('version'), span('margin'), span('renew_left'), num('doubt'), num('rejected'),
-    redis.call('PTTL', lock_key),
-    left, string.sub(note, 1, LONGEST_TEXT), age('accepted_at'), num('young'),
-    string.sub(get('digest'), 1, LONGEST_TEXT), -- a longer answer would end the connection, at every look
-    age('issued_at'), now, ahead('fetch_tat'), ahead('report_tat'), ahead('force_tat'),
-    num('confirmed_at'),
+    'value', read('GETRANGE', value_key, 0, 4096) or '', -- one byte more than the longest value: enough to see that it is none
+    'left', math.max(0, redis.call('PTTL', value_key)),
+    'version', num('version'), 'margin', span('margin'), 'renew_left', span('renew_left'),
+    'doubt', num('doubt'), 'rejected', num('rejected'),
+    'lock_left', redis.call('PTTL', lock_key),
+    'backoff', left, 'note', string.sub(note, 1, LONGEST_TEXT),
+    'accepted_age', age('accepted_at'), 'young', num('young'),
+    'digest', string.sub(get('digest'), 1, LONGEST_TEXT), -- a longer answer would end the connection, at every look
+    'issued_age', age('issued_at'), 'now', now,
+    'fetches_ahead', ahead('fetch_tat'), 'reports_ahead', ahead('report_tat'), 'forced_ahead', ahead('force_tat'),
+    'confirmed', num('confirmed_at'),
   }
 end
 

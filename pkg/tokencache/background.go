@@ -31,13 +31,13 @@ func (c *Cache) Run(ctx context.Context) error {
 func (c *Cache) refreshAhead(ctx context.Context) {
 	for {
 		next := time.Hour
-		for _, cr := range c.awake() {
-			wait, busy := cr.untilDue()
+		for _, sl := range c.awake() {
+			wait, busy := sl.untilDue()
 			switch {
 			case busy: // its end wakes us
 			case wait <= 0:
-				v := cr.snapshot.Load()
-				if _, _, err := c.join(cr, need{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
+				v := sl.snapshot.Load()
+				if _, _, err := c.join(sl, need{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
 					return // closed
 				}
 			default:
@@ -127,26 +127,26 @@ func (c *Cache) announced(payload string) {
 	if !ok {
 		return
 	}
-	cr := c.lookup(e.key())
-	if cr == nil || cr.dormant() {
+	sl := c.lookup(e.key())
+	if sl == nil || sl.dormant() {
 		return
 	}
-	cr.eventAnnounced(e.Version)
-	c.pending.add(cr, e.At)
+	sl.eventAnnounced(e.Version)
+	c.pending.add(sl, e.At)
 }
 
 // pendingLooks are the credentials that events announced and that have not been read since. Events of one
 // credential merge. Safe for concurrent use.
 type pendingLooks struct {
 	mu    sync.Mutex
-	first map[*credential]int64 // when the first event was published, in ms by Redis' clock; 0: it does not say
-	wake  chan struct{}         // of 1: first is not empty
+	first map[*slot]int64 // when the first event was published, in ms by Redis' clock; 0: it does not say
+	wake  chan struct{}   // of 1: first is not empty
 }
 
-func (p *pendingLooks) add(cr *credential, at int64) {
+func (p *pendingLooks) add(sl *slot, at int64) {
 	p.mu.Lock()
-	if _, ok := p.first[cr]; !ok {
-		p.first[cr] = at
+	if _, ok := p.first[sl]; !ok {
+		p.first[sl] = at
 	}
 	p.mu.Unlock()
 	select {
@@ -156,11 +156,11 @@ func (p *pendingLooks) add(cr *credential, at int64) {
 }
 
 // take empties the set.
-func (p *pendingLooks) take() map[*credential]int64 {
+func (p *pendingLooks) take() map[*slot]int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first := p.first
-	p.first = map[*credential]int64{}
+	p.first = map[*slot]int64{}
 	return first
 }
 
@@ -186,11 +186,11 @@ func (c *Cache) readAnnounced(ctx context.Context) {
 func (c *Cache) lookAtAnnounced(ctx context.Context) {
 	first := c.pending.take()
 	// The slow re-read tries again what cannot be read now.
-	_, _ = c.look(ctx, slices.Collect(maps.Keys(first)), func(cr *credential, st state, asked instant) {
-		c.adopt(cr, st, asked)
-		if at := first[cr]; at != 0 {
+	_, _ = c.look(ctx, slices.Collect(maps.Keys(first)), func(sl *slot, st state, asked instant) {
+		c.adopt(sl, st, asked)
+		if at := first[sl]; at != 0 {
 			// Both times are of the clock of the one Redis that has the key.
-			c.observe(cr, Event{Result: ResultAdopted, Took: max(0, st.now-duration(at))})
+			c.observe(sl, Event{Result: ResultAdopted, Took: max(0, st.now-duration(at))})
 		}
 	})
 }
@@ -216,11 +216,11 @@ const batch = 128
 
 // rereadAll reads every credential. It returns an error if Redis is away, and nil if only single ones cannot be read.
 func (c *Cache) rereadAll(ctx context.Context) error {
-	whole, err := c.look(ctx, c.awake(), func(cr *credential, st state, asked instant) {
-		missed := cr.reread(st.version)
-		c.adopt(cr, st, asked)
+	whole, err := c.look(ctx, c.awake(), func(sl *slot, st state, asked instant) {
+		missed := sl.reread(st.version)
+		c.adopt(sl, st, asked)
 		if missed {
-			c.observe(cr, Event{Result: ResultEventMissed})
+			c.observe(sl, Event{Result: ResultEventMissed})
 		}
 	})
 	if whole {
@@ -231,21 +231,21 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 
 // look asks Redis for crs, a batch in each round trip, and calls found with each answer. It returns an error if Redis
 // is away; whole says that every one was read.
-func (c *Cache) look(ctx context.Context, crs []*credential, found func(*credential, state, instant)) (whole bool, err error) {
+func (c *Cache) look(ctx context.Context, crs []*slot, found func(*slot, state, instant)) (whole bool, err error) {
 	whole = true
 	for part := range slices.Chunk(crs, batch) {
 		if ctx.Err() != nil {
 			return false, nil
 		}
 		specs := make([]*Credential, len(part))
-		for i, cr := range part {
-			specs[i] = cr.spec.Load()
+		for i, sl := range part {
+			specs[i] = sl.spec.Load()
 		}
 		asked := now()
 		states, errs := c.store.loadAll(ctx, specs)
-		for i, cr := range part {
+		for i, sl := range part {
 			if errs[i] == nil {
-				found(cr, states[i], asked)
+				found(sl, states[i], asked)
 				continue
 			}
 			if !answered(errs[i]) {

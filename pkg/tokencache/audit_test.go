@@ -14,11 +14,11 @@ import (
 // An event that is slower than a re-read is not lost; one that has not come by the next one is.
 func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	c := New(nil, Options{})
-	cr := c.credential(nil)
-	knows := func(version int64) { cr.snapshot.Store(&snapshot{version: version, asOf: now()}) }
+	sl := newSlot(&c.values)
+	knows := func(version int64) { sl.snapshot.Store(&snapshot{version: version, asOf: now()}) }
 	read := func(version int64, want bool) {
 		t.Helper()
-		if got := cr.reread(version); got != want {
+		if got := sl.reread(version); got != want {
 			t.Errorf("version %d: missed is %v", version, got)
 		}
 		knows(version)
@@ -26,9 +26,9 @@ func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	read(5, false) // a cold start: there was nothing to hear
 	read(5, false)
 	read(6, false) // its event may be on its way
-	cr.eventAnnounced(6)
+	sl.eventAnnounced(6)
 	read(6, false)
-	cr.eventAnnounced(7)
+	sl.eventAnnounced(7)
 	read(7, false) // heard before it was read
 	read(7, false)
 	read(8, false)
@@ -125,7 +125,7 @@ func (f pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 func TestRedisIsEmptiedWhenItKnowsLessTwice(t *testing.T) {
 	var n eventAudit
 	for i, step := range []struct{ less, want bool }{{true, false}, {false, false}, {true, false}, {true, true}, {true, false}, {false, false}} {
-		if got := n.emptied(step.less); got != step.want {
+		if got := n.dataLost(step.less); got != step.want {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}
