@@ -97,9 +97,9 @@ func testStoppedHolder(t *testing.T, end func(*cluster)) {
 		}
 		return readers.saw(answer.Token)
 	})
-	// What stood was cut, and is replaced by a token of which nobody doubts that it is the last.
+	// The value in doubt was cut, and is replaced by one that is surely the last.
 	eventually(t, "the doubt is gone", c.undoubted)
-	eventually(t, "everybody has the token that stands", func() bool {
+	eventually(t, "every sidecar has the token in Redis", func() bool {
 		v := rdb.Get(t.Context(), valueKey).Val()
 		for _, p := range all {
 			if a, err := p.Token(); err != nil || a.AccessToken != v {

@@ -40,7 +40,7 @@ func TestDoctorDisturbsNothingThatRuns(t *testing.T) {
 	before, fetches := dump(t, server.Client()), c.Upstream.Calls(appID).Fetches()
 	err := c.insist(func() error {
 		out, code := all[0].Tell("doctor", "--fetch")
-		if code != 0 || !strings.Contains(out, "WeChat accepts the token that stands in Redis") {
+		if code != 0 || !strings.Contains(out, "WeChat accepts the token in Redis") {
 			return fmt.Errorf("exit status %d and\n%s", code, out)
 		}
 		return nil

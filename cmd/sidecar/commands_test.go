@@ -144,12 +144,12 @@ func TestCommandsAskARunningSidecar(t *testing.T) {
 	}
 
 	r.want(t, 1, "", "name one: shop, wx2", "get")
-	r.want(t, 1, "", "No such app", "get", "nobody")
+	r.want(t, 1, "", "No such app", "get", "unknown")
 	r.want(t, 1, "", "neither an id nor an alias", "get", "../wx1")
 	r.want(t, 0, "", "", "get", "wx2", "--ticket", "jsapi") // without an entry in the configuration
 	r.want(t, 1, "", "jsapi and wx_card", "get", "wx2", "--ticket", "agent_config")
 	r.want(t, 2, "", "2 arguments", "get", "shop", "wx2")
-	r.wantInTime(t, "app nobody: No such app", "wait", "--app", "nobody", "--timeout", "300ms")
+	r.wantInTime(t, "app unknown: No such app", "wait", "--app", "unknown", "--timeout", "300ms")
 	r.want(t, 0, "", "", "wait", "--app", "shop", "--app", "wx2")
 
 	r.want(t, 0, "ok", "", "healthcheck")
@@ -178,7 +178,7 @@ func TestWaitOutlastsASidecarThatStartsLater(t *testing.T) {
 		t.Errorf("exit status %d:\n%s", code, &said)
 	}
 	// Without --app it is every app, and says which one is missing, and why.
-	r.wantInTime(t, "not within 1s: app wx2: Upstream refuses the app until somebody acts", "wait", "--timeout", "1s")
+	r.wantInTime(t, "not within 1s: app wx2: Upstream refuses the app until a person acts", "wait", "--timeout", "1s")
 	r.want(t, 0, "frozen", "", "status")
 }
 
@@ -196,9 +196,9 @@ func TestAWrongConfigurationDoesNotFailTheHealthcheck(t *testing.T) {
 	r.write(t, "secret", "")
 	r.want(t, 0, "ok", "", "healthcheck")
 	r.want(t, 0, "", "", "get", "shop")
-	// But if nobody answers, that may be why.
+	// But if no sidecar answers, that may be why.
 	r.write(t, "config.yaml", "ops_listen: [unix]\n")
-	r.want(t, 1, "", "ops_listen: needs a text", "healthcheck", "--ops-listen", "unix:"+r.dir+"/nobody.sock")
+	r.want(t, 1, "", "ops_listen: needs a text", "healthcheck", "--ops-listen", "unix:"+r.dir+"/missing.sock")
 }
 
 func TestHealthcheckFailsWithoutAGoodAnswer(t *testing.T) {
@@ -235,7 +235,7 @@ func TestStatusShowsTroubleAndIgnoresWhatItDoesNotKnow(t *testing.T) {
 	defer server.Close()
 	r := &rig{sim: wechattest.New(wechattest.App{ID: "wx1"}, wechattest.App{ID: "wx2"})}
 	table := r.want(t, 0, "not started: wx1 access_token", "", "status", "--ops-listen", strings.TrimPrefix(server.URL, "http://"))
-	want := `wx1 +access_token +missing, in doubt, somebody else refreshes it +- +- +- +errcode 40125: wrong; WeChat is asked again in 34s\n`
+	want := `wx1 +access_token +missing, in doubt, foreign refresher suspected +- +- +- +errcode 40125: wrong; WeChat is asked again in 34s\n`
 	if !regexp.MustCompile(want).MatchString(table) {
 		t.Errorf("the table is\n%s", table)
 	}

@@ -17,13 +17,13 @@ const doctorUsage = "doctor [flags]"
 
 const doctorAbout = `Looks, in this order, at the configuration and its secret files, the way to Redis, what Redis permits,
 how it keeps data, the way to WeChat, and what WeChat says to each app. Prints one line for each
-check: ok, warn, FAIL or skipped, what was found, and how to mend it. Never a secret or a token.
+check: ok, warn, FAIL or skipped, what was found, and how to fix it. Never a secret or a token.
 
 Run it where the sidecar runs, with the same flags and environment; no sidecar has to be running, and
 one that runs is not disturbed. In Redis it reads the tokens' keys, looks permissions up, and writes
 keys of its own, for seconds. On stable_token it asks WeChat for the token, which stays the same.
 On the endpoint token, and on WeCom, asking could end the token that is in use: there it tries out
-the token that stands in Redis, and asks for none.
+the token in Redis, and fetches none.
 
 examples:
   sidecar doctor
@@ -41,7 +41,7 @@ func runDoctor(ctx context.Context, c *cli.Invocation) int {
 	set := c.Flags()
 	cli.AllFlags(set, &o)
 	asJSON := set.Bool("json", false, "print each finding as a JSON object on one line")
-	fetch := set.Bool("fetch", false, "where no token stands in Redis, ask WeChat for one, even if that ends a token that somebody uses without Redis")
+	fetch := set.Bool("fetch", false, "where Redis has no token, fetch one from WeChat, even if that invalidates a token in use elsewhere")
 	timeout := set.Duration("timeout", time.Minute, "`duration` that all of it may take (default 1m)")
 	if _, status, done := c.Parse(set, 0); done {
 		return status
@@ -81,8 +81,8 @@ func printLine(w io.Writer, f doctor.Finding) {
 		state = "FAIL" // to be found by eye
 	}
 	fix := ""
-	if f.Mend != "" {
-		fix = " -- " + f.Mend
+	if f.Fix != "" {
+		fix = " -- " + f.Fix
 	}
 	fmt.Fprintf(w, "%-8s %s: %s%s\n", state, f.Check, f.Text, fix)
 }

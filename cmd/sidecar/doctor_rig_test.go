@@ -138,7 +138,7 @@ type want struct {
 	check string
 	state doctor.State
 	text  string // part of what was found
-	mend  string // part of what to do
+	fix   string // part of what to do
 }
 
 // check runs the doctor: it must find this, and no other fault but what follows from it.
@@ -147,7 +147,7 @@ func (p *patient) check(t *testing.T, w want, args ...string) {
 	p.until(t, func(findings []doctor.Finding, _ string, code int) (objections []string) {
 		found := false
 		for _, f := range findings {
-			if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Mend, w.mend) {
+			if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Fix, w.fix) {
 				found = true
 			} else if f.State == doctor.Fail || f.State == doctor.Warn {
 				objections = append(objections, fmt.Sprintf("found besides: %+v", f))
@@ -167,7 +167,7 @@ func (p *patient) check(t *testing.T, w want, args ...string) {
 	}, args...)
 }
 
-// certificate writes a certificate for a name or an address, signed by nobody else, and its key.
+// certificate writes a certificate for a name or an address, signed by itself, and its key.
 func (p *patient) certificate(t *testing.T, name string) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -46,7 +46,7 @@ func TestDoctorFindsNothingWrongWithAHealthyPatient(t *testing.T) {
 }
 
 // Each fault is staged alone, so whatever else is found is false.
-func TestDoctorNamesTheFaultOfRedisAndTheMend(t *testing.T) {
+func TestDoctorNamesTheFaultOfRedisAndTheFix(t *testing.T) {
 	t.Parallel()
 	const named = "REDIS_URL"
 	url := func(u string) func(*testing.T, *patient) {
@@ -73,7 +73,7 @@ func TestDoctorNamesTheFaultOfRedisAndTheMend(t *testing.T) {
 		}, want{"redis connection", fail, "answers, but is no Redis", "correct " + named}},
 
 		"wrong password": {nil, url("redis://:CANARY-wrong@ADDR"), want{"redis login", fail, "refuses user default with this password", "correct both in " + named}},
-		"wrong user":     {nil, url("redis://nobody:CANARY%2Bredis%2Fpassword@ADDR"), want{"redis login", fail, "refuses user nobody", "redis://user:password@host"}},
+		"wrong user":     {nil, url("redis://stranger:CANARY%2Bredis%2Fpassword@ADDR"), want{"redis login", fail, "refuses user stranger", "redis://user:password@host"}},
 		"no password":    {nil, url("redis://ADDR"), want{"redis login", fail, "demands a password, and the URL has none", "put user and password into " + named}},
 		"no database":    {nil, url("redis://:CANARY%2Bredis%2Fpassword@ADDR/99"), want{"redis login", fail, "no database of this number", "for example to /0"}},
 
@@ -134,7 +134,7 @@ func (p *patient) checkAmong(t *testing.T, w want) {
 	t.Helper()
 	p.until(t, func(findings []doctor.Finding, _ string, code int) []string {
 		for _, f := range findings {
-			if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Mend, w.mend) && (code == 1 || w.state != doctor.Fail) {
+			if f.Check == w.check && f.State == w.state && strings.Contains(f.Text, w.text) && strings.Contains(f.Fix, w.fix) && (code == 1 || w.state != doctor.Fail) {
 				return nil
 			}
 		}
@@ -213,7 +213,7 @@ func TestDoctorNamesTheMistakeInTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestDoctorNamesTheFaultOfWeChatAndTheMend(t *testing.T) {
+func TestDoctorNamesTheFaultOfWeChatAndTheFix(t *testing.T) {
 	t.Parallel()
 	const fail, warn, app = doctor.Fail, doctor.Warn, "app wx1"
 	refuse := func(code int) func(*testing.T, *patient) {
@@ -239,7 +239,7 @@ func TestDoctorNamesTheFaultOfWeChatAndTheMend(t *testing.T) {
 			p.sim.SetKnobs(k)
 		}, want{app, fail, "AppSecret is wrong or of another account", "configure the AppSecret of this appid"}},
 		"40013": {func(_ *testing.T, p *patient) { p.env["WECHAT_APPID"] = "wx9" },
-			want{"app wx9", fail, "the appid is wrong", "upper and lower case alike"}},
+			want{"app wx9", fail, "the appid is wrong", "upper and lower case matter"}},
 		"40164": {func(_ *testing.T, p *patient) {
 			p.sim.SetWhitelist("wx1", "198.51.100.1")
 			k := p.sim.Knobs()
@@ -262,7 +262,7 @@ func TestDoctorNamesTheFaultOfWeChatAndTheMend(t *testing.T) {
 		}, want{"wechat TLS", fail, "answers, but without TLS", "write http:// for https://"}},
 		"an unknown authority": {func(t *testing.T, p *patient) {
 			s := httptest.NewUnstartedServer(p.sim)
-			s.Config.ErrorLog = log.New(io.Discard, "", 0) // that somebody does not trust it
+			s.Config.ErrorLog = log.New(io.Discard, "", 0) // that a client does not trust it
 			s.StartTLS()
 			t.Cleanup(s.Close)
 			p.env["WECHAT_API_BASE"] = s.URL
@@ -300,7 +300,7 @@ func TestDoctorEndsNoToken(t *testing.T) {
 			p := newPatient(t)
 			app := stage(t, p)
 			check := "app " + app
-			p.check(t, want{check, doctor.Skipped, "no token stands in Redis", ""})
+			p.check(t, want{check, doctor.Skipped, "Redis has no token", ""})
 			if n := p.sim.Calls(app).Fetches(); n != 0 {
 				t.Fatalf("%d fetches", n)
 			}
@@ -309,10 +309,10 @@ func TestDoctorEndsNoToken(t *testing.T) {
 				how = wechattest.FetchCorp
 			}
 			p.stand(t, app, p.sim.ForeignRefresh(app, how).Value)
-			p.check(t, want{check, doctor.OK, "WeChat accepts the token that stands in Redis", ""}, "--fetch")
+			p.check(t, want{check, doctor.OK, "WeChat accepts the token in Redis", ""}, "--fetch")
 
 			p.sim.KillTokens(app)
-			p.check(t, want{check, doctor.Fail, "WeChat rejects the token that stands in Redis", "find out who else fetches tokens of this app"}, "--fetch")
+			p.check(t, want{check, doctor.Fail, "WeChat rejects the token in Redis", "find out who else fetches tokens of this app"}, "--fetch")
 			if n := p.sim.Calls(app).Fetches(); n != 0 {
 				t.Fatalf("%d fetches", n)
 			}
@@ -326,7 +326,7 @@ func TestDoctorEndsNoToken(t *testing.T) {
 			fetches := p.sim.Calls(app).Fetches()
 			p.check(t, want{"redis connection", doctor.Fail, "refuses", ""}, "--fetch")
 			if n := p.sim.Calls(app).Fetches(); n != fetches {
-				t.Error("a fetch without knowing whether a token stands")
+				t.Error("a fetch although Redis may have a token")
 			}
 		})
 	}
@@ -395,23 +395,23 @@ func TestDoctorCallsNoCertificateGoodThatNothingVerifies(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	p.env["REDIS_URL"] = "rediss://localhost:" + p.secure(t, "redis.example")[len("127.0.0.1:"):] + "?skip_verify=true"
-	p.checkAmong(t, want{"redis TLS", doctor.Warn, "skip_verify=true: whoever answers at this address is taken for Redis, and reads its password and the tokens; the certificate", "take skip_verify out"})
+	p.checkAmong(t, want{"redis TLS", doctor.Warn, "skip_verify=true: any server at this address is taken for Redis, and reads its password and the tokens; the certificate", "take skip_verify out"})
 }
 
-// Sentinels have users of their own: the doctor says whose login is refused, and where it stands in the URL.
+// Sentinels have users of their own: the doctor says which login is refused, and where the URL has it.
 func TestDoctorTellsTheSentinelsLoginFromThatOfRedis(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	own := p.sentinel(t, "requirepass CANARY-of-the-sentinel")
 	const good = "CANARY%2Bredis%2Fpassword"
-	for _, test := range []struct{ url, text, mend string }{
+	for _, test := range []struct{ url, text, fix string }{
 		{"redis://127.0.0.1:" + own + "?master_name=mine&password=" + good, "demands a password, and the URL has none for it", "before the @"},
 		{"redis://:CANARY-wrong@127.0.0.1:" + own + "?master_name=mine&password=" + good, "the Sentinel 127.0.0.1:" + own + " refuses the login", "before the @"},
 		{"redis://:CANARY-of-the-sentinel@127.0.0.1:" + own + "?master_name=mine&password=CANARY-wrong", "Redis refuses user default with this password", "?username="},
 		{"redis://:CANARY-of-the-sentinel@127.0.0.1:" + own + "?master_name=mine", "Redis demands a password", "?username="},
 	} {
 		p.env["REDIS_URL"] = test.url
-		p.check(t, want{"redis login", doctor.Fail, test.text, test.mend})
+		p.check(t, want{"redis login", doctor.Fail, test.text, test.fix})
 	}
 	p.env["REDIS_URL"] = "redis://:CANARY-of-the-sentinel@127.0.0.1:" + own + "?master_name=mine&password=" + good
 	p.check(t, want{"redis server", doctor.OK, "standalone master", ""})

@@ -12,7 +12,7 @@ import (
 const module = "github.com/wxtoken/sidecar/"
 
 // imports says what each package may import of this module. A package that is not listed fails the
-// test: whoever adds one decides here where it stands.
+// test: a new package gets its place here.
 var imports = map[string][]string{
 	"pkg/secret":                               {},
 	"pkg/secret/secrettest":                    {},

@@ -62,7 +62,7 @@ func TestReadmeDriftIsSeen(t *testing.T) {
 	}
 }
 
-// TestReadmeConfigurationIsValid loads the file that the README shows, as it stands and with the
+// TestReadmeConfigurationIsValid loads the file that the README shows, verbatim and with the
 // two lines that it comments out.
 func TestReadmeConfigurationIsValid(t *testing.T) {
 	var shown string
@@ -76,12 +76,12 @@ func TestReadmeConfigurationIsValid(t *testing.T) {
 	if shown == "" {
 		t.Fatalf("%s shows no yaml block with apps:", readme)
 	}
-	asItStands := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(shown, "")
+	verbatim := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(shown, "")
 	takenIn := regexp.MustCompile(`(?m)^# (\w+: )`).ReplaceAllString(shown, "$1")
 	if takenIn == shown {
 		t.Errorf("%s comments no key out", readme)
 	}
-	for name, yaml := range map[string]string{"as it stands": asItStands, "with the comments": takenIn} {
+	for name, yaml := range map[string]string{"verbatim": verbatim, "with the comments": takenIn} {
 		c, err := config.Load(config.Overrides{Config: withSecrets(t, yaml)}, func(string) string { return "" })
 		if err != nil {
 			t.Errorf("%s:\n%v", name, err)
@@ -118,7 +118,7 @@ func readRoot(t *testing.T, name string) string {
 	return string(text)
 }
 
-// section is what stands between two headings, without its prose.
+// section is the text between two headings, without its prose.
 type section struct {
 	heading string   // with its marks
 	code    []string // fenced blocks, fences included
@@ -176,7 +176,7 @@ func sections(text string) []section {
 		inCode = inCode != isFence
 	}
 	end()
-	all = all[1:] // nothing stands before the title
+	all = all[1:] // there is nothing before the title
 	numberAnchors(all)
 	return all
 }

@@ -93,7 +93,7 @@ func runServe(ctx context.Context, c *cli.Invocation) int {
 
 	up := func(values, ops string) {
 		if d != nil {
-			_ = d.Greet(c.Stdout, cfg, values, ops) // nobody reads it: nothing is lost
+			_ = d.Greet(c.Stdout, cfg, values, ops) // without a reader of stdout, nothing is lost
 		}
 	}
 	if err := run(ctx, cfg, load, log, up); err != nil {

@@ -93,7 +93,7 @@ func TestTheProgramRefusesWhatTheTemplatesHold(t *testing.T) {
 		}
 	}
 	if strings.Contains(err.Error(), "goes here") {
-		t.Errorf("the message repeats what stands in a secret: %v", err)
+		t.Errorf("the message repeats the content of a secret: %v", err)
 	}
 }
 

@@ -83,7 +83,7 @@ func scrapeNow(t *testing.T) []sample {
 		t.Fatalf("%d %s", status, answer)
 	}
 	var text string
-	eventually(t, "no event of the new token was heard of", func() bool {
+	eventually(t, "no event of the new token arrived", func() bool {
 		_, text = do(t, "GET", "http://"+dev.ops+"/metrics", "")
 		return strings.Contains(text, "\nwxtoken_event_lag_seconds_bucket") && regexp.MustCompile(`\nwxtoken_token_fresh{.*} 1\n`).MatchString(text)
 	})

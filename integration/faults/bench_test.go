@@ -78,8 +78,8 @@ func (b *bench) hold(d time.Duration) {
 	}
 }
 
-// stands returns the value and the version that stand in Redis; empty if there are none, or no Redis.
-func (b *bench) stands() (value, version string) {
+// inRedis returns the value and the version in Redis; both are empty without a value or without Redis.
+func (b *bench) inRedis() (value, version string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	value, _ = b.store.Client().Get(ctx, rig.ValueKey).Result()
@@ -87,7 +87,7 @@ func (b *bench) stands() (value, version string) {
 	return value, version
 }
 
-// doubtful reports whether the value that stands is in doubt.
+// doubtful reports whether the value in Redis is in doubt.
 func (b *bench) doubtful() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -95,10 +95,10 @@ func (b *bench) doubtful() bool {
 	return err != nil || doubt != "0"
 }
 
-// everywhere reports whether all of these sidecars hand out what stands in Redis, as good and without a
+// everywhere reports whether all of these sidecars hand out the value in Redis, as good and without a
 // doubt, and it is another value than old.
 func (b *bench) everywhere(all []*rig.Sidecar, old string) bool {
-	value, _ := b.stands()
+	value, _ := b.inRedis()
 	if value == "" || value == old || b.doubtful() || !b.Upstream.Works(value) {
 		return false
 	}
@@ -116,8 +116,8 @@ func (b *bench) refreshed(limit time.Duration, all []*rig.Sidecar, old string) t
 	return b.within(limit, "everybody has a new token", func() bool { return b.everywhere(all, old) })
 }
 
-// lose lets the next n replies to a script be lost, whoever sent it. who waits until one was, and returns
-// to whom.
+// lose lets the next n replies to a script be lost, for any sidecar. who waits until one was lost, and
+// returns the sidecar.
 func (b *bench) lose(script string, n int, how rig.How) (who func() *rig.Sidecar) {
 	var links []*rig.Link
 	for _, p := range b.All {

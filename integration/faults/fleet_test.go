@@ -16,7 +16,7 @@ var fleetRows = []row{
 		reveals:  reveal{name: "wxtoken_redis_errors_total", by: 2},
 		run: func(b *bench) {
 			for _, broken := range []func(*rig.Link){(*rig.Link).Refuse, (*rig.Link).BlackHole} {
-				old, _ := b.stands()
+				old, _ := b.inRedis()
 				cutOff, rest := b.All[:2], b.All[2:]
 				for _, p := range cutOff {
 					broken(p.Link)
@@ -39,7 +39,7 @@ var fleetRows = []row{
 		limits:  limits{stale: true},
 		reveals: reveal{name: "wxtoken_reads_total", labels: []string{`outcome="stale"`}, by: 2},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			cutOff, rest := b.All[:2], b.All[2:]
 			for _, p := range cutOff {
 				p.Link.Refuse()
@@ -64,7 +64,7 @@ var fleetRows = []row{
 		reveals: reveal{name: "wxtoken_clock_steps_total", labels: []string{`direction="forward"`}},
 		run: func(b *bench) {
 			b.Upstream.Tune(func(k *wechattest.Knobs) { k.Overlap = 2 * time.Second })
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			p := b.All[0]
 			p.Freeze()
 			b.provoke()
@@ -89,7 +89,7 @@ var fleetRows = []row{
 				ahead.Clock.Step(d)
 				behind.Clock.Step(-d)
 				b.hold(time.Second)
-				old, _ := b.stands()
+				old, _ := b.inRedis()
 				b.provoke()
 				b.refreshed(takeUp, b.All, old)
 			}
@@ -112,16 +112,16 @@ var fleetRows = []row{
 				b.redisClock.Step(d)
 				off += d
 				b.ahead(off)
-				old, _ := b.stands()
+				old, _ := b.inRedis()
 				b.provoke()
 				slowest = max(slowest, b.refreshed(takeUp, b.All, old))
 			}
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.issuing(time.Second)
 			b.redisClock.Step(time.Hour)
 			b.note("slowest %v, stepped in the midst of a refresh %v", round(slowest), round(b.refreshed(takeUp+reread, b.All, old)))
 			b.redisClock.Step(-time.Hour)
-			old, _ = b.stands()
+			old, _ = b.inRedis()
 			b.provoke()
 			b.refreshed(takeUp, b.All, old)
 		},
@@ -139,11 +139,11 @@ var fleetRows = []row{
 		run: func(b *bench) {
 			const life = 40 * time.Second
 			b.live(life)
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Effect: wechattest.EffectErrcode, Code: -1})
 			b.redisClock.Step(-time.Hour)
 			b.ahead(-time.Hour)
-			b.note("the key ended after %v", round(b.within(life+reread, "the value leaves Redis", func() bool { v, _ := b.stands(); return v != old })))
+			b.note("the key ended after %v", round(b.within(life+reread, "the value leaves Redis", func() bool { v, _ := b.inRedis(); return v != old })))
 			b.within(life, "no sidecar hands the value out", func() bool {
 				for _, p := range b.All {
 					if a, err := p.Token(); err == nil && a.AccessToken == old {
@@ -213,7 +213,7 @@ var fleetRows = []row{
 			p := b.All[0]
 			p.Stop()
 			for range 3 {
-				old, _ := b.stands()
+				old, _ := b.inRedis()
 				b.provoke()
 				b.note("it, too, after %v", round(b.refreshed(5*time.Second, b.All, old)))
 				b.hold(time.Second)
@@ -232,13 +232,14 @@ func (b *bench) ahead(off time.Duration) {
 	}
 }
 
-// rejoin heals, and waits until those who were cut off have what the others have, which nobody replaced.
+// rejoin heals the links, and waits until the sidecars that were cut off have the token of the others, which
+// was not replaced.
 func (b *bench) rejoin() {
 	b.t.Helper()
-	value, version := b.stands()
+	value, version := b.inRedis()
 	b.heal()
 	b.note("one value after %v", round(b.refreshed(reread+5*time.Second, b.All, "")))
-	if v, n := b.stands(); v != value || n != version {
+	if v, n := b.inRedis(); v != value || n != version {
 		b.t.Errorf("version %s was replaced by %s", version, n)
 	}
 }

@@ -17,7 +17,7 @@ const onceEach = 3 * 3
 // What others do to the token, and what callers say of it.
 var foreignRows = []row{
 	{
-		name: "token replaced by somebody else", promise: "dead at once: each caller meets it once at most, the proxy's none; all reports together cost one refresh",
+		name: "token replaced by a foreign refresher", promise: "dead at once: each caller meets it once at most, the proxy's none; all reports together cost one refresh",
 		limits:  limits{dead: onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="committed"`}},
 		run: func(b *bench) {
@@ -30,7 +30,7 @@ var foreignRows = []row{
 		},
 	},
 	{
-		name: "token replaced by somebody else every 10 s", promise: "4 refreshes, then one in 7 minutes; until then the token is marked stale, and no fetch",
+		name: "token replaced by a foreign refresher every 10 s", promise: "4 refreshes, then one in 7 minutes; until then the token is marked stale, and no fetch",
 		limits:  limits{dead: 4 * onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_foreign_refresher_suspected", by: 3},
 		run: func(b *bench) {
@@ -61,7 +61,7 @@ var foreignRows = []row{
 		limits:  limits{dead: onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="committed"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.KillTokens(rig.AppID)
 			b.expect(1)
 			told := map[string]int{}
@@ -79,7 +79,7 @@ var foreignRows = []row{
 		name: "500 reports of an old token", promise: "no call of WeChat at all",
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="not_current"`}, by: 500},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.provoke()
 			b.refreshed(10*time.Second, b.All, old)
 			b.wantProbes(0, func() { b.report(func(int) string { return old }) })
@@ -96,10 +96,10 @@ var foreignRows = []row{
 		name: "500 reports of a token that works", promise: "10 probes at most, and no fetch",
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="accepted"`}},
 		run: func(b *bench) {
-			value, version := b.stands()
+			value, version := b.inRedis()
 			b.wantProbes(10, func() { b.report(func(int) string { return value }) })
-			if _, now := b.stands(); now != version {
-				b.t.Errorf("version %s stands, want %s", now, version)
+			if _, now := b.inRedis(); now != version {
+				b.t.Errorf("Redis has version %s, want %s", now, version)
 			}
 		},
 	},
@@ -108,7 +108,7 @@ var foreignRows = []row{
 		limits:  limits{missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="(committed|unchanged)"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.provoke()
 			b.store.Client().Del(b.t.Context(), rig.ValueKey)
 			b.refreshed(10*time.Second, b.All, old)
@@ -117,7 +117,7 @@ var foreignRows = []row{
 	},
 }
 
-// endToken lets somebody else fetch a token, which ends ours at once. (The classic endpoint would let it live
+// endToken lets another program fetch a token, which invalidates the present one at once. (The classic endpoint would let it live
 // for another 5 minutes.)
 func (b *bench) endToken() {
 	if b.endpoint == stable {
@@ -133,7 +133,7 @@ func (b *bench) endToken() {
 // foreign ends the token and waits until the callers' reports have healed that.
 func (b *bench) foreign(limit time.Duration) {
 	b.t.Helper()
-	old, _ := b.stands()
+	old, _ := b.inRedis()
 	b.expect(1)
 	b.endToken()
 	b.note("healed after %v", b.refreshed(limit, b.All, old).Round(time.Millisecond))

@@ -40,7 +40,7 @@ var holderRows = []row{
 	{
 		name: "holder killed after its commit", promise: "the others have its token at once",
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			who := b.lose("commit", 1, rig.Silent)
 			b.provoke()
 			holder := who()
@@ -53,18 +53,18 @@ var holderRows = []row{
 		limits:  limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="(refused|orphaned|failed)"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			holder := b.issuing(2 * time.Second)
 			holder.Freeze()
 			b.note("others after %v", round(b.refreshed(lease+10*time.Second, b.Others(holder), old)))
-			_, version := b.stands()
+			_, version := b.inRedis()
 			holder.Thaw()
 			b.within(10*time.Second, "the holder's work ends in vain", func() bool {
 				return holder.Metric("wxtoken_refreshes_total", `result="(refused|orphaned|failed)"`) > 0
 			})
 			b.refreshed(15*time.Second, b.All, old)
-			if _, now := b.stands(); now < version {
-				b.t.Errorf("version %s stands after %s", now, version)
+			if _, now := b.inRedis(); now < version {
+				b.t.Errorf("Redis has version %s after %s", now, version)
 			}
 		},
 	},
@@ -73,7 +73,7 @@ var holderRows = []row{
 		limits:  limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_leases_lost_total"},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.takeLease(3 * time.Second)
 			b.refreshed(15*time.Second, b.All, old)
 		},
@@ -82,7 +82,7 @@ var holderRows = []row{
 		name: "holder terminated", promise: "its lease is free within 200 ms, it exits with 0, another takes over",
 		limits: limits{fetches: 1},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			holder := b.issuing(7 * time.Second)
 			held := b.lock()
 			if held == "" {
@@ -106,7 +106,7 @@ var holderRows = []row{
 		limits:  limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total", labels: []string{`class="transient"`}, by: 2},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 2, Effect: wechattest.EffectHang})
 			b.provoke()
 			b.note("healed after %v", round(b.refreshed(45*time.Second, b.All, old)))
@@ -125,7 +125,7 @@ func killed(when string, fetches int, reach func(*bench) *rig.Sidecar) row {
 		limits:  limits{fetches: fetches},
 		reveals: reveal{name: "wxtoken_token_in_doubt", on: classic},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			holder := reach(b)
 			holder.Kill()
 			dead := time.Now()

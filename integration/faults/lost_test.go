@@ -8,7 +8,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// lostReplyRows: each script of the cache and of the lease is applied, and nobody is told. Once, which
+// lostReplyRows: each script of the cache and of the lease is applied, and its reply is lost. Once, which
 // go-redis repeats; and as often as makes the whole operation fail. By a connection that breaks, and by silence.
 func lostReplyRows() []row {
 	refreshes := []row{
@@ -39,7 +39,7 @@ func lostReplyRows() []row {
 		name: "cut", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="cut"`}},
 		endpoints: []endpoint{classic}, limits: limits{fetches: 2}, // what another fetched meanwhile, and what replaces it
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			who := b.lose("cut", 5, rig.Broken)
 			b.takeLease(2 * time.Second)
 			who()
@@ -50,7 +50,7 @@ func lostReplyRows() []row {
 	for i := range all {
 		name := all[i].name
 		all[i].name = "reply of " + name + " lost"
-		all[i].promise = fmt.Sprintf("applied, and nobody is told: no deadlock, a new token within %v, and no fetch twice", limitOf(name))
+		all[i].promise = fmt.Sprintf("the script is applied, its reply is lost: no deadlock, a new token within %v, and no fetch twice", limitOf(name))
 	}
 	return all
 }
@@ -77,7 +77,7 @@ func lost(script string, provoke func(*bench)) func(*bench) {
 			n   int
 			how rig.How
 		}{{1, rig.Broken}, {5, rig.Broken}, {1, rig.Silent}, {3, rig.Silent}} {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			ended := b.ended()
 			n := round.n
 			if n > 1 && (script == "load" || script == "obtain") {

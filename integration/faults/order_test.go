@@ -18,26 +18,26 @@ var orderRows = []row{
 		endpoints: []endpoint{classic}, limits: limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_leases_lost_total"},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Delay: takeUp + 4*time.Second})
 			next := b.Upstream.NextFetch()
 			b.provoke()
 			holder := b.ByName(await(b, next, "WeChat is asked"))
 			holder.Freeze()
 			b.note("others after %v", round(b.refreshed(takeUp+3*time.Second, b.Others(holder), old)))
-			second, _ := b.stands()
-			b.within(10*time.Second, "WeChat ends what stands", func() bool { return b.Upstream.Status(rig.AppID, second) == wechattest.Previous })
+			second, _ := b.inRedis()
+			b.within(10*time.Second, "WeChat invalidates the token in Redis", func() bool { return b.Upstream.Status(rig.AppID, second) == wechattest.Previous })
 			holder.Thaw()
 			b.note("healed %v later", round(b.refreshed(15*time.Second, b.All, second)))
 			b.checkLife()
 		},
 	},
 	{
-		name: "WeChat acts after its caller hung up", promise: "on a request that was given up, when the next has been committed: nobody can know; the first report heals it",
+		name: "WeChat acts after its caller hung up", promise: "on a request that was given up, when the next has been committed: this cannot be noticed; the first report heals it",
 		endpoints: []endpoint{classic}, limits: limits{fetches: 1, dead: onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="committed"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Effect: wechattest.EffectHang})
 			b.provoke()
 			b.refreshed(30*time.Second, b.All, old)
@@ -72,11 +72,11 @@ var orderRows = []row{
 // it first, or last.
 func outOfOrder(name string, atOnce bool) row {
 	return row{
-		name: name, promise: "the first holder has lost its lease and the second has committed: the late value replaces nothing, and what stands outlives its key",
+		name: name, promise: "the first holder has lost its lease and the second has committed: the late value replaces nothing, and the value in Redis outlives its key",
 		limits:  limits{fetches: 2},
 		reveals: reveal{name: "wxtoken_leases_lost_total"},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, After: atOnce, Delay: 4 * time.Second})
 			next := b.Upstream.NextFetch()
 			b.provoke()
@@ -86,16 +86,16 @@ func outOfOrder(name string, atOnce bool) row {
 			}
 			// Whoever looked while the lease was held does so again only at its end, unless there is news.
 			b.store.Client().Publish(context.Background(), rig.Namespace+":events", `{"app":"`+rig.AppID+`","kind":"access_token"}`)
-			b.within(3*time.Second, "another one commits", func() bool { value, _ := b.stands(); return value != old && value != "" })
+			b.within(3*time.Second, "another one commits", func() bool { value, _ := b.inRedis(); return value != old && value != "" })
 			if n := b.Upstream.FetchesAtOnce(); n != 2 {
 				b.t.Errorf("%d fetches at once, want 2", n)
 			}
-			second, version := b.stands()
+			second, version := b.inRedis()
 			b.within(10*time.Second, "the late value is refused", func() bool { return first.Metric("wxtoken_leases_lost_total") > 0 })
 			b.refreshed(15*time.Second, b.All, old)
-			value, now := b.stands()
+			value, now := b.inRedis()
 			if before, after := number(version), number(now); after < before || after == before && value != second {
-				b.t.Errorf("version %s stands after %s", now, version)
+				b.t.Errorf("Redis has version %s after %s", now, version)
 			}
 			b.checkLife()
 		},
@@ -139,8 +139,8 @@ func shortLife(life, during time.Duration, fetches int) row {
 // live lets WeChat's tokens live for so long from now on, and waits for the first of them.
 func (b *bench) live(life time.Duration) {
 	b.t.Helper()
-	old, _ := b.stands()
+	old, _ := b.inRedis()
 	b.Upstream.Tune(func(k *wechattest.Knobs) { k.ExpiresIn = life })
 	b.provoke()
-	b.within(10*time.Second, "a token lives that long", func() bool { value, _ := b.stands(); return value != "" && value != old })
+	b.within(10*time.Second, "a token lives that long", func() bool { value, _ := b.inRedis(); return value != "" && value != old })
 }

@@ -18,12 +18,12 @@ const customSend = "/cgi-bin/message/custom/send"
 // What happens to the calls that the proxy passes on.
 var proxiedRows = []row{
 	{
-		name: "WeChat breaks the calls and not the fetches", promise: "a caller of the proxy is told at once, and never twice sent; nobody reports the token; all others go on",
+		name: "WeChat breaks the calls and not the fetches", promise: "a caller of the proxy gets the failure at once, and no call is sent twice; no report of the token; all others go on",
 		reveals: reveal{name: "wxtoken_proxy_calls_total", labels: []string{`outcome="broken"`}, by: 30},
 		run: func(b *bench) {
 			b.withoutProxied()
 			b.Upstream.AddFault(wechattest.Fault{Path: customSend, Effect: wechattest.EffectReset, After: true})
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.provoke()
 			b.refreshed(10*time.Second, b.All, old)
 			before := b.Upstream.Calls(rig.AppID).Paths[customSend]
@@ -40,7 +40,7 @@ var proxiedRows = []row{
 		reveals: reveal{name: "wxtoken_proxy_calls_total", labels: []string{`outcome="unreachable"`}, by: 30},
 		run: func(b *bench) {
 			b.withoutProxied()
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.StopListening()
 			b.provoke()
 			b.within(10*time.Second, "two fetches fail", func() bool { return b.failures() >= 2 })

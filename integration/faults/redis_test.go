@@ -46,7 +46,7 @@ var redisRows = []row{
 		limits:  limits{missingFor: reread + time.Second},
 		reveals: reveal{name: "wxtoken_redis_errors_total"},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.redis().Kill()
 			b.hold(2 * time.Second)
 			b.lostAll(func() { b.redis().Start() }, old)
@@ -57,7 +57,7 @@ var redisRows = []row{
 		limits:  limits{missingFor: reread + time.Second},
 		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="committed"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.lostAll(func() { b.store.Client().FlushAll(context.Background()) }, old)
 		},
 	},
@@ -65,7 +65,7 @@ var redisRows = []row{
 		name: "a lock key without an expiry", promise: "that no replica wrote: named, and taken over after one lease",
 		reveals: reveal{name: "wxtoken_locks_capped_total"},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.mustRedis(b.store.Client().Set(context.Background(), rig.ValueKey+":lock", "an operator", 0).Err())
 			b.provoke()
 			b.note("everywhere after %v", round(b.refreshed(lease+takeUp, b.All, old)))
@@ -80,7 +80,7 @@ var redisRows = []row{
 				b.expect(1)
 				b.mustRedis(b.store.Client().HSet(ctx, rig.ValueKey+":backoff", "*:until", "11000000000000", "*:tries", "many").Err())
 				b.mustRedis(b.store.Client().HSet(ctx, rig.ValueKey+":meta", "version", version).Err())
-				b.within(2*reread, "a sound version stands", func() bool { _, v := b.stands(); return v != version })
+				b.within(2*reread, "Redis has a sound version", func() bool { _, v := b.inRedis(); return v != version })
 				b.note("healed after %v", round(b.refreshed(2*reread, b.All, "")))
 			}
 		},
@@ -90,7 +90,7 @@ var redisRows = []row{
 		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="committed"`}},
 		run: func(b *bench) {
 			ctx, journal := context.Background(), rig.ValueKey[:strings.Index(rig.ValueKey, "}")+1]+":journal"
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.mustRedis(b.store.Client().Del(ctx, journal).Err())
 			b.mustRedis(b.store.Client().Set(ctx, journal, "text", 0).Err())
 			b.provoke()
@@ -105,7 +105,7 @@ var redisRows = []row{
 		reveals: reveal{name: "wxtoken_event_lag_seconds_count"},
 		run: func(b *bench) {
 			ctx, client := context.Background(), b.store.Client()
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			looks := func() int {
 				_, after, _ := strings.Cut(client.Info(ctx, "commandstats").Val(), "cmdstat_evalsha:calls=")
 				calls, _, _ := strings.Cut(after, ",")
@@ -136,9 +136,9 @@ var redisRows = []row{
 			for _, p := range b.All {
 				p.Link.Deafen()
 			}
-			old, version := b.stands()
+			old, version := b.inRedis()
 			b.provokeUnheard()
-			b.within(reread+5*time.Second, "somebody looks and refreshes", func() bool { _, v := b.stands(); return v > version })
+			b.within(reread+5*time.Second, "a replica looks and refreshes", func() bool { _, v := b.inRedis(); return v > version })
 			b.note("everywhere after %v", round(b.refreshed(reread+time.Second, b.All, old)))
 		},
 	},
@@ -152,7 +152,7 @@ var redisRows = []row{
 			var slowest time.Duration
 			for range 5 {
 				b.hold(1300 * time.Millisecond) // out of step with the cuts
-				old, _ := b.stands()
+				old, _ := b.inRedis()
 				b.provoke()
 				// Half of the replicas hear nothing at a time: the slow look is for them.
 				slowest = max(slowest, b.refreshed(takeUp+reread, b.All, old))
@@ -190,7 +190,7 @@ var redisRows = []row{
 // midRefresh breaks Redis while WeChat has a request, for d, and waits until all have a new token.
 func (b *bench) midRefresh(broken func(), d time.Duration, heal func()) {
 	b.t.Helper()
-	old, _ := b.stands()
+	old, _ := b.inRedis()
 	b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, After: true, Delay: time.Second})
 	next := b.Upstream.NextFetch()
 	b.provoke()

@@ -46,7 +46,7 @@ var refusalRows = []row{
 		limits:  limits{fetches: 1},
 		reveals: reveal{name: "wxtoken_upstream_errcodes_total", labels: []string{`errcode="45011"`}},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.AddFault(wechattest.Fault{Path: b.path(), Count: 1, Effect: wechattest.EffectErrcode, Code: 45011})
 			fetches := b.fetches()
 			b.provoke()
@@ -102,7 +102,7 @@ var refusalRows = []row{
 		settings: func(b *bench) []string { return b.secretFile(rig.AppSecret) },
 		run: func(b *bench) {
 			const rotated = "ROTATED+secret/of=the-app"
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.SetSecret(rig.AppID, rotated)
 			b.provoke()
 			b.within(10*time.Second, "WeChat says no", func() bool { return b.failures() == 1 })
@@ -126,7 +126,7 @@ func refusedAddress(name string, n int) row {
 		limits:  limits{fetches: n},
 		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total", labels: []string{`class="local"`}, by: float64(n)},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.Upstream.SetWhitelist(rig.AppID, "127.0.0.1", "::1")
 			var mu sync.Mutex
 			refused := map[string]int{}
@@ -153,7 +153,7 @@ func refusedAddress(name string, n int) row {
 				b.t.Errorf("everywhere %v after the last refusal, want at most %v", took, localWait)
 			}
 			for range 3 { // these cost no more than one each
-				old, _ = b.stands()
+				old, _ = b.inRedis()
 				b.provoke()
 				b.refreshed(localWait+5*time.Second, b.All, old)
 			}

@@ -25,7 +25,7 @@ type row struct {
 	env []string
 	// settings are such as are known only when the row runs; they go over env.
 	settings func(*bench) []string
-	// cold rows begin while nobody has a token.
+	// cold rows begin while no sidecar has a token.
 	cold bool
 	// store starts the Redis; default is a plain one, with a link between it and each sidecar.
 	store func(*bench) rig.Store

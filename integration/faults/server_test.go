@@ -24,7 +24,7 @@ var serverRows = []row{
 				b.evict(key)
 				b.note("%s back after %v", lastWord(key), round(b.refreshed(2*reread, b.All, "")))
 			}
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			b.issuing(2 * time.Second)
 			b.evict(rig.ValueKey + ":lock")
 			b.note("lock: everywhere after %v", round(b.refreshed(lease+2*reread, b.All, old)))
@@ -34,7 +34,7 @@ var serverRows = []row{
 		func(b *bench) { b.set("maxmemory", "1") }, // noeviction is the default
 		func(b *bench) { b.set("maxmemory", "0") }),
 	takesNoWrites("Redis is made a replica", "readonly",
-		func(b *bench) { b.do("REPLICAOF", "127.0.0.1", "1") }, // where nobody is
+		func(b *bench) { b.do("REPLICAOF", "127.0.0.1", "1") }, // where no server is
 		func(b *bench) { b.do("REPLICAOF", "NO", "ONE") }),
 	takesNoWrites("Redis has too few replicas", "readonly",
 		func(b *bench) { b.set("min-replicas-to-write", "1") },
@@ -64,8 +64,8 @@ func takesNoWrites(name, class string, broken, heal func(*bench)) row {
 // dueMeanwhile breaks Redis for d, in which the token becomes due, and waits until all have a new one.
 func (b *bench) dueMeanwhile(d time.Duration, class string, broken, heal func()) {
 	b.t.Helper()
-	old, _ := b.stands()
-	b.provokeUnheard() // nobody knows until the slow look, or never, as long as Redis is broken
+	old, _ := b.inRedis()
+	b.provokeUnheard() // no replica notices until the slow look, or never, as long as Redis is broken
 	errors := func() float64 { return b.Metric("wxtoken_redis_errors_total", `class="`+class+`"`) }
 	before := errors()
 	broken()
@@ -134,7 +134,7 @@ func clusterWithoutReplica(how, fullCoverage string) row {
 		},
 		run: func(b *bench) {
 			cluster := b.store.(*rig.RedisCluster)
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			cluster.Replica.Kill()
 			cluster.Owner.Kill()
 			b.hold(15 * time.Second)

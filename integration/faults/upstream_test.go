@@ -26,7 +26,7 @@ func upstreamRows() []row {
 	}
 }
 
-// What a failed fetch says about the token that stands, where every fetch supersedes it.
+// What a failed fetch says about the token in Redis, where every fetch supersedes it.
 const (
 	sure    = false // nothing was issued: the cut is undone
 	unclear = true  // something may have been issued: the cut stays
@@ -43,7 +43,7 @@ func failing(name string, n int, isUnclear bool, fault wechattest.Fault) row {
 		limits:  limits{fetches: n},
 		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total", labels: []string{`class="transient"`}, by: float64(n)},
 		run: func(b *bench) {
-			old, _ := b.stands()
+			old, _ := b.inRedis()
 			fault.Path, fault.Count = b.path(), n
 			b.Upstream.AddFault(fault)
 			fetches := b.fetches()
@@ -108,7 +108,7 @@ func (b *bench) checkBackoff(fetches []time.Time, n int) {
 	b.note("last wait %v", round(fetches[n].Sub(fetches[n-1])))
 }
 
-// checkCut checks what a failure left of the token that stands: its life and its good name; or, where it may
+// checkCut checks what a failure left of the token in Redis: its life, and that it is not in doubt; or, where it may
 // have been superseded, a life that is over before its overlap is, and a doubt.
 func (b *bench) checkCut(kept bool) {
 	b.t.Helper()
@@ -119,17 +119,17 @@ func (b *bench) checkCut(kept bool) {
 		b.t.Errorf("in doubt: %t, want %t", doubt, kept)
 	}
 	if kept != (left < overlap) {
-		b.t.Errorf("what stands leaves Redis in %v; cut: want %t", left, kept)
+		b.t.Errorf("the value leaves Redis in %v; cut: want %t", left, kept)
 	}
 }
 
-// checkLife checks that what stands in Redis goes before WeChat ends it, as far as is decided.
+// checkLife checks that the value leaves Redis before WeChat invalidates it, as far as is decided.
 func (b *bench) checkLife() {
 	b.t.Helper()
-	value, _ := b.stands()
+	value, _ := b.inRedis()
 	left := b.store.Client().PTTL(context.Background(), rig.ValueKey).Val()
 	_, end, ok := b.Upstream.Life(rig.AppID, value)
 	if !ok || time.Now().Add(left).After(end) {
-		b.t.Errorf("what stands leaves Redis in %v, and is dead in %v", left, time.Until(end))
+		b.t.Errorf("the value leaves Redis in %v, and is dead in %v", left, time.Until(end))
 	}
 }

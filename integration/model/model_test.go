@@ -19,10 +19,10 @@ var packages = map[string]string{
 	"tokencache": "pkg/tokencache", "lock": "pkg/lock", "wechat": "pkg/wechat",
 }
 
-// beyond are the scripts that the model leaves out: those that change nothing, and those that mend what no replica wrote.
+// beyond are the scripts that the model leaves out: those that change nothing, and those that repair what no replica wrote.
 var beyond = map[string]bool{"lua/load.lua": true, "lua/journal.lua": true, "lua/caplease.lua": true, "lua/discard.lua": true}
 
-// The model is worth what it mirrors: whoever renames or removes a function must look at its step.
+// The model is only as good as what it mirrors: a renamed or removed function needs a look at its step.
 func TestEveryStepMirrorsSomethingInTheSources(t *testing.T) {
 	t.Parallel()
 	declared := map[string]bool{}
@@ -120,7 +120,7 @@ func receiver(d *ast.FuncDecl) string {
 }
 
 // A switch that the model does not know would be a variant that takes nothing out, and one that no variant sets
-// would be a guard that nobody checks.
+// would be a guard that no variant checks.
 func TestVariantsAndSwitchesAreTheSame(t *testing.T) {
 	t.Parallel()
 	others := []string{"EXPIRIES", "FAULTS", "FAILOVER", "CANON", "COVER", "TRACE"}

@@ -26,7 +26,7 @@ var large = []variant{
 
 // broken lists the checks in which a guard is missing, and must be missed.
 var broken = []variant{
-	{"NO_FENCE", faults("1"), "I2", "commit whoever holds the lease: holds in lua/commit.lua"},
+	{"NO_FENCE", faults("1"), "I2", "commit without the lease: holds in lua/commit.lua"},
 	{"NO_CUT", faults("1"), "I3", "ask upstream without a cut: doubt in lua/begin.lua"},
 	{"NO_RECHECK", faults("0"), "I1", "no second look under the lease: done in lua/begin.lua"},
 	{"RELEASE_WITHOUT_OWNER", faults("2", "EXPIRIES=1"), "I8", "release any lease: redislock's comparison"},
@@ -35,7 +35,7 @@ var broken = []variant{
 	{"REFUSED_COMMIT_DROPPED", faults("1"), "I3", "no cut after a refused commit: (*attempt).commit"},
 	{"EARLY_PROBE_CLEARS_DOUBT", faults("1"), "I3", "a probe inside the overlap: unclear_at in lua/begin.lua"},
 	{"UNDO_AFTER_UNCLEAR", faults("1"), "I3", "undo although upstream may have acted: (*attempt).failed"},
-	{"UNDO_ANY_CUT", faults("2", "EXPIRIES=1"), "I3", "undo after somebody else's cut: cut_by in lua/finish.lua"},
+	{"UNDO_ANY_CUT", faults("2", "EXPIRIES=1"), "I3", "undo after the cut of another replica: cut_by in lua/finish.lua"},
 	{"OVERTAKEN_IGNORED", faults("1"), "I3", "a commit clears a doubt newer than its cut: overtaken in lua/commit.lua"},
 	{"UNCLEAR_WITHOUT_LEASE_DROPPED", faults("2", "EXPIRIES=1"), "I3", "no cut after an unclear request whose lease is lost: (*attempt).failed"},
 	{"NO_CONCLUDED", faults("1"), "I1", "a repeated commit is refused: finished in lua/commit.lua"},

@@ -15,11 +15,11 @@ import (
 type Store interface {
 	// URL is what goes into REDIS_URL.
 	URL() string
-	// Client is somebody with full access, for looking on; it is closed with the test.
+	// Client has full access, for the checks of a test; it is closed with the test.
 	Client() redis.UniversalClient
 }
 
-// At returns the Redis that a URL for one server names, whoever runs it, or nobody.
+// At returns the Redis that a URL for one server names, whether or not a server runs there.
 func At(t testing.TB, url string) Store {
 	t.Helper()
 	o, err := redis.ParseURL(url)
@@ -42,7 +42,7 @@ func (a at) Client() redis.UniversalClient { return a.client }
 // Cluster is some sidecars on one Redis and one upstream.
 type Cluster struct {
 	Upstream *Upstream
-	// All is written by Add; somebody beside the test's own goroutine reads it through Others.
+	// All is written by Add; goroutines other than the test's own read it through Others.
 	All []*Sidecar
 	// Linked puts a [Link] between each sidecar that is added from now on and a plain Redis.
 	Linked bool
@@ -145,7 +145,7 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 	return answers
 }
 
-// MakeDue makes what stands due for renewal now, as if nearly two hours had passed, and tells the
+// MakeDue makes the value in Redis due for renewal now, as if nearly two hours had passed, and tells the
 // replicas so. (They spread their moment over the first minute of what they believe is left to do so.)
 func (c *Cluster) MakeDue() {
 	c.t.Helper()

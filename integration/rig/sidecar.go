@@ -130,7 +130,7 @@ func (p *Sidecar) Show(path string) (string, error) {
 	return body, err
 }
 
-// ShowAs is Show for somebody who accepts certain types.
+// ShowAs is Show with an Accept header.
 func (p *Sidecar) ShowAs(accept, path string) (string, http.Header, error) {
 	ask, err := http.NewRequest(http.MethodGet, "http://"+p.Ops+path, nil)
 	if err != nil {

@@ -123,8 +123,8 @@ func IsFetch(r *http.Request) bool {
 	return strings.HasSuffix(r.URL.Path, "/cgi-bin/token") || strings.HasSuffix(r.URL.Path, "/cgi-bin/stable_token")
 }
 
-// OnCall has f told of every call before the simulator handles it, with the name of the sidecar. f may
-// wait, until the context of r ends; nil tells nobody.
+// OnCall has f called for every call before the simulator handles it, with the name of the sidecar. f may
+// wait, until the context of r ends; nil ends that.
 func (u *Upstream) OnCall(f func(sidecar string, r *http.Request)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package lock provides the lease that one replica holds while it refreshes a credential: a thin
 // layer over bsm/redislock.
 //
-// It guarantees that at most one lease on a key stands in Redis at a time. It does not guarantee
+// It guarantees that Redis holds at most one lease on a key at a time. It does not guarantee
 // that a holder notices the end of its lease: a process can be stopped for minutes and go on. So a
 // holder (1) bounds its work by [Lease.Deadline], and (2) makes every write conditional on
 // [Lease.Value] still standing under the key, in one script on the same Redis. The second is the
@@ -24,7 +24,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrHeld is returned by [Lock.Obtain] when somebody else holds the lease.
+// ErrHeld is returned by [Lock.Obtain] when another holder has the lease.
 var ErrHeld = errors.New("lock: held by another")
 
 // releaseTimeout bounds a release, whose caller may already be gone.
@@ -46,8 +46,8 @@ func New(rdb redis.Scripter, key string, ttl time.Duration) *Lock {
 }
 
 // Obtain tries once and does not wait: it returns [ErrHeld] when another holds the lease, and any
-// other error when Redis gave no clear answer. After an unclear answer the lease may stand in Redis
-// with nobody to use it: Obtain tries to release it, for at most 200 ms, and if that is unclear too,
+// other error when Redis gave no clear answer. After an unclear answer Redis may hold a lease
+// that no caller uses: Obtain tries to release it, for at most 200 ms, and if that is unclear too,
 // the next Obtain on this Lock takes it over instead of waiting for it to run out.
 func (l *Lock) Obtain(ctx context.Context) (*Lease, error) {
 	token := l.token()
@@ -72,8 +72,8 @@ func (l *Lock) try(ctx context.Context, token string) (*Lease, error) {
 	return &Lease{lock: held, value: token, deadline: asked.Add(l.ttl)}, nil
 }
 
-// abandon reports whether the lease with this token stands no more. Only its holder can release it,
-// and obtaining it again, which the same token can, is how to become that.
+// abandon reports whether the lease with this token is gone. Only its holder can release it, and
+// obtaining it again with the same token makes this Lock the holder.
 func (l *Lock) abandon(ctx context.Context, token string) bool {
 	// Detached from ctx, which may be what ended the attempt; with a deadline of its own.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -85,8 +85,8 @@ func (l *Lock) abandon(ctx context.Context, token string) bool {
 	return lease.Release(ctx) == nil
 }
 
-// Unclear reports whether an Obtain had no clear answer: the lease that seems to be somebody else's
-// may be its own.
+// Unclear reports whether an Obtain had no clear answer: the lease that another holder seems to
+// have may be its own.
 func (l *Lock) Unclear() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,11 +117,11 @@ type Lease struct {
 // was asked for.
 func (l *Lease) Deadline() time.Time { return l.deadline }
 
-// Value returns what the lock's key holds as long as this lease stands.
+// Value returns the value of the lock's key while this lease is held.
 func (l *Lease) Value() string { return l.value }
 
-// Release ends the lease if it still stands. It works after ctx has ended, for at most 200 ms: the
-// caller's cancellation is the very moment at which others wait for the lease.
+// Release ends the lease if it is still held. It works after ctx has ended, for at most 200 ms: when
+// a caller is canceled, other replicas wait for the lease.
 func (l *Lease) Release(ctx context.Context) error {
 	// Detached from ctx, with a deadline of its own, for the reason above.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)

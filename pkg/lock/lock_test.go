@@ -75,7 +75,7 @@ func TestReleaseWorksAfterTheCallerHasGone(t *testing.T) {
 			t.Error(err)
 		}
 		if rdb.Exists(context.Background(), "k").Val() != 0 {
-			t.Error("the lease stands")
+			t.Error("the lease is still held")
 		}
 	})
 }

@@ -29,10 +29,10 @@ func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	sl.eventAnnounced(6)
 	read(6, false)
 	sl.eventAnnounced(7)
-	read(7, false) // heard before it was read
+	read(7, false) // announced before it was read
 	read(7, false)
 	read(8, false)
-	read(8, true) // never heard
+	read(8, true) // never announced
 	read(8, false)
 	knows(9) // by this replica's own refresh
 	read(9, false)
@@ -62,14 +62,14 @@ func TestAnEventIsHeardWithItsLag(t *testing.T) {
 	c.announced(`{"app":"a","kind":"access_token","version":6,"event":"committed"}`)
 	c.lookAtAnnounced(t.Context())
 	if c.lookup(k).audit.announced != 7 {
-		t.Errorf("version %d is heard of", c.lookup(k).audit.announced)
+		t.Errorf("version %d counts as announced", c.lookup(k).audit.announced)
 	}
 	if len(got) != 2 || got[0].Result != ResultAdopted || got[0].Key != k || got[0].Took != 250*time.Millisecond || got[1].Took != 0 {
 		t.Errorf("%+v", got)
 	}
 }
 
-// unasked is a Source that nobody asks.
+// unasked is a Source that is never called.
 type unasked struct{}
 
 func (unasked) Fetch(context.Context, Request) (Value, error) { panic("asked") }

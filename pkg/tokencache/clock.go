@@ -2,7 +2,7 @@ package tokencache
 
 import "time"
 
-// instant is a moment on this host by both of its clocks. The monotonic one stands still while the
+// instant is a moment on this host by both of its clocks. The monotonic one stops while the
 // host is suspended, the wall clock can be stepped; each is wrong alone.
 type instant struct {
 	mono time.Time // with a monotonic reading

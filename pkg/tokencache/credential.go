@@ -81,7 +81,7 @@ type Credential struct {
 	// upstream where every fetch supersedes it (WeChat's classic endpoint: 5 minutes). Such a
 	// credential is cut before each fetch, and never fetched without Redis.
 	//
-	// Zero means that asking hurts nobody: everybody who asks gets the same value. Such a credential
+	// Zero means that a fetch invalidates no value: every fetch returns the same one. Such a credential
 	// may be fetched without Redis, at most twice at once and every 30 s after that per process.
 	Overlap time.Duration
 
@@ -126,7 +126,7 @@ const (
 	forceGap    = 31 * time.Second
 	probeGap    = 10 * time.Second // between two probes of a value that is reported again and again
 	probeBurst  = 5                // that may precede them without a gap
-	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by somebody else
+	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by a foreign refresher
 )
 
 // usable reports whether a value has the form of a credential: 1 to 4096 printable ASCII characters (RFC 6749, A.12).

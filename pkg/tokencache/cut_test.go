@@ -34,7 +34,7 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	server.SetError("")
 	for deadline := time.Now().Add(5 * time.Minute); !x.load().doubt; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("nobody was told")
+			t.Fatal("no cut was made")
 		}
 	}
 	c.flights.Wait()

@@ -77,7 +77,7 @@ func named(seeds ...string) []string {
 	return seeds
 }
 
-// FuzzDecodeState: whatever stands in Redis, a state is within bounds, and a replica that adopts it gets no
+// FuzzDecodeState: whatever Redis holds, a state is within bounds, and a replica that adopts it gets no
 // value without a life, no life without an end, and no text that is not for one line. element and number replace
 // one element of the reply.
 func FuzzDecodeState(f *testing.F) {

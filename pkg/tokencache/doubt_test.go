@@ -22,11 +22,11 @@ func TestAHolderThatDiesAloneLeavesAValueThatGoesInTime(t *testing.T) {
 		for range 600 {
 			time.Sleep(time.Second)
 			if v := c.Value(); v != "" && !c.Upstream.Valid(v) {
-				t.Fatal("a dead value stands in Redis")
+				t.Fatal("a dead value is in Redis")
 			}
 		}
 		if c.Value() != "" {
-			t.Error("the value in doubt still stands after 10 minutes")
+			t.Error("the value in doubt is still in Redis after 10 minutes")
 		}
 	})
 }
@@ -144,7 +144,7 @@ func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
 			t.Errorf("the probe gave it %v of life", left)
 		}
 		if c.Upstream.Probes() == 0 {
-			t.Error("nobody probed")
+			t.Error("no replica probed")
 		}
 	}, rarely(time.Minute))
 }
@@ -208,7 +208,7 @@ func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
 		}
 		stop := c.Watch(time.Second)
 		time.Sleep(8 * time.Minute)
-		// This upstream lets only the last replaced value live on, so one that stands may die in the very
+		// This upstream lets only the last replaced value live on, so the present one may die in the very
 		// moment in which the fetch after the cut is answered: one look at Redis and at each replica may meet that.
 		if seen := stop(); seen.Dead > 1 || seen.DeadGood > len(c.Replicas) {
 			t.Errorf("seen %+v", seen)

@@ -7,7 +7,7 @@ type Reason string
 
 // The reasons of a refresh.
 const (
-	ReasonMissing Reason = "missing" // nothing usable stands
+	ReasonMissing Reason = "missing" // there is no usable value
 	ReasonDue     Reason = "due"     // ahead of the end, or in doubt with no lease held
 	ReasonReport  Reason = "report"  // an app says that upstream rejects the current value
 
@@ -21,13 +21,13 @@ type Result string
 
 // The results. Refreshes end in the first group; reports in the first two; the rest happens beside them.
 const (
-	ResultCommitted     Result = "committed"      // a new value stands
+	ResultCommitted     Result = "committed"      // a new value is in Redis
 	ResultUnchanged     Result = "unchanged"      // upstream repeated the value: not yet
-	ResultDoubtResolved Result = "doubt_resolved" // a probe showed that a doubt was unfounded
+	ResultDoubtResolved Result = "doubt_resolved" // a probe found the value in doubt good
 	ResultFailed        Result = "failed"         // upstream gave no value
 	ResultDirect        Result = "direct"         // fetched without Redis, for this replica only
 	ResultOrphaned      Result = "orphaned"       // fetched, but Redis was lost before the commit; for this replica only
-	ResultRefused       Result = "refused"        // fetched, but the lease was lost: not committed, and what stands is cut
+	ResultRefused       Result = "refused"        // fetched, but the lease was lost: not committed, and the present value is cut
 	ResultShared        Result = "shared"         // another replica did the work
 	ResultBackoff       Result = "backoff"        // upstream must not be asked now
 	ResultThrottled     Result = "throttled"      // an allowance is spent
@@ -37,23 +37,23 @@ const (
 	ResultAccepted   Result = "accepted"    // a probe says that upstream accepts the reported value
 	ResultUnknown    Result = "unknown"     // the probe gave no clear answer
 
-	ResultReread       Result = "reread"     // everything was read again from Redis, so it answers; without a Key
-	ResultSubscribed   Result = "subscribed" // a subscription to the others' events stands; without a Key
-	ResultClockStepped Result = "stepped"    // the wall clock went Took further than the monotonic one (< 0: less); without a Key
+	ResultReread       Result = "reread"        // everything was read again from Redis, so it answers; without a Key
+	ResultSubscribed   Result = "subscribed"    // this replica is subscribed to events; without a Key
+	ResultClockStepped Result = "clock_stepped" // the wall clock went Took further than the monotonic one (< 0: less); without a Key
 
-	ResultFetched     Result = "fetched" // upstream was asked for a value, and Took is its time; Reason may be "force"
-	ResultProbed      Result = "probed"  // upstream was asked whether it accepts a value, and Took is its time
-	ResultLeaseWaited Result = "waited"  // a refresh waited for as long as Took for another replica's lease
-	ResultLeaseLost   Result = "lost"    // a lease was over before its holder was, with no value fetched; else it is Refused
-	ResultAdopted     Result = "heard"   // what another replica did was adopted, Took after it was done
-	ResultEventMissed Result = "missed"  // a version was found by reading again, and no event told of it
-	ResultDataLost    Result = "emptied" // Redis knows less than this replica: it lost data
+	ResultFetched     Result = "fetched"      // upstream was asked for a value, and Took is its time; Reason may be "force"
+	ResultProbed      Result = "probed"       // upstream was asked whether it accepts a value, and Took is its time
+	ResultLeaseWaited Result = "lease_waited" // a refresh waited for as long as Took for another replica's lease
+	ResultLeaseLost   Result = "lease_lost"   // the lease expired during the refresh and no value was fetched; with one it is ResultRefused
+	ResultAdopted     Result = "adopted"      // a version of another replica was adopted, Took after it was committed
+	ResultEventMissed Result = "event_missed" // a re-read found a version that no event announced
+	ResultDataLost    Result = "data_lost"    // Redis has an older version than this replica: it lost data
 
 	ResultLeaseCapped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
 
 	// Only in the journal: a value that no commit can have written was deleted.
 	ResultDiscarded Result = "discarded"
-	// Only in the journal: the life of what stands was shortened, because upstream may have superseded it,
+	// Only in the journal: the life of the present value was shortened, because upstream may have superseded it,
 	// or is about to. [Entry].Why says whether by the fetch that begins, or by one that ended badly.
 	ResultCut Result = "cut"
 )
@@ -63,10 +63,10 @@ type Event struct {
 	Key     Key
 	Reason  Reason
 	Result  Result
-	Version int64         // of the value that stands afterwards, 0 if none
+	Version int64         // of the value afterwards, 0 if none
 	Took    time.Duration // from the start of the refresh, unless its Result says otherwise
-	// ForeignRefresher is set when values are rejected while young, again and again: somebody else
-	// refreshes this app.
+	// ForeignRefresher is set when values are rejected while young, again and again: probably another
+	// program refreshes this app.
 	ForeignRefresher bool
 	// Err says why, for Failed, Orphaned, Refused, Throttled, Unknown, Fetched and Probed (nil: it went well). Each
 	// operation on Redis that fails is an event of its own: without a Reason, Failed, and Err is a *[StoreError].

@@ -106,7 +106,7 @@ func TestALeaseObtainedWithoutAnAnswerIsTakenOver(t *testing.T) {
 }
 
 // I2: A's reply comes when its lease is over and B has committed. A's value is refused, and what
-// stands is cut, since nobody can tell which of the two upstream issued last.
+// value is cut, since it is not known which of the two upstream issued last.
 func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
@@ -135,7 +135,7 @@ func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 				t.Errorf("doubt is %q", doubt)
 			}
 			if left := c.Redis.TTL(c.ValueKey()); mode == superseding && left > 4*time.Minute {
-				t.Errorf("what stands was not cut: %v", left)
+				t.Errorf("the present value was not cut: %v", left)
 			}
 			c.Start()
 			stop := c.Watch(time.Second)

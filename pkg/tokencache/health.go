@@ -31,7 +31,7 @@ func (c *Cache) Health() Health {
 
 // health follows every operation on Redis.
 type health struct {
-	observe    func(Event) // nil: nobody
+	observe    func(Event) // nil: none
 	up         atomic.Bool
 	answeredAt atomic.Int64 // Unix time in ms
 	listening  atomic.Bool
@@ -48,11 +48,11 @@ func (h *health) answered(op string) {
 	}
 }
 
-// failed tells of an operation that failed, once, and returns its error.
+// failed reports an operation that failed to the observer, and returns its error.
 func (s *store) failed(k Key, op string, err error) *StoreError {
 	h, failed := &s.health, &StoreError{Op: op, Err: s.scrub(err)}
 	if errors.Is(err, context.Canceled) {
-		return failed // we are stopping, or a caller gave up
+		return failed // this replica is stopping, or a caller gave up
 	}
 	if op == opLoad {
 		h.up.Store(false)

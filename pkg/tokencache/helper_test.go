@@ -150,7 +150,7 @@ func wantClean(t *testing.T, seen tokencachetest.Seen) {
 	}
 }
 
-// wantServed is wantClean, and nobody got an error or a stale value.
+// wantServed is wantClean, and no caller got an error or a stale value.
 func wantServed(t *testing.T, seen tokencachetest.Seen) {
 	t.Helper()
 	if wantClean(t, seen); seen.Errors+seen.Stale > 0 {

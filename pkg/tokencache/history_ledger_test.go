@@ -15,7 +15,7 @@ type ledger struct {
 	lost   time.Time   // Redis last lost data
 	losses []time.Time // of any kind
 	rolled time.Time   // the last failover
-	kills  []time.Time // upstream ended values, or gave one to somebody else
+	kills  []time.Time // upstream invalidated values, or issued one to another program
 
 	faulty map[int]int // fetches that a fault was meant for: what each may cost besides itself
 	deaf   []window    // fetches that do not hear of a stop
@@ -49,7 +49,7 @@ func (w *world) fault(n int, replica string) fault {
 	}
 	if time.Now().Before(w.down) {
 		f := w.answers(n, w.downWith)
-		w.faulty[n] = 2 // one that issues nothing, but says so to nobody
+		w.faulty[n] = 2 // one that issues nothing, and whose answer is lost
 		return f
 	}
 	f, ok := w.nextOf[replica]
@@ -225,7 +225,7 @@ func (w *world) deafIn(replica string, took time.Duration) bool {
 	return false
 }
 
-// excused says which superseded values nobody can know of: those that a failover brought back, and those
+// excused says which superseded values no replica can notice: those that a failover brought back, and those
 // that a request superseded which no lease guarded any more, since it was late or Redis had lost the lock,
 // and whose sender then could not tell.
 func (w *world) excused(fate tokencachetest.Fate) bool {

@@ -23,7 +23,7 @@ import (
 // lost: those may happen at any later time, or never. So may ends without a value.
 type recorder struct {
 	mu      sync.Mutex
-	clock   int64 // counts the ends of the intervals: finer than time, which stands still in a bubble
+	clock   int64 // counts the ends of the intervals: finer than time, which stops in a bubble
 	ops     []porcupine.Operation
 	commits []committed
 	reads   map[string]bool
@@ -56,7 +56,7 @@ const (
 	opDelete = "delete"
 )
 
-// register is what Redis should be: only whoever began last can commit or finish, and a reader gets what
+// register is what Redis should be: only the lease that began last can commit or finish, and a reader gets what
 // was committed last.
 var register = porcupine.Model{
 	Init: func() any { return registerState{} },

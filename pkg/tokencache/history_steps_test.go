@@ -178,7 +178,7 @@ var upstreamErrors = []tokencache.FetchError{
 
 const wrongSecret = "f2"
 
-// pause is a replica that stands still past its lease: neither its request nor its commands go on, and
+// pause is a replica that is stopped past its lease: neither its request nor its commands go on, and
 // then all of them do.
 func (w *world) pause(r *replica, n int) {
 	d := time.Duration(n) * time.Second / 2
@@ -215,7 +215,7 @@ func (w *world) loseReplyTo(r *replica, n int) {
 func (w *world) restart(r *replica, clean bool) {
 	if clean {
 		// go-redis closes a subscription under the lock under which it connects again: while such an attempt
-		// hangs, a bubble's time stands still.
+		// hangs, the time of a bubble stops.
 		w.heal(r)
 	}
 	w.mu.Lock()

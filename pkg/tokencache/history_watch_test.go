@@ -20,7 +20,7 @@ type sight struct {
 // watchEvery is how often everything is looked at, besides after each call.
 const watchEvery = 10 * time.Second
 
-// watch looks at Redis and at every replica until the returned function is called. It asks nobody
+// watch looks at Redis and at every replica until the returned function is called. It makes no call
 // anything, so it changes nothing.
 func (w *world) watch() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -49,7 +49,7 @@ func (w *world) lookAround() {
 	}
 }
 
-// checkRedis is I2 and I3 for whoever reads Redis directly.
+// checkRedis is I2 and I3 for apps that read Redis directly.
 func (w *world) checkRedis(value string) {
 	version, _ := strconv.ParseInt(w.Meta("version"), 10, 64)
 	rejected := w.Meta("rejected")

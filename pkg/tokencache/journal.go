@@ -37,7 +37,7 @@ type Entry struct {
 	Age time.Duration
 }
 
-// Cluster is what one replica can see of all of them.
+// Journal is what one replica can see of all of them.
 type Journal struct {
 	Replica   string // this one's name in the journal
 	Listening bool   // what the others do arrives as an event
@@ -50,11 +50,10 @@ type Journal struct {
 }
 
 // Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
-// app's journal. ctx bounds it; give it little time, because whoever asks wants to know whether Redis
-// is there.
+// app's journal. ctx bounds it; a short deadline shows quickly whether Redis answers.
 //
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be read.
-// What was found out stands in Cluster all the same.
+// The Journal has what was found out all the same.
 func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
 	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
 	start := time.Now()

@@ -46,7 +46,7 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	if got, err := x.s.journals(t.Context(), []string{"wx1"}, 2); err != nil || len(got) != 2 || got[0].Result != ResultCut {
 		t.Errorf("of the last two: %+v, %v", got, err)
 	}
-	// One app's journal that cannot be read hides nobody else's.
+	// One app's journal that cannot be read does not hide the others.
 	rdb.Set(t.Context(), x.s.journalKey("wx0"), "a string", 0)
 	got, err = x.s.journals(t.Context(), []string{"wx0", "wx1"}, 10)
 	var storeError *StoreError

@@ -53,7 +53,7 @@ func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
 	})
 }
 
-// Many replicas, and nobody re-reads within the unconfirmed time: events alone do it.
+// Many replicas without a re-read within the unconfirmed time: events alone suffice.
 func TestAHundredReplicasCostNoMoreThanOne(t *testing.T) {
 	t.Parallel()
 	hours := 6

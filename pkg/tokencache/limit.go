@@ -31,7 +31,7 @@ func (l Limit) every() time.Duration {
 	return day
 }
 
-// Allowance is a [Limit] as it stands in the cluster.
+// Allowance is what is left of a [Limit] in the cluster.
 type Allowance struct {
 	// Left is how many calls may follow each other at once now. One more is allowed every 24 hours by the
 	// limit's PerDay less Burst.

@@ -151,7 +151,7 @@ func TestAPodThatUpstreamRefusesLetsAnotherOneTry(t *testing.T) {
 	}, rarely(time.Minute))
 }
 
-// Everybody is refused: each tries rarely, and nobody waits long for the error.
+// Upstream refuses every pod: each tries rarely, and no caller waits long for the error.
 func TestPodsThatUpstreamRefusesAskEverMoreRarely(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(int, string) fault { return failing(tokencache.ClassLocal, 40164) }}

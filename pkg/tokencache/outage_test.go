@@ -227,7 +227,7 @@ func TestLostDataCostsOneFetchAndServesNothingDead(t *testing.T) {
 	}
 }
 
-// A failover to a replica of Redis that had not yet heard of the last commit.
+// A failover to a replica of Redis that did not have the last commit yet.
 func TestFailoverToOlderDataIsNoticedAndHealed(t *testing.T) {
 	t.Parallel()
 	bubble(t, 3, &upstream{}, func(t *testing.T, c *cluster) {
@@ -263,7 +263,7 @@ func TestFailoverToOlderDataIsNoticedAndHealed(t *testing.T) {
 }
 
 // The commit cannot be written, because Redis went away during the fetch. The fetched value is used
-// here, and never replaced by the superseded one that stands in doubt when Redis is back.
+// here, and never replaced by the superseded one that is in doubt when Redis is back.
 func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.T) {
 	t.Parallel()
 	var busy atomic.Bool
@@ -327,7 +327,7 @@ func TestAReplicaThatCannotReachRedisDoesNotHammerIt(t *testing.T) {
 	})
 }
 
-// One app's key cannot be read (somebody wrote another type there). The others hear of their events.
+// One app's key cannot be read (another program wrote another type there). The events of the others arrive.
 func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 	t.Parallel()
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
@@ -349,7 +349,7 @@ func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond) // an event takes no time; to subscribe again, a second
 		if got := c.Replicas[1].MustGet(t); got.Stale || got.Value.Equal(old.Value) {
-			t.Errorf("the other replica has not heard of the new value: %+v", got)
+			t.Errorf("the other replica does not have the new value: %+v", got)
 		}
 	}, rarely(3*time.Minute))
 }
@@ -386,7 +386,7 @@ func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 				r.Link.Heal()
 				time.Sleep(20 * time.Second)
 				if !told() {
-					t.Errorf("nobody was told that %s failed", op)
+					t.Errorf("the failure of %s was not reported", op)
 				}
 			})
 		})

@@ -96,7 +96,7 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 	from, err := c.ensure(ctx, sl, w)
 	token, unavailable := sl.best(k, from, err)
 	if err != nil && token.Value.Equal(value) {
-		token.Stale = true // nobody could find out
+		token.Stale = true // it is not known whether upstream rejects it
 	}
 	return token, unavailable
 }
@@ -109,7 +109,7 @@ func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool
 	if sl.replaced(value) {
 		return true
 	}
-	// Neither current nor replaced: garbage, or newer than what this replica has heard of. A storm
+	// Neither current nor replaced: garbage, or newer than the snapshot. A storm
 	// of garbage must not become a storm of reads.
 	if now().since(sl.snapshot.Load().asOf) > minReread {
 		_, _ = c.load(ctx, sl) // without Redis, memory decides
@@ -120,7 +120,7 @@ func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool
 const minReread = 100 * time.Millisecond
 
 // turnSoon is how long a caller of GetLasting waits for the moment from which upstream has a better
-// value. Further away, waiting helps nobody.
+// value. Further away, waiting does not help.
 const turnSoon = 5 * time.Second
 
 // GetAtLeast is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for

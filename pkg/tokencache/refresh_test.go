@@ -47,7 +47,7 @@ func TestOneExpiryCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testing.
 	})
 }
 
-// The margin has begun and upstream is slow: whoever has the old value waits RefreshWait and gets it.
+// The margin has begun and upstream is slow: a caller waits RefreshWait and gets the old value.
 func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
@@ -70,7 +70,7 @@ func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T)
 	})
 }
 
-// With background work nobody ever waits, however slow upstream is.
+// With Run no caller ever waits, however slow upstream is.
 func TestRefreshAheadLetsNobodyWait(t *testing.T) {
 	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
@@ -83,7 +83,7 @@ func TestRefreshAheadLetsNobodyWait(t *testing.T) {
 			wantServed(t, seen)
 			// A caller who had to wait would have made a look later than its turn.
 			if want := int(time.Since(start)/(3*time.Second)) + 1; seen.Looks < want-1 {
-				t.Errorf("%d looks in %v: somebody waited", seen.Looks, time.Since(start))
+				t.Errorf("%d looks in %v: a caller waited", seen.Looks, time.Since(start))
 			}
 			want := map[tokencachetest.Mode]int{superseding: 3, repeating: 3}[mode]
 			wantFetches(t, c, want)
@@ -169,7 +169,7 @@ func TestAStoppedReplicaLeavesNoLeaseAndTheNextTakesOver(t *testing.T) {
 			t.Errorf("stopping took %v", took)
 		}
 		if c.Redis.Exists(c.ValueKey() + ":lock") {
-			t.Error("the lease stands after Close")
+			t.Error("the lease is held after Close")
 		}
 		c.Replicas[1].MustGet(t)
 		if took := time.Since(start); took > 3300*time.Millisecond {

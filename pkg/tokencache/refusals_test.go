@@ -68,7 +68,7 @@ func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
 	only("unwriting", tokencache.StoreNoPerm)
 	only("scriptless", tokencache.StoreNoPerm)
 	only("keyless", tokencache.StoreNoPerm)
-	only("nobody", tokencache.StoreNoAuth)
+	only("unknown", tokencache.StoreNoAuth)
 	do("ACL", "SETUSER", "full", "on", ">p", "~*", "&*", "+@all")
 	do("CONFIG", "SET", "maxmemory", "1")
 	only("full", tokencache.StoreOOM)

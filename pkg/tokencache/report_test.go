@@ -112,7 +112,7 @@ func TestProbesWithoutAClearAnswerAreRationedToo(t *testing.T) {
 		token := warm(t, c)
 		for range 120 {
 			if a := storm(c, 1, report(token.Value.Reveal())); a.stale != 1 {
-				t.Fatalf("%+v; want the value, as stale: nobody could find out", a)
+				t.Fatalf("%+v; want the value, as stale: the probe gave no answer", a)
 			}
 			time.Sleep(time.Second)
 		}
@@ -136,13 +136,13 @@ func TestWithoutAProbeUpstreamHasTheLastWord(t *testing.T) {
 			storm(c, 4, report(old.Value.Reveal())).want(t, 16, 0, 0)
 			wantFetches(t, c, 2)
 			if same := c.Value() == old.Value.Reveal(); same != (mode == repeating) {
-				t.Errorf("the same value stands: %v", same)
+				t.Errorf("the value was not replaced: %v", same)
 			}
 		}, blind)
 	})
 }
 
-// Nothing stands (it was deleted), an app reports a value that works, and upstream repeats it: that
+// Redis has no value (it was deleted), an app reports a value that works, and upstream repeats it: that
 // is no reason for force, which would end it for everybody.
 func TestAnUnprovenReportForcesNothing(t *testing.T) {
 	t.Parallel()
@@ -156,7 +156,7 @@ func TestAnUnprovenReportForcesNothing(t *testing.T) {
 			}
 		}
 		if c.Value() != token.Value.Reveal() {
-			t.Errorf("%q stands", c.Value())
+			t.Errorf("Redis has %q", c.Value())
 		}
 	})
 }

@@ -82,14 +82,14 @@ func (x scripted) fetched() state {
 	return x.commit("first", "v1")
 }
 
-// due makes what stands due for renewal.
+// due makes the value in Redis due for renewal.
 func (x scripted) due(st state) state {
 	x.s.rdb.HSet(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "renew_left", ms(2*time.Hour))
 	return st
 }
 
 var scriptCases = map[string]func(x scripted){
-	"a commit stands until its margin and releases the lease": func(x scripted) {
+	"a committed value stays until its margin, and the commit releases the lease": func(x scripted) {
 		st := x.fetched()
 		if st.value.Reveal() != "v1" || st.version == 0 || st.left > 59*time.Minute || st.left < 58*time.Minute || st.margin != time.Minute || st.renewLeft != time.Minute || st.held != 0 || st.doubt {
 			x.Errorf("%+v", st)
@@ -212,10 +212,10 @@ var scriptCases = map[string]func(x scripted){
 		age(time.Hour)
 		_ = x.cut("too late", before(10*time.Minute))
 		if st := x.load(); st.left > time.Millisecond {
-			x.Errorf("ten minutes late, and what has been dead for five stands: %+v", st)
+			x.Errorf("ten minutes late, a value that has been dead for five is still there: %+v", st)
 		}
 	},
-	"what a commit that Redis lost superseded is in doubt, even if nobody may ask now": func(x scripted) {
+	"a value that a lost commit superseded is in doubt, even during a backoff": func(x scripted) {
 		st := x.fetched()
 		x.begin(x.lease("b"), ReasonDue, st.version, decisionDone)
 		x.begin(x.lease("c"), ReasonMissing, st.version+1, decisionGo)
@@ -226,7 +226,7 @@ var scriptCases = map[string]func(x scripted){
 			x.Errorf("%+v", got)
 		}
 	},
-	"a cut bounds a key that somebody made persistent": func(x scripted) {
+	"a cut bounds a key that an operator made persistent": func(x scripted) {
 		x.fetched()
 		x.s.rdb.Persist(x.Context(), x.s.valueKey(x.spec.Key))
 		_ = x.cut("lost3", now())
@@ -439,7 +439,7 @@ var scriptCases = map[string]func(x scripted){
 		x.spec.Fetches.PerDay = -1
 		x.begin(x.lease("e"), ReasonMissing, 0, decisionLimited)
 	},
-	"an old doubt may be settled by whoever has the value": func(x scripted) {
+	"an old doubt may be resolved by a replica that has the value": func(x scripted) {
 		st := x.fetched()
 		_ = x.cut("lost4", now())
 		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key))       // the cut has run out

@@ -278,7 +278,7 @@ func TestARefusedConnectionSaysWhy(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
 	for name, o := range map[string]redis.Options{
 		"a missing database": {DB: 99},
-		"a wrong password":   {Username: "nobody", Password: "wrong"},
+		"a wrong password":   {Username: "stranger", Password: "wrong"},
 	} {
 		o.Addr, o.ContextTimeoutEnabled, o.DisableIdentity, o.MaxRetries = addr, true, true, -1
 		rdb := redis.NewClient(&o)

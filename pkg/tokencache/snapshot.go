@@ -17,9 +17,9 @@ type snapshot struct {
 
 	end  time.Duration // of the value's true life
 	good time.Duration // until then it may be handed out as good: the end, or less in doubt
-	key  time.Duration // until then the key stands in Redis
+	key  time.Duration // until then Redis has the key
 	due  time.Duration // from then on this replica would refresh it
-	turn time.Duration // from then on upstream has a better one, and whoever asks gets it
+	turn time.Duration // from then on upstream has a better one and returns it
 
 	// What is known of the true end only gets shorter while upstream does not confirm the value anew: Redis' clock
 	// may be stepped back, and every key there then lives longer. limit ages by the monotonic clock alone.
@@ -99,8 +99,8 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 
 	switch {
 	case st.version < v.version, st.version == 0 && st.value.Empty():
-		// Redis lost data: what we have is the best there is, and what stands there may be superseded.
-		// But that is no confirmation, so the time until one is needed runs on.
+		// Redis lost data: the value in memory is the best known, and the one in Redis may be superseded.
+		// This answer confirms neither, so the time until a confirmation is needed runs on.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case st.version == v.version && v.uncommitted && !st.value.Equal(v.value):
 		// The value here could not be committed, and is newer than what Redis has. But the next holder of the
@@ -109,25 +109,26 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 	case !st.value.Empty():
 		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
-		// The margin has begun, or somebody deleted the key: ours is as good as it was, and as it was
-		// before a cut that is undone.
+		// The margin has begun, or another program deleted the key: the value in memory is as good as
+		// before, and after an undone cut as good as before the cut.
 		if next.due = 0; next.doubt || next.rejected {
 			next.doubt, next.rejected, next.good = false, false, next.end
 		}
 	default:
-		// Rejected, or the cut has run out, or a newer value came and went: ours is nobody's best.
+		// The value in memory is no longer the best known: it was rejected, its shortened life ended,
+		// or a newer version has expired.
 		next.doubt, next.rejected = st.doubt, st.version == v.version && st.rejected == v.version
 		next.good, next.due = 0, 0
 	}
 	next.applyRefutation()
-	// While another works, or upstream must not be asked, nobody is due.
+	// No refresh is due while another replica holds the lease, or upstream must not be asked.
 	if later := max(st.held, st.backoff); later > 0 {
 		next.due = max(next.due, later+rand.N(time.Second))
 	}
 	return &next
 }
 
-// take adopts the value that stands in Redis. same says that it is the version already known.
+// take adopts the value in Redis. same: it is the version and the value already known.
 func (v *snapshot) take(st state, same bool) {
 	known, limit := v.end, longest
 	if same && st.confirmed == v.confirmed {
@@ -147,7 +148,8 @@ func (v *snapshot) take(st state, same bool) {
 	v.key = min(st.left, v.end-st.margin)
 	v.good = v.end
 	if st.doubt {
-		// The cut shortened what stands. A replica that knew the true end keeps it for bad times.
+		// The cut shortened the life in Redis. Keep the original expiry, so that the value can still be
+		// served as stale during an outage.
 		v.end = max(v.end, min(known, limit))
 		v.due, v.limit = 0, limit
 		return

@@ -36,7 +36,7 @@ func TestPolicyOfAView(t *testing.T) {
 		{"the cut has run out", known().merge(state{version: 5, doubt: true}, moment(5*time.Minute)), 5 * time.Minute, false, true, true},
 		{"rejected", known().merge(state{version: 5, rejected: 5}, moment(time.Minute)), time.Minute, false, true, true},
 		{"a newer one came and went", known().merge(state{version: 6}, moment(time.Minute)), time.Minute, false, true, true},
-		{"somebody deleted the key", known().merge(state{version: 5}, moment(time.Minute)), time.Minute, true, true, true},
+		{"another program deleted the key", known().merge(state{version: 5}, moment(time.Minute)), time.Minute, true, true, true},
 		{"Redis lost everything", known().merge(state{}, moment(time.Minute)), time.Minute, true, true, true},
 		{"and that is no confirmation", known().merge(state{}, moment(3*time.Minute)).merge(state{}, moment(5*time.Minute)), 5 * time.Minute, false, true, true},
 		{"one that could not be committed", uncommitted().merge(superseded, moment(3*time.Minute)), 3 * time.Minute, true, true, true},
@@ -70,7 +70,7 @@ func TestVersionsNeverGoBackwards(t *testing.T) {
 	if v := known().merge(state{value: secret.New("v6"), version: 6, left: time.Hour}, moment(-time.Second)); v.version != 6 || !v.fresh(moment(0)) {
 		t.Error("a committed value was dropped because a look overtook it")
 	}
-	// Ours could not be committed; the one that it superseded stands in doubt under the same version.
+	// The value in memory could not be committed; the one that it superseded is in doubt under the same version.
 	other := uncommitted().merge(state{value: secret.New("old"), version: 5, left: time.Minute, doubt: true}, moment(time.Second))
 	if other.value.Reveal() != "v5" || !other.isDue(moment(time.Second)) {
 		t.Error("traded the fetched value for the superseded one")
@@ -91,7 +91,7 @@ func TestADoubtKeepsTheTrueEndForBadTimesAndUndoingItRestoresIt(t *testing.T) {
 	}
 }
 
-// The host is suspended (its monotonic clock stands still), or its wall clock is stepped.
+// The host is suspended (its monotonic clock stops), or its wall clock is stepped.
 func TestTheLargerOfTwoClocksIsBelieved(t *testing.T) {
 	start := time.Now()
 	early := instant{mono: start, wall: start.Round(0)}

@@ -11,7 +11,7 @@ type Status struct {
 	ExpiresIn time.Duration // as of [Token]
 	Known     bool          // there is a value that still lives
 	Fresh     bool          // and it would be handed out as good
-	InDoubt   bool          // upstream may have superseded it without anybody knowing the new one
+	InDoubt   bool          // upstream may have superseded it by a value that no replica has
 	Rejected  bool          // upstream was found to reject it
 	RenewIn   time.Duration // until this replica would refresh it
 	// Backoff is how long upstream must not be asked, by the cluster or by this replica alone; then Class
@@ -27,7 +27,7 @@ type Status struct {
 	Err error
 	// ForeignRefresher is as of [Event].
 	ForeignRefresher bool
-	// KeyIn is how long the value stands in Redis: until the margin begins. 0 if it does not.
+	// KeyIn is how long the key of the value stays in Redis: until the margin begins. 0: it is not there.
 	KeyIn time.Duration
 	// Confirmed is how long ago Redis was asked for what is known; or the value fetched without it, or
 	// the credential added, if that came later.

@@ -222,11 +222,11 @@ func (s *store) begin(ctx context.Context, c *Credential, q beginRequest) (begun
 	return b, nil
 }
 
-// errRefused: the lease was lost before the write that it should have guarded.
+// errRefused means that the lease was lost before the write that it guards.
 var errRefused = errors.New("the lease is lost")
 
-// commit stores v, whose life is counted from now on, if the lease still stands, and releases it.
-// The new version is greater than floor. It returns what stands afterwards.
+// commit stores v, whose life is counted from now on, if the lease is still held, and releases it.
+// The new version is greater than floor. It returns the state afterwards.
 func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value, floor int64, r Reason, took time.Duration) (state, error) {
 	reply, err := s.run(ctx, s.scripts.commit, "commit", c,
 		argument{"lease", lease}, argument{"value", v.Value.Reveal()}, argument{"digest", v.Value.Fingerprint()},
@@ -284,12 +284,12 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 	return err
 }
 
-// cut shortens whatever stands, on behalf of a lease that is lost. It does so once for each lease.
+// cut shortens the life of the present value, on behalf of a lease that is lost. It does so once for each lease.
 func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	n := now()
 	left := max(time.Millisecond, c.cut()-n.since(t.first))
-	// Whoever committed so long after our request had begun its own when ours was over. Here it is the clock
-	// that is never too fast which counts.
+	// A replica that committed so long after this request had begun its own when this one was over. The
+	// monotonic clock counts here, because it is never too fast.
 	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
 	_, err := s.run(ctx, s.scripts.cut, "cut", c,
 		argument{"left", ms(left)}, argument{"reason", string(t.reason)}, argument{"why", string(t.why)},
@@ -303,7 +303,7 @@ func (s *store) capLease(ctx context.Context, c *Credential) (bool, error) {
 	return reply == int64(1), err
 }
 
-// discard deletes a value that no commit can have written, if the lease still stands.
+// discard deletes a value that no commit can have written, if the lease is still held.
 func (s *store) discard(ctx context.Context, c *Credential, lease string) error {
 	reply, err := s.run(ctx, s.scripts.discard, "discard", c, argument{"lease", lease})
 	if err == nil && reply != int64(1) {

@@ -13,7 +13,7 @@ import (
 
 // state is what Redis knows of a credential, with all times relative to the moment of the answer.
 type state struct {
-	value     secret.String // empty: no value stands
+	value     secret.String // empty: Redis has no value
 	unsound   bool          // a value is there that no commit can have written; it is not in value
 	left      time.Duration // until the key leaves Redis
 	version   int64
@@ -112,7 +112,7 @@ func decodeState(reply any) (state, error) {
 		bad = bad || !ok
 		return s
 	}
-	// Whoever may write to Redis may have written anything: what overflows would be a life without an end.
+	// Other programs may write anything to Redis. A number that overflows would be a life without an end.
 	lasts := func(name string) time.Duration { return min(bounded(num(name)), longest) }
 	count := func(name string) int64 { return plausible(num(name), num("now")) }
 	ago := func(name string) time.Duration {

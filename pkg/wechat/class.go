@@ -32,7 +32,7 @@ func (a API) String() string {
 	return "API(" + strconv.Itoa(int(a)) + ")"
 }
 
-// Class is what a failure means for whoever keeps the credential.
+// Class is what a failure means for the program that keeps the credential.
 type Class int
 
 const (

@@ -15,5 +15,5 @@
 //   - [SDK] seen in the source of an SDK
 //   - [U] reported by users
 //
-// What nobody documents is said to be an assumption.
+// What no source documents is marked as an assumption.
 package wechat

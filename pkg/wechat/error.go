@@ -20,7 +20,7 @@ const maxMessage = 200
 //
 // Decide on [Error.Class] and [Error.MayHaveIssued], never on Message: WeChat changes the texts.
 type Error struct {
-	// API says whom we asked, and so what Code means.
+	// API is the API that was called, which decides what Code means.
 	API API
 	// Endpoint is the path, such as "/cgi-bin/token".
 	Endpoint string
@@ -89,8 +89,8 @@ func (e *Error) Class() Class {
 }
 
 // MayHaveIssued reports whether WeChat may have issued a credential in spite of the error; on
-// /cgi-bin/token, whether the previous token may have been replaced by one that nobody knows. It
-// is false if WeChat answered with an errcode, or somebody with a 3xx or 4xx, or the request surely
+// /cgi-bin/token, whether WeChat may have replaced the previous token by one whose answer is lost. It
+// is false if WeChat answered with an errcode, or any server with a 3xx or 4xx, or the request surely
 // did not leave. It is true for a timeout, a reset, half an answer, a 200 that cannot be read, and
 // for a 5xx whatever its body says, because WeChat's own errcodes come with 200.
 //
@@ -142,7 +142,7 @@ func (e *Error) EgressIP() string {
 	return ""
 }
 
-// Advice returns one sentence on what a person should do, or "" if nobody need do anything.
+// Advice returns one sentence on what a person should do, or "" if nothing is to be done.
 func (e *Error) Advice() string {
 	class := e.Class()
 	switch class {

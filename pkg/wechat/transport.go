@@ -65,7 +65,7 @@ func (r request) unreadable(why string) *Error {
 	return &Error{API: r.api, Endpoint: r.path, Status: http.StatusOK, Sent: true, cause: errors.New(why)}
 }
 
-// requestError is the cause of an [Error] whose request cannot be made as it stands.
+// requestError is the cause of an [Error] whose request cannot be made.
 type requestError struct{ why string }
 
 func (e *requestError) Error() string { return e.why }
@@ -122,7 +122,7 @@ func read(resp *http.Response, r request) (answer, error) {
 		fail.Code, fail.Message = a.code, printable(a.msg, maxMessage, r.secrets)
 		return answer{}, fail
 	case resp.StatusCode != http.StatusOK:
-		return answer{}, fail // the status says it all; the body is somebody's error page
+		return answer{}, fail // the status says it all; the body is the error page of a proxy
 	case err != nil:
 		fail.cause = err
 		return answer{}, fail
@@ -176,7 +176,7 @@ func (c *Client) httpClient() *http.Client {
 	}
 }
 
-// safeError stands for an error of net/http that must not be wrapped. kind is a sentinel or nil.
+// safeError replaces an error of net/http that must not be wrapped. kind is a sentinel or nil.
 type safeError struct {
 	text string
 	kind error

@@ -14,10 +14,10 @@ import (
 )
 
 // leastForm is how long an encoded form must be, in bytes: shorter ones occur by chance. So a value
-// should have 8 bytes or more; a shorter one is found as it stands, and in hex.
+// should have 8 bytes or more; a shorter one is found verbatim, and in hex.
 const leastForm = 6
 
-// Forms returns how a value can show up inside a text: as it stands, escaped for a URL, JSON, Go or HTML,
+// Forms returns how a value can show up inside a text: verbatim, escaped for a URL, JSON, Go or HTML,
 // in hex, and in base64 of either alphabet, also of a longer text that has the value in it. An empty
 // value has none.
 func Forms(value string) []string {

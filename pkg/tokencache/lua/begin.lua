@@ -1,6 +1,6 @@
 -- begin: under the lease, look again, and say what its holder may do:
---   lost     the lease is not ours (any more)
---   done     somebody did the work; the state has the result
+--   lost     the caller does not hold the lease (any more)
+--   done     another replica has done the work; the state has the result
 --   backoff  upstream must not be asked now; the state says how long
 --   limited  an allowance is spent; the number says how long
 --   probe    the value was reported: find out whether upstream rejects it, then begin again
@@ -25,7 +25,7 @@ local function answer(decision, wait)
 end
 
 if not holds(lease) then return answer('lost') end
-mend()
+repair()
 -- A repeat of a call whose reply was lost must neither spend twice nor take the cut value for what
 -- stood before.
 local grant = lease .. ':' .. reason
@@ -55,10 +55,10 @@ if known_left >= 0 and version == want and num('confirmed_at') == known_confirme
   set('expires_at', int(now + left + span('margin')))
   if known_left == 0 then left = 0 end
 end
-local stands = left > 0 and version > 0 and version ~= num('rejected')
+local usable = left > 0 and version > 0 and version ~= num('rejected')
 
 -- The double check: without it every waiter would fetch once more. A version below the wanted one
--- means that Redis lost data: what stands there may be superseded.
+-- means that Redis lost data: the value there may be superseded.
 if reason == 'rejected' then
   if version == want then
     redis.call('DEL', value_key)
@@ -73,10 +73,10 @@ if reason == 'rejected' then
       end
       publish('rejected')
     end
-  elseif stands and version > want then
+  elseif usable and version > want then
     return answer('done')
   end
-elseif stands and reason == 'report' then
+elseif usable and reason == 'report' then
   if version > want then return answer('done') end
   if version == want then
     -- After some probes in a row that found the value good, or nothing, each answers every report for a while. So
@@ -90,7 +90,7 @@ elseif stands and reason == 'report' then
     set('probed_at', int(now), 'granted', probing)
     return answer('probe')
   end
-elseif stands and num('doubt') == 0 then
+elseif usable and num('doubt') == 0 then
   local due = left + span('margin') <= span('renew_left')
   if version > want or (version == want and not due) then return answer('done') end
 elseif can_resolve_doubt and version == want and num('doubt') == 1 and num('rejected') ~= version
@@ -99,7 +99,7 @@ elseif can_resolve_doubt and version == want and num('doubt') == 1 and num('reje
   return answer('resolve_doubt')
 end
 
--- Redis lost a commit, so what stands may be superseded, and stays so whether or not we may ask now.
+-- Redis lost a commit, so the present value may be superseded, whether or not upstream may be asked now.
 if cut > 0 and left > 0 and version < want then
   doubt(cut)
   publish('doubt')
@@ -108,7 +108,7 @@ end
 
 if backoff() > 0 then return answer('backoff') end
 
--- What is missing because it was rejected counts as reported, whoever comes to replace it.
+-- A value that is missing because it was rejected counts as reported, for whatever reason the refresh runs.
 local reported = version > 0 and version == num('rejected')
 if reported then
   local wait = limited('report_tat', report_every, report_burst)

@@ -10,7 +10,7 @@ if not holds(lease) then
   return -1
 end
 
-mend()
+repair()
 -- The same value again means "not yet": its life is news, but it is no new version.
 local version = num('version')
 local doubted = num('doubt') ~= 0

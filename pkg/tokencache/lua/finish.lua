@@ -13,7 +13,7 @@ if not holds(lease) then
   return { 0, 0 }
 end
 
-mend()
+repair()
 if undo and get('cut_by') == lease then
   local expiry = num('prior_expiry')
   if expiry > 0 and expiry <= now + MONTH then
@@ -46,6 +46,6 @@ if (left > 0 or result == 'failed') and power == n then
   journal('reason', reason, 'result', result, 'version', int(num('version')), 'code', code, 'backoff_ms', int(left), 'took_ms', took)
 end
 finish(lease)
--- A failure is news to the others even without a backoff: they may try at once. The rest concerns nobody else.
+-- The other replicas need to see a failure even without a backoff, because they may try at once.
 if left > 0 or result == 'failed' then publish(result) end
 return { 1, int(left) }

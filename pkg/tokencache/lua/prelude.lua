@@ -33,8 +33,8 @@ local function read(...)
   return reply
 end
 
--- mend deletes keys of another type. Every script that writes begins with it: such a key would break it off half way.
-local function mend()
+-- repair deletes keys of another type. Every script that writes begins with it: such a key would break it off half way.
+local function repair()
   if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
   for _, key in ipairs({ meta_key, backoff_key }) do
     if wrong_type(redis.pcall('HGET', key, 'version')) then redis.call('DEL', key) end
@@ -125,8 +125,8 @@ local function state()
   }
 end
 
--- publish must not fail: a script has no way back, and what it did would be half done. A replica that
--- hears nothing has the slow look, and its subscription fails for the same reason, which it tells.
+-- publish must not fail: a script has no way back, and what it did would be half done. A replica
+-- without events still re-reads, and its subscription fails for the same reason, which it reports.
 local function publish(event)
   redis.pcall('PUBLISH', channel, string.format('{"app":"%s","kind":"%s","version":%s,"event":"%s","at":%s}',
     app, kind, int(num('version')), event, int(now)))
@@ -164,7 +164,7 @@ local function finish(lease)
 end
 
 -- doubt shortens what the value's key promises to at most ms, and says why: from now on upstream may
--- hold a value that nobody here knows, and the present one may be dead when the overlap is over.
+-- have a newer value that no replica knows, and the present one may be dead when the overlap is over.
 local function doubt(ms)
   local left = redis.call('PTTL', value_key)
   if left > ms or left == -1 then redis.call('PEXPIRE', value_key, int(ms)) end

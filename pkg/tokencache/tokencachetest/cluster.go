@@ -102,8 +102,8 @@ func (c *Cluster) make() *Replica {
 	ro := redis.Options{
 		Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
 		ReadTimeout: 300 * time.Millisecond, WriteTimeout: 300 * time.Millisecond,
-		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, // whoever is cut off makes many connections
-		// Their handshake holds a lock across I/O, and a bubble's time stands still meanwhile.
+		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, // a replica that is cut off makes many connections
+		// Their handshake holds a lock across I/O, and the time of a bubble stops meanwhile.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if c.redis != nil {

@@ -252,7 +252,7 @@ func (c *conn) fly(p []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Only scripts are slow: go-redis shakes hands under a lock, and while another waits for that, a bubble's
-	// time stands still.
+	// time stops.
 	slow := l.delay+l.latency > 0 && bytes.Contains(p[:min(len(p), 16)], []byte("eval"))
 	if c.closed || !slow && c.flying == 0 {
 		return false

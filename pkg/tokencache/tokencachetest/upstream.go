@@ -156,7 +156,7 @@ func (u *Upstream) issue(n int, now time.Time, overlap time.Duration) {
 	u.succeed(n)
 }
 
-// Foreign issues a value to somebody else, as a second refresher of the same app does.
+// Foreign issues a value to another program, as a second refresher of the same app would get it.
 func (u *Upstream) Foreign() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

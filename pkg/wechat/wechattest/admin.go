@@ -94,7 +94,7 @@ func (s *Server) adminForeign(app string, r *http.Request) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("wechattest: no way to fetch is called %q", body.How)
 	}
-	s.ForeignRefresh(app, how) // its value is nobody's business
+	s.ForeignRefresh(app, how) // its value stays secret
 	return done, nil
 }
 

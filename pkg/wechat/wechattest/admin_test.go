@@ -73,7 +73,7 @@ func TestAdmin(t *testing.T) {
 	}
 
 	do("GET", "/sim/apps/ww1:A/stats", "", 200)
-	do("GET", "/sim/apps/nobody/stats", "", 404)
+	do("GET", "/sim/apps/unknown/stats", "", 404)
 	do("POST", "/sim/apps/wx1/secret", `{`, 400)
 	if w := ask(sim, "GET", "/sim/apps/wx1/stats", ""); strings.Contains(w.Body.String(), "classic") {
 		t.Error("the simulated WeChat serves the admin calls")
@@ -85,7 +85,7 @@ func TestMisuseIsAPanic(t *testing.T) {
 	for name, f := range map[string]func(){
 		"two apps of one name": func() { wechattest.New(official, official) },
 		"app without an ID":    func() { wechattest.New(wechattest.App{}) },
-		"unknown app":          func() { sim.KillTokens("nobody") },
+		"unknown app":          func() { sim.KillTokens("unknown") },
 	} {
 		func() {
 			defer func() {

@@ -124,7 +124,7 @@ func postOnly(serve func(*call) reply) func(*call) reply {
 	}
 }
 
-// generic stands for every API that is not simulated: it wants JSON in a POST and says ok. The
+// generic answers for every API that is not simulated: it wants JSON in a POST and says ok. The
 // digest of what arrived is in the header X-Sim-Body-Sha256.
 func (s *Server) generic(c *call) reply {
 	if c.upload != nil {

@@ -38,7 +38,7 @@ type Fault struct {
 
 	Effect Effect `json:"effect,omitempty"`
 	// After lets WeChat act on the call first, so that only the answer suffers: with EffectReset a
-	// token is issued that nobody learns of; with a Delay, answers overtake each other.
+	// token is issued whose answer is lost; with a Delay, answers overtake each other.
 	After bool `json:"after,omitempty"`
 	// Delay holds the call before the effect, or if After, the answer.
 	Delay time.Duration `json:"delay,omitempty"`

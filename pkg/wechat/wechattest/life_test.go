@@ -306,7 +306,7 @@ func TestLifeTellsWhatWasTrueThen(t *testing.T) {
 		time.Sleep(time.Minute)
 		sim.KillTokens("wx1")
 		time.Sleep(time.Minute)
-		sim.KillTokens("wx1") // kills nobody twice
+		sim.KillTokens("wx1") // an app is killed once
 		want(first, born, born.Add(2*time.Minute))
 		want(second, born.Add(time.Minute), born.Add(2*time.Minute))
 		if _, _, ok := sim.Life("wx2", first.Reveal()); ok {

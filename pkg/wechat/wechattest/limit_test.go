@@ -173,12 +173,12 @@ func TestLatency(t *testing.T) {
 
 func TestCallsOfNobodyAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		_, err := c.Token(t.Context(), "nobody", secret.New("x"))
+		_, err := c.Token(t.Context(), "unknown", secret.New("x"))
 		if code(err) != 40013 || probe(t, c, secret.New("garbage")) != 40001 {
-			t.Error("nobody got something")
+			t.Error("an unknown app got a token")
 		}
 		if got := sim.Calls(""); got.Classic != 1 || got.Probes != 1 || got.BadToken != 1 || got.Paths["/cgi-bin/token"] != 1 {
-			t.Errorf("calls of nobody: %+v", got)
+			t.Errorf("calls of an unknown app: %+v", got)
 		}
 	})
 }

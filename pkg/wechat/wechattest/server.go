@@ -231,7 +231,7 @@ func (rep reply) writeHeader(w http.ResponseWriter) {
 	w.WriteHeader(rep.status)
 }
 
-// write sends a reply. If it cannot, the client has gone and there is nobody to tell.
+// write sends a reply. If it cannot, the client has gone.
 func (rep reply) write(w http.ResponseWriter) {
 	rep.writeHeader(w)
 	_, _ = io.Copy(w, rep.reader())

@@ -52,7 +52,7 @@ const (
 	fromIP     = `, hint: [HINT], from ip: 58.213.199.30, more info at https://open.work.weixin.qq.com/devtool/query?e=`
 )
 
-// shapes are requests and the whole answers that are known of WeChat: RID stands for a rid of now,
+// shapes are requests and the whole answers that are known of WeChat: RID replaces a rid of now,
 // VALUE for a credential, HINT for a hint of WeCom; in the targets, {app} for a token of the app.
 var shapes = []struct{ method, target, body, want string }{
 	{get, classicOK, "", `{"access_token":"VALUE","expires_in":7200}`},
@@ -65,7 +65,7 @@ var shapes = []struct{ method, target, body, want string }{
 	{post, "/cgi-bin/stable_token", stableOK, `{"access_token":"VALUE","expires_in":7200}`},
 	{get, "/cgi-bin/stable_token", "", `{"errcode":43002,"errmsg":"require POST method rid: RID"}`},
 	{post, "/cgi-bin/stable_token", "appid=wx1&secret=s1", `{"errcode":41002,"errmsg":"appid missing rid: RID"}`},
-	{post, "/cgi-bin/stable_token", `{"appid":"nobody"}`, `{"errcode":40013,"errmsg":"invalid appid rid: RID"}`},
+	{post, "/cgi-bin/stable_token", `{"appid":"unknown"}`, `{"errcode":40013,"errmsg":"invalid appid rid: RID"}`},
 
 	{get, "/cgi-bin/getcallbackip?access_token={wx1}", "", `{"ip_list":["106.55.206.146","106.55.206.211"]}`},
 	{get, "/cgi-bin/get_api_domain_ip?access_token={wx2}", "", `{"ip_list":["106.55.206.146","106.55.206.211"]}`},
@@ -97,7 +97,7 @@ var shapes = []struct{ method, target, body, want string }{
 	{get, "/sns/userinfo?access_token=user-token&openid=o", "", `{"openid":"o","nickname":"sim"}`},
 	{get, "/sns/auth?access_token=user-token&openid=o", "", `{"errcode":0,"errmsg":"ok"}`},
 	{get, "/sns/userinfo?access_token={wx1}&openid=o", "", `{"errcode":40001,"errmsg":"` + notLatest + `, rid: RID"}`},
-	{get, "/sns/jscode2session?appid=nobody&secret=s1", "", `{"errcode":40013,"errmsg":"invalid appid, rid: RID"}`},
+	{get, "/sns/jscode2session?appid=unknown&secret=s1", "", `{"errcode":40013,"errmsg":"invalid appid, rid: RID"}`},
 
 	{get, corp + "/cgi-bin/gettoken?corpid=ww1&corpsecret=a", "", `{"errcode":0,"errmsg":"ok","access_token":"VALUE","expires_in":7200}`},
 	{get, corp + "/cgi-bin/gettoken", "", `{"errcode":41004,"errmsg":"corpsecret missing` + fromIP + `41004"}`},

@@ -40,9 +40,9 @@ type Options struct {
 	// Bearer returns the bearer token that every caller must send; empty: none is demanded. It is
 	// asked at each call, so that it can change. Default: none is demanded.
 	Bearer func() secret.String
-	// Metrics count what is served. Default: nobody sees them.
+	// Metrics counts what is served. Default: a registry of its own.
 	Metrics *observe.Metrics
-	// Log is told who got nothing. Default: nobody.
+	// Log gets a line when callers get no value. Default: none.
 	Log *zap.Logger
 }
 

@@ -234,7 +234,7 @@ func TestReport(t *testing.T) {
 		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
 		first := decode(t, f.call("GET", tokenPath, ""))
 		report := func(value string, code any) *httptest.ResponseRecorder {
-			body, _ := json.Marshal(map[string]any{"access_token": value, "errcode": code, "rid": "for somebody else"})
+			body, _ := json.Marshal(map[string]any{"access_token": value, "errcode": code, "rid": "for another program"})
 			return f.call("POST", tokenPath+"/report", string(body))
 		}
 		// A report that upstream does not confirm changes nothing.

@@ -45,7 +45,7 @@
 //
 // Every app can be asked for on either token path, whichever endpoint its own token comes from. The
 // secret may be anything, or absent, unless the app has RequireSecret. A corpid with one agent means
-// that agent; with several, the corpsecret says which, or corpid:agent or an alias stands for the
+// that agent; with several, the corpsecret decides, or corpid:agent or an alias is sent as the
 // corpid. The app of a ticket is, in this order, the one that the query's appid names, whose token is sent, that
 // the header X-Wxtoken-App names, or the only one on the platform. With RequireSecret it takes a current
 // or lately replaced token.

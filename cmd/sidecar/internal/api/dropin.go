@@ -190,7 +190,7 @@ func (e wechatError) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 }
 
 // inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status is 200, as WeChat's is,
-// unless the caller is not one whom WeChat would serve.
+// unless WeChat would not serve such a caller either.
 func inWeChatsShape(p *web.Problem, path string) (e wechatError, status int, ok bool) {
 	path = collapse(path)
 	// All of WeChat's paths have two segments and more. One that leads nowhere here is none of them.

@@ -65,7 +65,7 @@ func named(a config.App, name string) bool {
 	return name == a.CredentialID() || name == a.ID || a.Alias != "" && name == a.Alias
 }
 
-// FuzzDropInQuery: nobody gets a value without naming its app, or without its secret where one is
+// FuzzDropInQuery: no caller gets a value without naming its app, or without its secret where one is
 // demanded.
 func FuzzDropInQuery(f *testing.F) {
 	d := newDropInTarget(f)

@@ -24,7 +24,7 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 	}
 }
 
-// A configuration may be missing for a moment; then nobody has an app.
+// A configuration may be missing for a moment; then there is no app.
 func TestNoAppsIsNoPanic(t *testing.T) {
 	for _, set := range []*apps.Set{nil, {}, apps.New()} {
 		h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}

@@ -150,7 +150,7 @@ func TestDropInStaleValueHasALife(t *testing.T) {
 	})
 }
 
-// A call makes up for a refresh ahead that has not come: nobody does it here.
+// A call makes up for a refresh ahead that has not come: none runs here.
 func TestDropInAnswersLastWithoutRefreshAhead(t *testing.T) {
 	for _, c := range []struct {
 		app                  config.App
@@ -230,7 +230,7 @@ func TestDropInTellsNobodyElse(t *testing.T) {
 			}
 		}
 		if form := secrettest.Find(seen, hidden...); form != "" {
-			t.Errorf("%s was told to somebody else", form)
+			t.Errorf("%s went to another host", form)
 		}
 	})
 }

@@ -111,7 +111,7 @@ func TestCallsInFlightAreCapped(t *testing.T) {
 	})
 }
 
-// A caller who hangs up is nobody's failure.
+// A caller that hangs up is not a failure.
 func TestCallerWhoHangsUpIsNoError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFace(t, &tokencachetest.Upstream{Latency: 3 * time.Second}, api.Options{})
@@ -159,7 +159,7 @@ func TestBearer(t *testing.T) {
 				}
 			}
 		}
-		// Other hosts call by names that nobody configured; a page that rebinds one has no token.
+		// Other hosts call by names that are not configured; a page that rebinds one has no token.
 		if w := f.call("GET", tokenPath, "", "Host", "pod.example", "Authorization", "Bearer "+bearer.Reveal()); w.Code != 200 {
 			t.Errorf("by another name: got %d", w.Code)
 		}

@@ -91,7 +91,7 @@ func plainTarget(r *http.Request) bool {
 
 // upstreamsHost reports whether r was meant for the upstream of an app, by a pod whose name service
 // says that it is here. A page that is led here by such a trick has its own site's name, so this lets no
-// page in. But nobody calls /v1 by a name of WeChat.
+// page in. But no client of /v1 has a reason to call it by a name of WeChat.
 func (h *handler) upstreamsHost(r *http.Request) bool {
 	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().Hosts[strings.ToLower(web.HostName(r))]
 }

@@ -53,7 +53,7 @@ func listen(t *testing.T, f *face, network, address string) (addr string, send f
 	}
 }
 
-// Every trick by which somebody else than a program of this pod could get at a value, on a real
+// Every trick by which another program than those of this pod could get at a value, on a real
 // connection. None gets one byte of it.
 func TestOthersAreRefused(t *testing.T) {
 	f := newFace(t, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})

@@ -16,7 +16,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// FuzzHead: whatever the head of a request says, a value goes to nobody but a program of the pod that has the
+// FuzzHead: whatever the head of a request says, a value goes only to a program of the pod that has the
 // bearer token, if there is one; and no refusal repeats what was sent.
 func FuzzHead(f *testing.F) {
 	for _, host := range []string{"127.0.0.1:7200", "localhost", "LOCALHOST:1", "[::1]:7200", "[::ffff:127.0.0.1]", "api.weixin.qq.com", "evil.example", "127.0.0.1.evil.example", "localhost.", "2130706433", "0177.0.0.1",

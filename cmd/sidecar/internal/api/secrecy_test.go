@@ -25,7 +25,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// canaries are a value, a superseded one, a bearer token and what stands in the causes of errors.
+// canaries are a value, a superseded one, a bearer token and the text in the causes of errors.
 var canaries = []string{"CANARY-1/+value", "CANARY-2/+value", "CANARY-bearer/+", "CANARY-cause/+"}
 
 // findCanary returns the first canary in text, in whatever form.

@@ -14,7 +14,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// onward is what stands behind the faces: it notes what would go on to WeChat.
+// onward is behind the faces: it notes what would go on to WeChat.
 type onward struct{ paths []string }
 
 func (o *onward) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -161,7 +161,7 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	if got := asked.Load(); got != calls {
 		t.Errorf("WeChat was asked %d times", got-calls)
 	}
-	// A reported value that this replica does not know may be newer than what it has heard of: such reports share
+	// A reported value that this replica does not know may be newer than its snapshot: such reports share
 	// a look each 100 ms, a script of some 20 commands. Nothing else asks Redis.
 	if got, most := commands.Load(), 30*(int64(took/(100*time.Millisecond))+1); got > most {
 		t.Errorf("Redis got %d commands, want at most %d", got, most)

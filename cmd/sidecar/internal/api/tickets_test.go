@@ -118,9 +118,9 @@ func TestDropInTicketFindsItsApp(t *testing.T) {
 			target, header string
 			errcode        int
 		}{
-			{path, "", 41001}, {path + "&access_token=garbage", "", 40001}, {path, "nobody", 41001},
+			{path, "", 41001}, {path + "&access_token=garbage", "", 40001}, {path, "unknown", 41001},
 			{path + "&access_token=" + one, "", 40001}, // a ticket is no token
-			{path + "&appid=nobody", "second", 40013},  // whoever names an account must not act as another one
+			{path + "&appid=unknown", "second", 40013}, // a call that names an account must not be answered as another one
 			{path + "&appid=lone", "", 40013},
 		} {
 			wantErrcode(t, s.call("GET", c.target, "", "X-Wxtoken-App", c.header), c.errcode)

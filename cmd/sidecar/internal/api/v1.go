@@ -61,7 +61,7 @@ func appendLife(buf []byte, t tokencache.Token, now time.Time) []byte {
 // maxBody bounds the body of a call, where it is not a list.
 const maxBody = 8 << 10
 
-// readReport reads the body of a report. Keys that it does not know are for somebody else. Its
+// readReport reads the body of a report. It ignores unknown keys. Its
 // errors repeat nothing of the body.
 func readReport(ctx context.Context, w http.ResponseWriter, r *http.Request) (secret.String, error) {
 	var in struct {

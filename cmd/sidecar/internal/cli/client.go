@@ -56,7 +56,7 @@ func (c client) call(ctx context.Context, address, path string, header http.Head
 		return reply{}, c.unreached(address, named, errors.New("it is no address"))
 	}
 	request.Header = header
-	answer, err := transport.RoundTrip(request) // a redirect is followed by nobody
+	answer, err := transport.RoundTrip(request) // redirects are not followed
 	if err != nil {
 		return reply{}, c.unreached(address, named, err)
 	}
@@ -83,7 +83,7 @@ func dialAddress(address string) (network, dialled string) {
 	return "tcp", net.JoinHostPort(host, port)
 }
 
-// unreached says why nobody answered at an address, and what in the configuration may be the cause.
+// unreached returns why no sidecar answered at an address, and what in the configuration may be the cause.
 func (c client) unreached(address, named string, err error) error {
 	why := "no answer: " + plain(err)
 	switch {

@@ -72,7 +72,7 @@ func wrongFlag(set *flag.FlagSet, err error, read []string, before int) error {
 		return fmt.Errorf("flag --%s needs a value", nameOf(last))
 	}
 	if !strings.HasPrefix(read[last], "-") || set.Lookup(nameOf(last)) == nil {
-		last = max(0, last-1) // the flag stands before its value
+		last = max(0, last-1) // the flag comes before its value
 	}
 	f := set.Lookup(nameOf(last))
 	if f == nil {
@@ -132,7 +132,7 @@ func opsListenFlag(set *flag.FlagSet, o *config.Overrides) {
 	set.StringVar(&o.OpsListen, "ops-listen", "", "`address` of health and metrics (WXTOKEN_OPS_LISTEN, default "+config.DefaultOpsListen+")")
 }
 
-// AllFlags are the flags of whoever reads the whole configuration.
+// AllFlags adds the flags of the commands that read the whole configuration.
 func AllFlags(set *flag.FlagSet, o *config.Overrides) {
 	configFlag(set, o)
 	listenFlag(set, o)

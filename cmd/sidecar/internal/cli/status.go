@@ -22,7 +22,7 @@ const statusAbout = `Shows every credential that a running sidecar keeps: its st
 replica would renew it, its version, and why the last refresh failed. Never a value.
 
 States: fresh; stale (handed out, but not good for sure); missing. "in doubt" says that WeChat may
-have replaced the value without anybody knowing the new one, "rejected" that WeChat refuses it.
+have replaced the value by one that no replica has, "rejected" that WeChat refuses it.
 
 examples:
   sidecar status
@@ -78,7 +78,7 @@ func (s sidecarStatus) print(w io.Writer) error {
 			for _, note := range []struct {
 				is   bool
 				text string
-			}{{k.InDoubt, "in doubt"}, {k.Rejected, "rejected"}, {k.ForeignRefresher, "somebody else refreshes it"}} {
+			}{{k.InDoubt, "in doubt"}, {k.Rejected, "rejected"}, {k.ForeignRefresher, "foreign refresher suspected"}} {
 				if note.is {
 					state = append(state, note.text)
 				}

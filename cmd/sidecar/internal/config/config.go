@@ -27,7 +27,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// What stands where nothing was given.
+// The defaults.
 const (
 	DefaultListen    = "127.0.0.1:7200"
 	DefaultOpsListen = ":7201"
@@ -86,7 +86,7 @@ const (
 	LogConsole = "console"
 )
 
-// Config is one checked configuration. Treat it as immutable: it is shared by whoever reads it.
+// Config is one checked configuration. Treat it as immutable: all readers share it.
 // Every field has its default filled in. It prints without its secrets.
 type Config struct {
 	// Listen is where values are served: host:port with a loopback host, or unix:/absolute/path.
@@ -196,7 +196,7 @@ type App struct {
 }
 
 // CredentialID returns the name that distinguishes the app's credentials from all others, and
-// stands in Redis keys: the appid, or corpid:agent.
+// is part of the Redis keys: the appid, or corpid:agent.
 func (a App) CredentialID() string {
 	if a.Agent == "" {
 		return a.ID

@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzRedisURL: a URL is one that go-redis takes in its form, or a mistake that repeats nothing secret of
-// it. SECRET stands for a password, or a part of one that was not percent-encoded.
+// it. SECRET is replaced by a password, or a part of one that was not percent-encoded.
 func FuzzRedisURL(f *testing.F) {
 	for _, url := range []string{
 		"redis://redis:6379/3", "rediss://u:SECRET@[::1]:6379/0?dial_timeout=3s&pool_size=5", "unix://user:SECRET@/run/redis.sock?db=1",

@@ -37,7 +37,7 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	return c, nil
 }
 
-// Trimmed returns getenv without what stands around a value: a newline, because the Secret was made with echo; a byte
+// Trimmed returns getenv without what surrounds a value: a newline, because the Secret was made with echo; a byte
 // order mark, because a file was saved by an editor of Windows.
 func Trimmed(getenv func(string) string) func(string) string {
 	return func(name string) string { return trim(getenv(name)) }

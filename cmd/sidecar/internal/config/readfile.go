@@ -20,7 +20,7 @@ const (
 
 // readFile reads a regular file of at most limit bytes. Its errors say what to do and name the path.
 func readFile(path string, limit int) ([]byte, fs.FileMode, error) {
-	// Asked before opening: a pipe blocks whoever opens it until somebody writes.
+	// Checked before opening: opening a pipe blocks until another process writes to it.
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, 0, explain(path, err)

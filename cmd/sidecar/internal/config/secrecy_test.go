@@ -13,7 +13,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
-// canary stands for every secret. A WeChat secret has as many characters.
+// canary is the value of every secret. A WeChat secret has as many characters.
 const canary = "HUSHc0ffee00c0ffee00c0ffee00HUSH"
 
 func TestConfigPrintsWithoutSecrets(t *testing.T) {
@@ -101,7 +101,7 @@ func FuzzParse(f *testing.F) {
 		if strings.Contains(text, "HUSH") {
 			return
 		}
-		// An absolute path is repeated, on purpose; nobody's secret starts with a slash.
+		// An absolute path is repeated, on purpose; no secret starts with a slash.
 		text = strings.ReplaceAll(strings.ReplaceAll(text, "/SECRET", "SECRET"), "SECRET", canary)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@ const maxReported = 100
 // to the next, and then only until the rest is there. A change takes effect after Every to
 // 2*Every.
 //
-// The zero value works and tells nobody. The functions are called one at a time, from Run.
+// The zero value works and calls no function. The functions are called one at a time, from Run.
 type Watcher struct {
 	// Every is the time between two looks. 0 or less means DefaultEvery.
 	Every time.Duration

@@ -217,7 +217,7 @@ func (w walker) sequence(n *yaml.Node, path string, item func(n *yaml.Node, path
 
 func (w walker) text(to *string) func(*yaml.Node, string) {
 	return func(n *yaml.Node, path string) {
-		// Numbers and dates are texts that nobody quoted: agent: 1000002.
+		// Numbers and dates are texts without quotes: agent: 1000002.
 		textual := []string{"!!str", "!!int", "!!float", "!!timestamp"}
 		if n.Kind != yaml.ScalarNode || !slices.Contains(textual, n.ShortTag()) {
 			w.mistake(path, "needs a text (line %d)%s", n.Line, noAliases(n))

@@ -1,5 +1,5 @@
 -- Which commands may this user not run, and which (name?) does this Redis not have? Looked up where Redis can say so without running them (7.0),
--- with the keys of a credential; else ('do') by running them, with keys that are nobody's.
+-- with the keys of a credential; else ('do') by running them, with keys that no program uses.
 local value, meta, lock, backoff, journal = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, mode = ARGV[1], ARGV[2]
 

@@ -1,4 +1,4 @@
-// Package doctor looks for what keeps a sidecar from working, and says in words what to mend: the
+// Package doctor looks for what keeps a sidecar from working, and says in words what to fix: the
 // configuration, its secret files, the way to Redis and what it permits, the way to WeChat and what it
 // says to the credentials.
 //
@@ -34,8 +34,8 @@ const (
 type Finding struct {
 	Check string `json:"check"`
 	State State  `json:"state"`
-	Text  string `json:"text"`           // what was found, on one line
-	Mend  string `json:"mend,omitempty"` // what to do about it
+	Text  string `json:"text"`          // what was found, on one line
+	Fix   string `json:"fix,omitempty"` // what to do about it
 }
 
 // Options are what [Examine] needs.
@@ -45,7 +45,7 @@ type Options struct {
 	// Connect returns a client as the sidecar would use it. It does no I/O.
 	Connect func(config.Redis) (redis.UniversalClient, error)
 	// Fetch permits to try the secret of an app where that ends the app's present token, if there is
-	// one: on the endpoint token, and on WeCom. It is not done while a token stands in Redis.
+	// one: on the endpoint token, and on WeCom. It is not done while Redis has a token.
 	Fetch bool
 }
 
@@ -89,13 +89,13 @@ func (e *examination) ok(check, text string) { e.found(Finding{check, OK, text, 
 
 func (e *examination) skipped(check, text string) { e.found(Finding{check, Skipped, text, ""}) }
 
-func (e *examination) warn(check, text, mend string) { e.found(Finding{check, Warn, text, mend}) }
+func (e *examination) warn(check, text, fix string) { e.found(Finding{check, Warn, text, fix}) }
 
-func (e *examination) fail(check, text, mend string) { e.found(Finding{check, Fail, text, mend}) }
+func (e *examination) fail(check, text, fix string) { e.found(Finding{check, Fail, text, fix}) }
 
 // found passes a finding on. What peers say may hold what was sent to them.
 func (e *examination) found(f Finding) {
-	f.Text, f.Mend = oneLine(tokencache.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Mend, e.secrets...))
+	f.Text, f.Fix = oneLine(tokencache.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Fix, e.secrets...))
 	e.report(f)
 }
 

@@ -23,14 +23,14 @@ const (
 type explanation struct {
 	state State
 	text  string
-	mend  string
+	fix   string
 }
 
 // explanations are those of WeChat's own endpoints.
 var explanations = map[int]explanation{
 	-1:    {Warn, "WeChat is busy", "nothing: it passes, and the sidecar tries again; if it stays for hours, ask WeChat's support"},
 	40001: {Fail, "the AppSecret is wrong or of another account", "configure the AppSecret of this appid; if it is lost, reset it (" + secretPage + ")"},
-	40013: {Fail, "the appid is wrong", "configure the appid as it stands in the console, upper and lower case alike (" + secretPage + ")"},
+	40013: {Fail, "the appid is wrong", "copy the appid from the console; upper and lower case matter (" + secretPage + ")"},
 	40125: {Fail, "the AppSecret is wrong: mistyped, or reset in the console since", "configure the present AppSecret; WeChat shows none again, so if it is lost, reset it (" + secretPage + ")"},
 	40243: {Fail, "the AppSecret is frozen", "unfreeze it (解冻), which takes about 10 minutes to act (" + secretPage + ")"},
 	41004: {Fail, "no secret arrived at WeChat", "look at what lies between here and WeChat: it alters requests"},
@@ -49,7 +49,7 @@ var explanations = map[int]explanation{
 // corpExplanations are those of WeCom, where they differ.
 var corpExplanations = map[int]explanation{
 	40001: {Fail, "the secret is wrong, or of another app of the corporation", "configure the secret of this agent (" + corpPage + ")"},
-	40013: {Fail, "the corpid is wrong", "configure it as it stands in the console (work.weixin.qq.com, 我的企业)"},
+	40013: {Fail, "the corpid is wrong", "copy it from the console (work.weixin.qq.com, 我的企业)"},
 	50003: {Fail, "the app is disabled", "enable it (" + corpPage + ")"},
 }
 
@@ -61,7 +61,7 @@ func (e *examination) refused(check string, app config.App, err error) {
 		return
 	}
 	x := explain(app, w)
-	e.found(Finding{check, x.state, x.text + ": " + says(w), x.mend})
+	e.found(Finding{check, x.state, x.text + ": " + says(w), x.fix})
 }
 
 func explain(app config.App, w *wechat.Error) explanation {
@@ -92,7 +92,7 @@ func outsider(corp bool, ip string) explanation {
 	x := explanation{Fail, "WeChat takes no calls from this address, " + address,
 		fmt.Sprintf("put %s on the IP whitelist (API IP 白名单), which acts after some minutes (%s); every address that pods leave the cluster by has to be there", address, secretPage)}
 	if corp {
-		x.mend = fmt.Sprintf("add %s to the trusted addresses (企业可信IP) of the app (%s)", address, corpPage)
+		x.fix = fmt.Sprintf("add %s to the trusted addresses (企业可信IP) of the app (%s)", address, corpPage)
 	}
 	return x
 }

@@ -15,7 +15,7 @@ import (
 const canary = "CANARY+redis/password"
 
 // FuzzFindings: whatever Redis or WeChat says of itself, a finding is one line that a terminal shows as it
-// is, and repeats no secret that the peer repeats (SECRET stands for one).
+// is, and repeats no secret that the peer repeats (SECRET is replaced by one).
 func FuzzFindings(f *testing.F) {
 	f.Add("# Memory\r\nused_memory:1048576\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\nrdb_last_bgsave_status:ok\r\n", "7.0.15", "master", "standalone", "go-redis\n")
 	f.Add("used_memory:99\nmaxmemory:100\nmaxmemory_policy:allkeys-lru\naof_enabled:1\n", "6.2", "slave", "cluster", "NOPERM this user has no permissions to run the 'evalsha' command")
@@ -44,7 +44,7 @@ func FuzzFindings(f *testing.F) {
 
 		e := &examination{cfg: &config.Config{Namespace: "wxtoken"}, username: "u", secrets: []secret.String{secret.New(canary)}}
 		e.report = func(got Finding) {
-			text := got.Text + got.Mend
+			text := got.Text + got.Fix
 			if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("%q is not for one line", text)
 			}

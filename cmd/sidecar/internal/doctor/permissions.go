@@ -67,20 +67,20 @@ func (e *examination) permissions(ctx context.Context) {
 // renamed reports the commands that this Redis does not have under their names, marked with a ?, and returns the others.
 // What is for people, and events, the sidecar can do without.
 func (e *examination) renamed(check string, commands []string) (others []string) {
-	const mend = "take the rename-command out of redis.conf, and let the ACL decide who may use the command"
+	const fix = "take the rename-command out of redis.conf, and let the ACL decide who may use the command"
 	for _, c := range commands {
 		name, gone := strings.CutSuffix(c, "?")
 		switch {
 		case !gone:
 			others = append(others, c)
 		case name == "xadd":
-			e.warn(check, "this Redis has no command xadd (rename-command?): the sidecar works, and there is no journal", mend)
+			e.warn(check, "this Redis has no command xadd (rename-command?): the sidecar works, and there is no journal", fix)
 		case name == "publish", strings.Contains(name, "subscribe"), name == "ping":
-			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, and notices what other replicas did some seconds later", mend)
+			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, and notices what other replicas did some seconds later", fix)
 		case name == "evalsha" || name == "pexpireat" || name == "getrange":
-			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, but for rare cases", mend)
+			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, but for rare cases", fix)
 		default:
-			e.fail(check, "this Redis has no command "+name+" (rename-command?), which every refresh needs", mend)
+			e.fail(check, "this Redis has no command "+name+" (rename-command?), which every refresh needs", fix)
 		}
 	}
 	return others
@@ -148,7 +148,7 @@ func (e *examination) keys(app config.App, key string) []string {
 	return []string{key, key + ":meta", key + ":lock", key + ":backoff", journal}
 }
 
-// scratch is a key that is nobody's, in the slot of an app.
+// scratch is a key that no program uses, in the slot of an app.
 func (e *examination) scratch(app config.App) string {
 	return e.cfg.Namespace + ":{" + app.CredentialID() + "}:doctor-" + rand.Text()[:8]
 }

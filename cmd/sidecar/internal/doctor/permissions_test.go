@@ -96,7 +96,7 @@ func TestTheLeastACLIsEnoughAndEachPartOfItIsMissed(t *testing.T) {
 			}
 			continue
 		}
-		if len(got) != 1 || got[0].State != Fail || !strings.Contains(got[0].Text, name) || !strings.HasPrefix(got[0].Mend, "ACL SETUSER wxtoken +") || !strings.Contains(got[0].Mend, "+"+name) {
+		if len(got) != 1 || got[0].State != Fail || !strings.Contains(got[0].Text, name) || !strings.HasPrefix(got[0].Fix, "ACL SETUSER wxtoken +") || !strings.Contains(got[0].Fix, "+"+name) {
 			t.Errorf("without %s: %+v", name, got)
 		}
 		if name == "eval" || name == "ping" { // the one takes the means to look, the other is asked at the login, too
@@ -174,7 +174,7 @@ func TestTheLeastACLOfAClusterIsEnoughAndEachPartOfItIsMissed(t *testing.T) {
 		got := examine()
 		user("+" + name)
 		last := got[len(got)-1]
-		if last.State != Fail || !strings.Contains(last.Text, name) || !strings.HasPrefix(last.Mend, "ACL SETUSER wxtoken +") || !strings.Contains(last.Mend, "+"+name) {
+		if last.State != Fail || !strings.Contains(last.Text, name) || !strings.HasPrefix(last.Fix, "ACL SETUSER wxtoken +") || !strings.Contains(last.Fix, "+"+name) {
 			t.Errorf("without %s: %+v", name, got)
 		}
 	}
@@ -203,7 +203,7 @@ func TestMissingKeysAndChannelsAreNamed(t *testing.T) {
 	}
 }
 
-// An ACL that names each key, and nothing else, is enough: what is nobody's is not needed.
+// An ACL that names each key, and nothing else, is enough: no other key is needed.
 func TestAnACLOfTheExactKeysIsEnough(t *testing.T) {
 	t.Parallel()
 	r := newACLRig(t)

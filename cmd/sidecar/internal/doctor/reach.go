@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// target is somebody to dial.
+// target is an address to dial.
 type target struct {
 	who     string      // Redis or WeChat
 	network string      // tcp or unix
@@ -45,8 +45,8 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 	}
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, t.network, dialled)
 	if err != nil {
-		text, mend := undialled(t, err)
-		e.fail(check+" connection", text, mend)
+		text, fix := undialled(t, err)
+		e.fail(check+" connection", text, fix)
 		return nil
 	}
 	e.ok(check+" connection", t.address+" accepts connections")
@@ -70,8 +70,8 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
-		text, mend := unsecured(t, err)
-		e.fail(check+" TLS", text, mend)
+		text, fix := unsecured(t, err)
+		e.fail(check+" TLS", text, fix)
 		return nil
 	}
 	e.certificate(check+" TLS", t, cfg, secure.ConnectionState())
@@ -84,7 +84,7 @@ func (e *examination) certificate(check string, t target, cfg *tls.Config, state
 		e.ok(check, "the certificate is good, "+tls.VersionName(state.Version))
 		return
 	}
-	const risk = "skip_verify=true: whoever answers at this address is taken for "
+	const risk = "skip_verify=true: any server at this address is taken for "
 	chain := x509.NewCertPool()
 	for _, c := range state.PeerCertificates[1:] {
 		chain.AddCert(c)
@@ -94,8 +94,8 @@ func (e *examination) certificate(check string, t target, cfg *tls.Config, state
 		e.warn(check, risk+t.who+". The certificate is good", "take skip_verify out of "+t.named+": it is not needed")
 		return
 	}
-	text, mend := unsecured(t, err)
-	e.warn(check, risk+t.who+", and reads its password and the tokens; "+text, mend+"; then take skip_verify out of "+t.named)
+	text, fix := unsecured(t, err)
+	e.warn(check, risk+t.who+", and reads its password and the tokens; "+text, fix+"; then take skip_verify out of "+t.named)
 }
 
 // secured is a connection whose peer may have asked who we are. With TLS 1.3 it says only later that it
@@ -114,19 +114,19 @@ func (e *examination) resolve(ctx context.Context, check, host string, t target)
 		e.ok(check+" name", host+" is "+strings.Join(ips, ", "))
 		return ips, true
 	}
-	text, mend := "the name service does not answer: ", "look at the pod's DNS: may it reach the name service?"
+	text, fix := "the name service does not answer: ", "look at the pod's DNS: may it reach the name service?"
 	if d, ok := errors.AsType[*net.DNSError](err); ok && d.IsNotFound {
 		text = "there is no such name: "
-		mend = "correct the host in " + t.named + ", or let this pod's DNS know it"
+		fix = "correct the host in " + t.named + ", or let this pod's DNS know it"
 		if t.who == "Redis" {
-			mend = "correct the host in " + t.named + "; a Service of another namespace is name.namespace.svc"
+			fix = "correct the host in " + t.named + "; a Service of another namespace is name.namespace.svc"
 		}
 	}
-	e.fail(check+" name", text+host, mend)
+	e.fail(check+" name", text+host, fix)
 	return nil, false
 }
 
-func undialled(t target, err error) (text, mend string) {
+func undialled(t target, err error) (text, fix string) {
 	why := err.Error()
 	if o, ok := errors.AsType[*net.OpError](err); ok {
 		why = o.Err.Error()
@@ -146,7 +146,7 @@ func undialled(t target, err error) (text, mend string) {
 	return t.address + ": " + why, "let this pod reach " + t.address + ", or correct " + t.named
 }
 
-func unsecured(t target, err error) (text, mend string) {
+func unsecured(t target, err error) (text, fix string) {
 	host, _, _ := net.SplitHostPort(t.address)
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return t.address + " answers, but without TLS", t.plain

@@ -42,7 +42,7 @@ func (e *examination) redis(ctx context.Context) {
 	e.memory(ctx, nodes)
 }
 
-// redisTargets returns whom the client dials first, and notes the credentials that it sends.
+// redisTargets returns the addresses that the client dials first, and notes the credentials that it sends.
 func (e *examination) redisTargets(rdb redis.UniversalClient) []target {
 	var network string
 	var addresses []string
@@ -203,7 +203,7 @@ func (e *examination) sentinelsRefuse(ctx context.Context, check string) bool {
 		err := s.Ping(ctx).Err()
 		_ = s.Close()
 		text := oneLine(fmt.Sprint(err))
-		const where = "before the @ of " + redisNamed + ": what stands there is the Sentinels'; those of Redis are the options username and password"
+		const where = "before the @ of " + redisNamed + ": that login is for the Sentinels; the login for Redis goes into the options username and password"
 		switch {
 		case err == nil:
 			return false

@@ -12,7 +12,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
-// servers looks at what each server says of itself to whoever may log in: HELLO needs no permission.
+// servers reads what each server reports of itself after a login: HELLO needs no permission.
 func (e *examination) servers(ctx context.Context, nodes []node) {
 	const check = "redis server"
 	var versions []string

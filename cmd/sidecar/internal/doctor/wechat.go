@@ -70,7 +70,7 @@ func (e *examination) base(ctx context.Context, app config.App) bool {
 	return false
 }
 
-// upstream is whom a call of u dials: itself, or the proxy that the environment names.
+// upstream is the address that a call of u dials: itself, or the proxy that the environment names.
 func upstream(u *url.URL) target {
 	t := target{who: "WeChat", network: "tcp", named: baseNamed, plain: "write http:// for https:// in " + baseNamed + ", or make it speak TLS"}
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && proxy != nil {
@@ -98,7 +98,7 @@ func probe(app config.App) wechat.Probe {
 }
 
 // app asks WeChat what it says to the credentials: on stable_token by asking for the token, which comes
-// back unchanged. On the other endpoints that could end the present token, so the token that stands in
+// back unchanged. On the other endpoints that could invalidate the present token, so the token in
 // Redis is tried out instead.
 func (e *examination) app(ctx context.Context, app config.App) {
 	ctx, cancel := context.WithTimeout(ctx, wechat.DefaultTimeout)
@@ -115,9 +115,9 @@ func (e *examination) app(ctx context.Context, app config.App) {
 		e.secrets = append(e.secrets, token)
 		e.tried(ctx, check, app, token)
 	case !errors.Is(err, redis.Nil):
-		e.skipped(check, "Redis does not say whether a token stands, and asking WeChat for one would end it")
+		e.skipped(check, "it is unknown whether Redis has a token, and fetching one from WeChat would invalidate it")
 	case !e.opts.Fetch:
-		e.skipped(check, "no token stands in Redis, and asking WeChat for one ends any that somebody else uses: if nobody does, say --fetch")
+		e.skipped(check, "Redis has no token, and fetching one from WeChat invalidates any in use elsewhere: if there is none, use --fetch")
 	case app.Platform == config.PlatformWeCom:
 		cred, err := client(app).CorpToken(ctx, app.ID, app.Secret)
 		e.fetched(check, app, cred, err)
@@ -153,9 +153,9 @@ func (e *examination) tried(ctx context.Context, check string, app config.App, t
 	w, ok := errors.AsType[*wechat.Error](err)
 	switch {
 	case err == nil:
-		e.ok(check, "WeChat accepts the token that stands in Redis; the secret was not tried, because that would end this token")
+		e.ok(check, "WeChat accepts the token in Redis; the secret was not tried, because that would invalidate this token")
 	case ok && w.Class() == wechat.ClassBadToken:
-		e.fail(check, "WeChat rejects the token that stands in Redis: "+says(w),
+		e.fail(check, "WeChat rejects the token in Redis: "+says(w),
 			"find out who else fetches tokens of this app and stop them; the next report by an app replaces this one")
 	default:
 		e.refused(check, app, err)

@@ -20,12 +20,12 @@ func TestCallersAreGoneWhenNobodyWasConnectedForAWhile(t *testing.T) {
 			return time.Since(start)
 		}
 		if took := leave(time.Minute, time.Second); took != time.Second {
-			t.Errorf("with nobody there it took %v", took)
+			t.Errorf("without a connection it took %v", took)
 		}
 		c.Track(nil, http.StateNew)
 		c.Track(nil, http.StateActive)
 		if took := leave(20*time.Second, time.Second); took != 20*time.Second {
-			t.Errorf("with somebody there it took %v", took)
+			t.Errorf("with a connection it took %v", took)
 		}
 		go func() {
 			time.Sleep(3 * time.Second)

@@ -48,8 +48,8 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	return net.Listen("unix", path)
 }
 
-// removeDeadSocket removes what a killed process left behind, and nothing else: a socket that answers is
-// somebody's, and so is one that cannot be asked.
+// removeDeadSocket removes what a killed process left behind, and nothing else: a socket that answers
+// is in use, and one that cannot be dialled may be.
 func removeDeadSocket(path string) error {
 	info, err := os.Lstat(path)
 	switch {

@@ -25,7 +25,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 
 	l, err := Open("unix:"+path, config.DefaultSocketMode)
 	if err != nil {
-		t.Fatalf("a socket that nobody listens on: %v", err)
+		t.Fatalf("a socket without a listener: %v", err)
 	}
 	defer l.Close()
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
@@ -41,7 +41,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 		}
 	}()
 	if _, err := Open("unix:"+path, config.DefaultSocketMode); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a socket that somebody listens on: %v", err)
+		t.Errorf("a socket with a listener: %v", err)
 	}
 }
 

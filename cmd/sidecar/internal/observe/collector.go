@@ -21,13 +21,13 @@ func NewCollector(status func() []tokencache.Status) prometheus.Collector {
 		expiry:    desc("token_expiry_timestamp_seconds", "When the value in memory ends. Absent without one."),
 		committed: desc("token_last_refresh_timestamp_seconds", "When the value in memory was committed, by whichever replica. Absent without one."),
 		fresh:     desc("token_fresh", "1 if the next read gets a good value from memory."),
-		doubt:     desc("token_in_doubt", "1 if upstream may have superseded the value without anybody knowing the new one."),
+		doubt:     desc("token_in_doubt", "1 if upstream may have superseded the value by one that no replica has."),
 		rejected:  desc("token_rejected", "1 if upstream was found to reject the value, and there is no other yet."),
 		backoff:   desc("token_backoff_seconds", "How long upstream must not be asked."),
 		why:       desc("token_backoff_info", "1 while upstream must not be asked, with the reason as labels.", "class", "errcode"),
 		left:      desc("allowance_left", "Calls that the cluster's allowance lets follow each other at once now.", "allowance"),
 		burst:     desc("allowance_burst", "The most that is ever left of an allowance.", "allowance"),
-		foreign:   desc("foreign_refresher_suspected", "1 if values are rejected while young: somebody else refreshes this app."),
+		foreign:   desc("foreign_refresher_suspected", "1 if values are rejected while young: probably another program refreshes this app."),
 	}
 }
 

@@ -134,7 +134,7 @@ var scenes = []scene{
 					go r.Kill()
 				}
 			}
-			time.Sleep(5 * time.Second) // the lease stands
+			time.Sleep(5 * time.Second) // the lease is still held
 		},
 		want: "token_in_doubt",
 	}, {
@@ -245,7 +245,7 @@ var scenes = []scene{
 		},
 		want: "subscriptions_total >=3, subscription_up >=2, redis_errors_total op watch class closed",
 	}, {
-		name: "somebody else refreshes the app",
+		name: "another program refreshes the app",
 		play: func(t *testing.T, c *tokencachetest.Cluster) {
 			for range 3 {
 				rejected(t, c)

@@ -11,7 +11,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// LogEvents returns an observer for [tokencache.Options] that logs what somebody may have to know. What
+// LogEvents returns an observer for [tokencache.Options] that logs what a person may need. A state that
 // lasts is logged when it changes and once a minute while it does, not at each event.
 // That a caller got nothing is logged by the handler.
 func LogEvents(log *zap.Logger) func(tokencache.Event) {
@@ -24,7 +24,7 @@ type eventLog struct {
 	complaints Complaints
 
 	mu      sync.Mutex
-	foreign map[tokencache.Key]bool // apps that somebody else refreshes, as logged
+	foreign map[tokencache.Key]bool // suspected foreign refreshers, as logged
 	away    bool                    // Redis, as logged
 }
 
@@ -42,7 +42,7 @@ func (l *eventLog) observe(e tokencache.Event) {
 		return
 	case tokencache.ResultEventMissed:
 		if n := l.complaints.Due("missed", time.Now()); n > 0 {
-			l.log.Warn("a new version was found by reading again, and no event told of it", zap.Int("times", n))
+			l.log.Warn("a re-read found a version that no event announced", zap.Int("times", n))
 		}
 		return
 	}
@@ -67,7 +67,7 @@ func describe(e tokencache.Event) (zapcore.Level, string) {
 	case tokencache.ResultLeaseCapped:
 		return zap.WarnLevel, "a lock key in Redis would have stopped every refresh"
 	case tokencache.ResultDataLost:
-		return zap.WarnLevel, "Redis knows less than this replica: it was emptied, or a failover lost writes"
+		return zap.WarnLevel, "Redis lost data: it was emptied, or a failover lost writes"
 	case tokencache.ResultRefused:
 		return zap.WarnLevel, "lease lost during a refresh, the fetched value is not used"
 	case tokencache.ResultOrphaned:
@@ -159,8 +159,8 @@ func (l *eventLog) foreignState(e tokencache.Event) {
 	app, kind := zap.String("app", e.Key.App), zap.String("kind", e.Key.Kind)
 	switch {
 	case e.ForeignRefresher && !was:
-		l.log.Warn("values are rejected while young: somebody else seems to refresh this app", app, kind)
+		l.log.Warn("foreign refresher suspected: values are rejected while young", app, kind)
 	case was && !e.ForeignRefresher:
-		l.log.Info("no more sign of somebody else who refreshes this app", app, kind)
+		l.log.Info("foreign refresher no longer suspected", app, kind)
 	}
 }

@@ -45,8 +45,8 @@ func TestLogEvents(t *testing.T) {
 		tokencache.ResultLeaseWaited:   "",
 		tokencache.ResultAdopted:       "",
 		tokencache.ResultLeaseLost:     "warn lease lost during a refresh",
-		tokencache.ResultEventMissed:   "warn a new version was found by reading again, and no event told of it",
-		tokencache.ResultDataLost:      "warn Redis knows less than this replica: it was emptied, or a failover lost writes",
+		tokencache.ResultEventMissed:   "warn a re-read found a version that no event announced",
+		tokencache.ResultDataLost:      "warn Redis lost data: it was emptied, or a failover lost writes",
 		tokencache.ResultClockStepped:  "warn the wall clock was stepped, or the host was suspended",
 		tokencache.ResultUnknown:       "warn upstream does not say whether it rejects a reported value",
 	} {
@@ -126,12 +126,12 @@ func TestForeignRefresherIsLoggedOnChange(t *testing.T) {
 		for _, foreign := range []bool{false, true, true, true, false, false} {
 			observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultShared, ForeignRefresher: foreign})
 			observe(tokencache.Event{Key: card, Reason: tokencache.ReasonDue, Result: tokencache.ResultShared}) // another's state
-			observe(tokencache.Event{Result: tokencache.ResultUnchanged})                                       // nobody's
+			observe(tokencache.Event{Result: tokencache.ResultUnchanged})                                       // without a key
 		}
 	})
 	want := []string{
-		"warn values are rejected while young: somebody else seems to refresh this app",
-		"info no more sign of somebody else who refreshes this app",
+		"warn foreign refresher suspected: values are rejected while young",
+		"info foreign refresher no longer suspected",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

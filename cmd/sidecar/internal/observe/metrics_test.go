@@ -59,7 +59,7 @@ func TestObserve(t *testing.T) {
 			map[string]float64{"lease_wait_seconds kind access_token": 1}},
 		{"lease lost before the fetch", tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultLeaseLost},
 			map[string]float64{"leases_lost_total app wx1": 1}},
-		{"heard", tokencache.Event{Key: shop, Result: tokencache.ResultAdopted, Took: time.Millisecond},
+		{"adopted", tokencache.Event{Key: shop, Result: tokencache.ResultAdopted, Took: time.Millisecond},
 			map[string]float64{"event_lag_seconds kind access_token": 1}},
 		{"missed", tokencache.Event{Key: shop, Result: tokencache.ResultEventMissed}, map[string]float64{"events_missed_total app wx1": 1}},
 		{"lock without an end", tokencache.Event{Key: shop, Result: tokencache.ResultLeaseCapped}, map[string]float64{"locks_capped_total app wx1": 1}},

@@ -20,7 +20,7 @@ import (
 const canary = "CANARYc0ffee/+00"
 
 // FuzzEnvironment: what the variables ask for can be done, or an error says at the start which one asks for what
-// cannot, and repeats nothing of it (SECRET stands for a password).
+// cannot, and repeats nothing of it (SECRET is replaced by a password).
 func FuzzEnvironment(f *testing.F) {
 	f.Add("", "http://fakeCollector:4318", "http/protobuf", "10000", "Authorization=Basic%20SECRET, X-Tenant = shop")
 	f.Add("otlp", "", "", "", "")
@@ -56,7 +56,7 @@ func FuzzEnvironment(f *testing.F) {
 			r.Header.Set(name, value.Reveal())
 		}
 		dialled := false
-		transport := &http.Transport{DialContext: nobody(&dialled), DialTLSContext: nobody(&dialled)}
+		transport := &http.Transport{DialContext: refuse(&dialled), DialTLSContext: refuse(&dialled)}
 		if _, err := transport.RoundTrip(r); !dialled {
 			t.Errorf("headers %q: %v", headers, err)
 		}
@@ -109,10 +109,10 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// nobody notes that it was called, and connects to nobody.
-func nobody(called *bool) func(context.Context, string, string) (net.Conn, error) {
+// refuse notes that it was called, and makes no connection.
+func refuse(called *bool) func(context.Context, string, string) (net.Conn, error) {
 	return func(context.Context, string, string) (net.Conn, error) {
 		*called = true
-		return nil, errors.New("nobody is there")
+		return nil, errors.New("refused")
 	}
 }

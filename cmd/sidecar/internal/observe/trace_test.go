@@ -112,7 +112,7 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 		Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Reason: tokencache.ReasonDue, Result: tokencache.ResultFailed,
 		Version: 7, Took: 250 * time.Millisecond, Err: errors.New("errcode -1 \xff"),
 	})
-	tracer.Observe(tokencache.Event{Result: tokencache.ResultReread}) // of nobody's interest
+	tracer.Observe(tokencache.Event{Result: tokencache.ResultReread}) // not traced
 	if err := tracer.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ type Options struct {
 	Page statuspage.Options
 	// Gatherer is what /metrics shows. Default: an empty one.
 	Gatherer prometheus.Gatherer
-	// Log is told of panics. Default: nobody.
+	// Log gets a line for each panic. Default: none.
 	Log *zap.Logger
 }
 

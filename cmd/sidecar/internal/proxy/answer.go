@@ -72,7 +72,7 @@ func (r *refusal) write(w http.ResponseWriter, method string) {
 	}
 	w.WriteHeader(r.status)
 	if method != http.MethodHead {
-		_, _ = w.Write(body) // the caller is gone: nobody to tell
+		_, _ = w.Write(body) // an error means that the caller is gone
 	}
 }
 

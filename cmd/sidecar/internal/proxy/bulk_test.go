@@ -174,8 +174,8 @@ func TestKillsAreNotSeen(t *testing.T) {
 			})
 		}
 		for i := range kills {
-			// Two deaths within one call are more than one retry can mend. So a death comes at any moment
-			// after somebody has met the last one, but for the second in which others still meet it.
+			// Two deaths within one call are more than one retry can fix. So a death comes at any moment
+			// after a caller has met the last one, but for the second in which others still meet it.
 			for r.sim.Calls(shop.Name()).Issued < i+1 {
 				time.Sleep(rand.N(100 * time.Millisecond))
 			}

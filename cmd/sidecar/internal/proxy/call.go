@@ -304,7 +304,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// expire ends a call on which nothing moved for too long: also where it waits for its caller, whom
+// expire ends a call on which nothing moved for too long: also where it waits for its caller, which
 // the context does not reach.
 func (c *call) expire(w http.ResponseWriter, cancel context.CancelCauseFunc) {
 	cancel(errStalled)

@@ -8,7 +8,7 @@
 // api.weixin.qq.com to this listener, and finds the app by, in this order: the query parameter
 // appid; the access_token of the query, if it is a current or lately replaced one of ours; the
 // header X-Wxtoken-App (id or alias); the default app. An appid that is not configured here rules
-// the default out: whoever names an account must not act as another one. A token that nobody knows
+// the default out: a call that names an account must not be sent as another one. An unknown token
 // does not, because that is what an old one looks like after a restart; so think twice about a
 // default where plain calls may be for several accounts.
 //
@@ -35,7 +35,7 @@
 //
 // Some calls carry other credentials, or none, and are passed on as they are, without a look at the
 // answer: /sns/*, the calls that fetch a token, those of third-party platforms. That
-// includes /cgi-bin/token: whoever calls it through the proxy with the true secret replaces the
+// includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
 // token that the sidecar keeps. Route the drop-in endpoints before this package.
 //
 // Of the caller's headers, those between two hosts do not go on, nor Authorization (it is for this
@@ -54,16 +54,16 @@
 //	X-Wxtoken-Foreign: 1               the first token was the caller's, of no app that is configured here
 //	X-Wxtoken-Stale: 1                 the token may no longer have worked, and there was no better one
 //
-// No header holds the token: where WeChat repeats it (a redirect repeats the query), [redacted]
-// stands there. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call it
+// No header holds the token: where WeChat repeats it (a redirect repeats the query), it is replaced
+// by [redacted]. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call it
 // is asked about, token included: to a program that could have asked for that token itself.
 //
 // What the proxy says itself has WeChat's shape, {"errcode":-1,"errmsg":"wxtoken: ..."}, and the
 // header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
 // call again, because SDKs take errcode -1 for "busy" and some repeat the call by themselves:
 //
-//	200  nothing was sent: no token now, no room for a chunked body, WeChat cannot be reached, no such app (40013, 41002; 40001 for a
-//	     token that nobody knows, so that an SDK asks for another one). The errcode
+//	200  nothing was sent: no token now, no room for a chunked body, WeChat cannot be reached, no such app (40013, 41002; 40001 for an
+//	     unknown token, so that an SDK fetches another one). The errcode
 //	     is WeChat's own where the token could not be fetched; Retry-After where waiting helps
 //	502  the call was sent and broke off; WeChat may have acted on it
 //	504  the call was sent and not answered in time; WeChat may have acted on it

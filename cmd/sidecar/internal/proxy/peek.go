@@ -12,8 +12,8 @@ import (
 // maxPeek bounds the answers that are looked at, in bytes. WeChat's errors have a few hundred.
 const maxPeek = 64 << 10
 
-// peek returns the errcode of an answer that is a small JSON object, else 0. It leaves the body to
-// read as if nobody had looked; of an answer that is no JSON object, or too long, it reads no more
+// peek returns the errcode of an answer that is a small JSON object, else 0. It leaves the body
+// unread for the caller; of an answer that is no JSON object, or too long, it reads no more
 // than it takes to see that. An answer that was read to its end holds no connection any more.
 func peek(res *http.Response) int {
 	if !isPeekable(res) {

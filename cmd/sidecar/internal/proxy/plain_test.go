@@ -30,7 +30,7 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 		{"header with an id", "?access_token=garbage", "ww3333333333333333:1000001", "hr", "hr"},
 		{"unknown token", "?access_token=garbage", "", "hr", "40001"},
 		{"empty appid", "?appid=", "", "hr", "41002"},
-		{"unknown header", "", "nobody", "hr", "41002"},
+		{"unknown header", "", "unknown", "hr", "41002"},
 		// Whoever names an account must not act as the default one.
 		{"unknown appid", "?appid=wx9999999999999999", "", "40013", "40013"},
 		{"unknown appid, known token", "?appid=wx9999999999999999&access_token=OTHER", "", "other", "other"},
@@ -97,7 +97,7 @@ func TestAppsAreChecked(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := proxy.NewApps([]proxy.App{good}, "nobody"); err == nil {
+	if _, err := proxy.NewApps([]proxy.App{good}, "unknown"); err == nil {
 		t.Error("unknown default: no error")
 	}
 	if _, err := proxy.NewApps([]proxy.App{good}, "wx1"); err != nil {
@@ -116,7 +116,7 @@ func TestUpstreamPrefixAndReload(t *testing.T) {
 	if c := r.calls(); a.status != 204 || c[0].host != "gateway.example" || !strings.HasPrefix(c[0].uri, "/wechat/cgi-bin/menu/get?access_token=") {
 		t.Errorf("%v, WeChat saw %+v", a, c)
 	}
-	if a := r.call("GET", "/proxy/nobody/cgi-bin/menu/get", ""); a.status != 404 || !strings.Contains(a.body, `"errcode":40013`) {
+	if a := r.call("GET", "/proxy/unknown/cgi-bin/menu/get", ""); a.status != 404 || !strings.Contains(a.body, `"errcode":40013`) {
 		t.Errorf("unknown app: %v", a)
 	}
 }

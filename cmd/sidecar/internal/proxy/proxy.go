@@ -33,8 +33,8 @@ type Options struct {
 	// streams its body and is not repeated; a chunked one is refused, because WeChat wants to know its length. Default
 	// 8 MiB; negative: none is kept.
 	MaxKept int64
-	// Observe is told how each call ended, for logs and metrics. It must not block, and must be safe
-	// for concurrent use. Default: nobody is told.
+	// Observe is called at the end of each call, for logs and metrics. It must not block, and must be safe
+	// for concurrent use. Default: none.
 	Observe func(Result)
 }
 

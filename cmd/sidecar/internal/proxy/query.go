@@ -24,7 +24,7 @@ func param(rawQuery, name string) (string, bool) {
 	return "", false
 }
 
-// isKey reports whether key, as it stands in a query, decodes to name.
+// isKey reports whether key, as a query encodes it, decodes to name.
 func isKey(key, name string) bool {
 	if key == name {
 		return true

@@ -50,7 +50,7 @@ type rig struct {
 	// refuse, if set, makes connections to some addresses fail.
 	refuse func(addr string) bool
 
-	results chan proxy.Result // of the calls that nobody has looked at
+	results chan proxy.Result // of the calls that no test has looked at yet
 
 	mu     sync.Mutex
 	seen   []seen

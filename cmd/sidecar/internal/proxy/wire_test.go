@@ -125,7 +125,7 @@ func TestNothingStandsStillForEver(t *testing.T) {
 		const head = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
 		stalls("a kept body that stops", "POST "+send+head+"10\r\n\r\n{", 30*time.Second, proxy.Timeout)
 		stalls("a streamed body that stops", "POST "+send+head+"10000000\r\n\r\n{", 30*time.Second, proxy.Timeout)
-		stalls("an answer that nobody reads", "GET /proxy/shop/cgi-bin/media/get?media_id=size-10000000"+head+"0\r\n\r\n", 30*time.Second, proxy.Cut)
+		stalls("an answer that is not read", "GET /proxy/shop/cgi-bin/media/get?media_id=size-10000000"+head+"0\r\n\r\n", 30*time.Second, proxy.Cut)
 		r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			for range 5 { // slow, but it moves
 				time.Sleep(20 * time.Second)
@@ -158,7 +158,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// The transport that a proxy has of its own, on real sockets: with somebody there, and with nobody.
+// The transport that a proxy has of its own, on real sockets: with a server there, and without one.
 func TestOwnTransport(t *testing.T) {
 	r := newRig(t, config{own: true})
 	for range 2 {

@@ -28,7 +28,7 @@ func TestALongTextOfRedisEndsTheConnection(t *testing.T) {
 	long := "$1048577\r\n"
 	for raw, whole := range map[string]bool{
 		"+OK\r\n:1\r\n$-1\r\n_\r\n$0\r\n\r\n*2\r\n$3\r\nabc\r\n$4\r\n$99\n\r\n": true,
-		"$15\r\n" + long + "12345\r\n+OK\r\n":                                   true, // it stands in a text
+		"$15\r\n" + long + "12345\r\n+OK\r\n":                                   true, // it is part of a text
 		"$1048576\r\n" + strings.Repeat("x", 1<<20) + "\r\n+OK\r\n":             true,
 		long + strings.Repeat("x", 100):                                         false,
 		"+OK\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$536870912\r\n":               false,

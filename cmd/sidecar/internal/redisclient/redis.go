@@ -95,7 +95,7 @@ func redisTimes(raw string, dial, read, write *time.Duration) {
 	}
 }
 
-// errRedisURL stands for go-redis' own error, which may quote the URL and so its password. The
+// errRedisURL replaces go-redis' own error, which may quote the URL and so its password. The
 // configuration was checked, so it is not expected.
 var errRedisURL = fmt.Errorf("the Redis URL cannot be used")
 

@@ -52,7 +52,7 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 				test.app.Tickets = nil
 				sim := wechattest.New(test.account)
 				k := sim.Knobs()
-				k.CorpRenews = true // while WeCom repeats a token, nobody has a longer life to give
+				k.CorpRenews = true // while WeCom repeats a token, no fetch brings a longer life
 				sim.SetKnobs(k)
 				transport := sim.Transport()
 				defer transport.Close()

@@ -114,7 +114,7 @@ func TestATokenThatStableTokenRepeatsAlthoughItIsDeadIsForced(t *testing.T) {
 		if err != nil || !s.sim.Valid(id, token.Value.Reveal()) {
 			t.Fatalf("got %+v, %v", token, err)
 		}
-		// A normal call first: it is free, and would have been enough had somebody else refreshed.
+		// A normal call first: it is free, and would have been enough after a refresh by another program.
 		if c := s.sim.Calls(id); c.StableNormal != 2 || c.StableForced != 1 || c.Probes != 1 {
 			t.Errorf("%d normal and %d forced fetches, %d probes; want 2, 1, 1", c.StableNormal, c.StableForced, c.Probes)
 		}
@@ -130,7 +130,7 @@ func TestATicketThatMeetsADeadTokenReportsItAndIsFetchedOnceMore(t *testing.T) {
 		}
 		s.sim.KillTokens(id)
 		before := s.sim.Calls(id)
-		time.Sleep(5 * time.Minute) // the next look at the ticket finds out; nobody else has
+		time.Sleep(5 * time.Minute) // the next look at the ticket finds out
 		after := s.sim.Calls(id)
 		if after.Classic != before.Classic+1 || after.BadToken != before.BadToken+2 { // the ticket's, and the probe's
 			t.Errorf("%d fetches and %d rejections more, want 1 and 2", after.Classic-before.Classic, after.BadToken-before.BadToken)

@@ -18,8 +18,8 @@ type Options struct {
 	Status func() []tokencache.Status
 	// Apps returns the configured apps, for their aliases and whose API they belong to. Default: none.
 	Apps func() *apps.Set
-	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: nobody is
-	// asked, and /status says nothing of Redis.
+	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
+	// says nothing of Redis.
 	Journal func(ctx context.Context, perApp int) (tokencache.Journal, error)
 	// Configuration is what /status says of it. Default: nothing.
 	Configuration func() Configuration

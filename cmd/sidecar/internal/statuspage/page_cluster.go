@@ -131,7 +131,7 @@ func (p *page) putResult(w *pageWriter, e entryStatus) {
 		w.put(` <span class="detail">wait {}</span>`, text.Span(e.Backoff))
 	}
 	if advice := p.advice[e.Errcode]; advice != "" {
-		w.put(`<span class="detail mend">{}</span>`, advice)
+		w.put(`<span class="detail fix">{}</span>`, advice)
 	}
 	w.put("</td>\n")
 }

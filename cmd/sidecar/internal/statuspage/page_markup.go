@@ -106,7 +106,7 @@ const namedAtMost = 6
 func (p *page) putProblem(w *pageWriter, one problemStatus) {
 	level := string(one.Level)
 	w.put(`<li class="{}">`+"\n", level)
-	w.put(`<p class="do">{}</p>`, one.Do)
+	w.put(`<p class="do">{}</p>`, one.Fix)
 	if one.Address != "" {
 		w.put(`<p>This pod’s address, as WeChat sees it: <code class="address">{}</code></p>`, one.Address)
 	}

@@ -18,7 +18,7 @@ import (
 type problemStatus struct {
 	Level   level  `json:"level"`
 	What    string `json:"what"`
-	Do      string `json:"do"`
+	Fix     string `json:"fix"`
 	Errcode int    `json:"errcode,omitempty"`
 	// Address is this pod's egress address as WeChat saw it, where that is what it refuses.
 	Address string `json:"address,omitempty"`
@@ -33,7 +33,7 @@ type problems struct{ all []problemStatus }
 func (p *problems) add(one problemStatus) {
 	for i, known := range p.all {
 		// Of the rest the text may differ: WeChat puts an id of the call into it.
-		if known.Level == one.Level && known.Errcode == one.Errcode && known.Do == one.Do && (one.Errcode != 0 || known.What == one.What) {
+		if known.Level == one.Level && known.Errcode == one.Errcode && known.Fix == one.Fix && (one.Errcode != 0 || known.What == one.What) {
 			p.all[i].Credentials = append(known.Credentials, one.Credentials...)
 			if known.RetryIn == 0 || one.RetryIn > 0 && one.RetryIn < known.RetryIn {
 				p.all[i].RetryIn = one.RetryIn
@@ -72,13 +72,13 @@ func (p *problems) credential(app *appStatus, c tokencache.Status) {
 	case c.Err != nil:
 		one.explain(app.platform, c.Key.Kind, c.Err)
 	case !c.Known:
-		one.What, one.Do = "It has not been looked for yet.", "Wait a moment: the sidecar is starting, or was just given this app."
+		one.What, one.Fix = "It has not been looked for yet.", "Wait a moment: the sidecar is starting, or was just given this app."
 	case c.Rejected:
-		one.What, one.Do = app.platform.String()+" rejects the value, and there is no other yet.", "Wait a moment: the report that found it out has started a refresh."
+		one.What, one.Fix = app.platform.String()+" rejects the value, and there is no other yet.", "Wait a moment: the report that found it out has started a refresh."
 	case c.InDoubt:
-		one.What, one.Do = "The value is in doubt: a refresh was begun, and nobody knows yet how it ended.", "Wait a moment: it is refreshed again by itself."
+		one.What, one.Fix = "The value is in doubt: a refresh was begun, and its result is not known yet.", "Wait a moment: it is refreshed again by itself."
 	default:
-		one.What, one.Do = "The value lives, but has not been confirmed for a while. Apps get it as stale.", "Find out why Redis does not answer this pod."
+		one.What, one.Fix = "The value lives, but has not been confirmed for a while. Apps get it as stale.", "Find out why Redis does not answer this pod."
 	}
 	if one.Level != levelWell {
 		p.add(one)
@@ -86,8 +86,8 @@ func (p *problems) credential(app *appStatus, c tokencache.Status) {
 	if c.ForeignRefresher {
 		p.add(problemStatus{
 			Level: levelAttention, Credentials: one.Credentials,
-			What: "Values are rejected soon after they were fetched: somebody else seems to refresh this app.",
-			Do:   "Find the program that fetches tokens with this app's secret, and stop it; or use stable_token, which others cannot end.",
+			What: "Values are rejected soon after they were fetched: probably another program refreshes this app.",
+			Fix:  "Find the program that fetches tokens with this app's secret, and stop it; or use stable_token, whose tokens other programs cannot invalidate.",
 		})
 	}
 }
@@ -116,30 +116,30 @@ func (p *problemStatus) explain(platform apps.Platform, kind string, err error) 
 		advice := advice(platform, kind, f.Code)
 		p.Errcode = f.Code
 		p.What = fmt.Sprintf("%s answers %d: %s", platform, f.Code, strings.TrimSuffix(f.Message, ": "+advice))
-		p.Do = advice
+		p.Fix = advice
 		p.Address = (&wechat.Error{Code: f.Code, Message: f.Message}).EgressIP()
 	case ok:
 		p.What = fmt.Sprintf("%s gives no token: %s", platform, f.Message)
 	case errors.Is(err, tokencache.ErrLimited):
 		p.What = "The day's allowance of calls is spent."
-		p.Do = "Find out in the journal why there were so many; fetches_per_day and reports_per_day are the limits."
+		p.Fix = "Find out in the journal why there were so many; fetches_per_day and reports_per_day are the limits."
 	default:
 		if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
-			p.What, p.Do = text.Redis(s), "See Redis, below."
+			p.What, p.Fix = text.Redis(s), "See Redis, below."
 		} else if errors.Is(err, context.DeadlineExceeded) {
 			p.What = "The refresh did not end in time."
 		} else if errors.Is(err, tokencache.ErrClosed) {
-			p.What, p.Do = "The sidecar is stopping.", "Nothing: another replica refreshes."
+			p.What, p.Fix = "The sidecar is stopping.", "Nothing: another replica refreshes."
 		} else {
 			p.What = err.Error()
 		}
 	}
-	if p.Do == "" {
-		p.Do = "Nothing yet: it is tried again by itself. If it stays for minutes, look whether " + platform.String() + " can be reached from this pod."
+	if p.Fix == "" {
+		p.Fix = "Nothing yet: it is tried again by itself. If it stays for minutes, look whether " + platform.String() + " can be reached from this pod."
 	}
 }
 
-// advice says what to do about an errcode, "" if nobody need do anything. A ticket fails with the
+// advice says what to do about an errcode, "" if nothing is to be done. A ticket fails with the
 // codes of its own call or with those of its token's.
 func advice(platform apps.Platform, kind string, code int) string {
 	token, call := wechat.APIToken, wechat.APICall
@@ -160,9 +160,9 @@ func (p *problems) redis(r *redisStatus) {
 	switch {
 	case !r.Reachable:
 		p.add(problemStatus{Level: levelAttention, What: r.Error,
-			Do: "Bring Redis back. Until then tokens are served from memory, to their end; after 4 minutes they are marked stale."})
+			Fix: "Bring Redis back. Until then tokens are served from memory, to their end; after 4 minutes they are marked stale."})
 	case r.Error != "":
-		p.add(problemStatus{Level: levelAttention, What: r.Error, Do: "Check REDIS_URL, the ACL of its user, and what else uses this namespace."})
+		p.add(problemStatus{Level: levelAttention, What: r.Error, Fix: "Check REDIS_URL, the ACL of its user, and what else uses this namespace."})
 	}
 }
 
@@ -171,5 +171,5 @@ func (p *problems) configuration(c configurationStatus) {
 		return
 	}
 	p.add(problemStatus{Level: levelAttention, What: "The new configuration is not valid, so the old one stays: " + c.Reload.Error,
-		Do: "Correct it. It is read again by itself."})
+		Fix: "Correct it. It is read again by itself."})
 }

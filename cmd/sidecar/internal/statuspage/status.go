@@ -53,7 +53,7 @@ type level string
 
 const (
 	levelWell      level = "well"
-	levelAttention level = "attention" // tokens are served, but somebody should look
+	levelAttention level = "attention" // tokens are served, but a person should look
 	levelTrouble   level = "trouble"   // something cannot be served
 )
 
@@ -155,7 +155,7 @@ func (s status) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 }
 
 const (
-	// lookTime bounds the look at Redis: a page that waits for what is broken helps nobody.
+	// lookTime bounds the look at Redis: a page that waits for what is broken is useless.
 	lookTime = 300 * time.Millisecond
 	// What the page shows of the journals. Of many apps each has less.
 	shownEntries = 40

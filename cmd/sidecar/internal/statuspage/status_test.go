@@ -134,12 +134,12 @@ func TestStatusAsJSON(t *testing.T) {
 	const golden = `{"started": true, "stopping": true, "uptime": 0, "level": "trouble", "replica": "pod-1",
 	"problems": [
 	  {"level": "trouble", "what": "WeChat rejects the value, and there is no other yet.", "credentials": ["wx1/jsapi_ticket"],
-	   "do": "Wait a moment: the report that found it out has started a refresh."},
+	   "fix": "Wait a moment: the report that found it out has started a refresh."},
 	  {"level": "trouble", "errcode": 40125, "what": "WeChat answers 40125: invalid appsecret", "retry_in": 90, "credentials": ["wx2/access_token"],
-	   "do": "The secret is wrong, was reset, or belongs to another account or app: configure the right one."},
-	  {"level": "attention", "what": "Values are rejected soon after they were fetched: somebody else seems to refresh this app.", "credentials": ["wx1/jsapi_ticket"],
-	   "do": "Find the program that fetches tokens with this app's secret, and stop it; or use stable_token, which others cannot end."},
-	  {"level": "attention", "what": "The new configuration is not valid, so the old one stays: apps[0].id: is empty", "do": "Correct it. It is read again by itself."}],
+	   "fix": "The secret is wrong, was reset, or belongs to another account or app: configure the right one."},
+	  {"level": "attention", "what": "Values are rejected soon after they were fetched: probably another program refreshes this app.", "credentials": ["wx1/jsapi_ticket"],
+	   "fix": "Find the program that fetches tokens with this app's secret, and stop it; or use stable_token, whose tokens other programs cannot invalidate."},
+	  {"level": "attention", "what": "The new configuration is not valid, so the old one stays: apps[0].id: is empty", "fix": "Correct it. It is read again by itself."}],
 	"apps": [
 	  {"id": "wx1", "alias": "shop", "credentials": [
 	    {"kind": "access_token", "state": "fresh", "condition": "fresh", "version": 7, "expires_in": 7200, "renew_in": 5400, "leaves_redis_in": 7140,

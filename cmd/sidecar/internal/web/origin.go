@@ -14,7 +14,7 @@ func CrossOrigin(r *http.Request) bool {
 		return true
 	}
 	for _, site := range r.Header["Sec-Fetch-Site"] {
-		if site != "none" && site != "same-origin" { // none: somebody typed the address
+		if site != "none" && site != "same-origin" { // none: a person typed the address
 			return true
 		}
 	}

@@ -78,7 +78,7 @@ func notFound(hint string) *Problem {
 
 func UnknownApp() *Problem {
 	return &Problem{Kind: "unknown-app", Status: http.StatusNotFound, Title: "No such app",
-		Detail: "No app of this name is configured here. Add it to the configuration of the sidecar, or ask for it by its id or alias as it stands there."}
+		Detail: "No app of this name is configured here. Add it to the configuration of the sidecar, or use the id or alias from there."}
 }
 
 func Unauthorized() *Problem {
@@ -118,7 +118,7 @@ func ProblemOf(err error) *Problem {
 	if f, ok := errors.AsType[*tokencache.FetchError](err); ok {
 		p.Kind, p.Title, p.Detail, p.Errcode = "upstream", "Upstream gives no value", f.Message, f.Code
 		if f.Class == tokencache.ClassPermanent {
-			p.Kind, p.Status, p.Title = "upstream-refuses", http.StatusBadGateway, "Upstream refuses the app until somebody acts"
+			p.Kind, p.Status, p.Title = "upstream-refuses", http.StatusBadGateway, "Upstream refuses the app until a person acts"
 		}
 		return p
 	}

@@ -18,7 +18,7 @@ type Answer interface {
 	AppendBody(buf []byte, f Format) ([]byte, []string)
 }
 
-// Header values that are the same in every answer. They are shared: nobody may change them.
+// Header values that are the same in every answer. They are shared and must not be changed.
 var (
 	TypeJSON    = []string{"application/json"}
 	TypeText    = []string{"text/plain; charset=utf-8"}
@@ -40,7 +40,7 @@ func Write[A Answer](w http.ResponseWriter, r *http.Request, status int, a A) {
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the caller is gone: nobody to tell
+		_, _ = w.Write(body) // an error means that the caller is gone
 	}
 	clear(body) // no value stays behind in the pool
 	*buf = body[:0]
