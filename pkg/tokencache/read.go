@@ -119,7 +119,7 @@ func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool
 
 const minReread = 100 * time.Millisecond
 
-// turnSoon is how long a caller of GetLasting waits for the moment from which upstream has a better
+// turnSoon is how long a caller of GetAtLeast waits for the moment from which upstream has a better
 // value. Further away, waiting does not help.
 const turnSoon = 5 * time.Second
 

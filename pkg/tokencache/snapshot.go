@@ -155,7 +155,9 @@ func (v *snapshot) take(st state, same bool) {
 		return
 	}
 	v.limit = v.end
-	v.turn = v.end - st.renewLeft
+	// PTTL has whole milliseconds. Without one more, a refresh at that moment can find that Redis does not
+	// count the value as due yet, and its retry is a second later.
+	v.turn = v.end - st.renewLeft + time.Millisecond
 	v.due = v.turn + time.Duration(v.spread*float64(renewSpread(st.renewLeft)))
 	if st.left > v.key+clockStep {
 		v.due = 0 // a refresh tells Redis
