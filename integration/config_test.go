@@ -12,11 +12,11 @@ import (
 	"github.com/wxtoken/sidecar/integration/rig"
 )
 
-// acl returns the line of the README that says what Redis must allow a user, so that the test runs
+// acl returns the line of docs/redis.md that says what Redis must allow a user, so that the test runs
 // with exactly that.
 func acl(t *testing.T, user string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile("../docs/redis.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func acl(t *testing.T, user string) string {
 			return line
 		}
 	}
-	t.Fatalf("the README has no ACL for %s", user)
+	t.Fatalf("docs/redis.md has no ACL for %s", user)
 	return ""
 }
 

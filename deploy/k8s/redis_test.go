@@ -163,8 +163,8 @@ func selfSigned(t *testing.T) (dir string) {
 	return dir
 }
 
-// The README of the repository gives the least ACL, and a test there runs with it. The template is the same.
-func TestTheUsersAreThoseOfTheREADME(t *testing.T) {
+// docs/redis.md gives the least ACL, and a test there runs with it. The template is the same.
+func TestTheUsersAreThoseOfTheContract(t *testing.T) {
 	t.Parallel()
 	rights := regexp.MustCompile(`(?m)^user (wxtoken|app) on \S+ (.*)$`)
 	all := func(text string) map[string]string {
@@ -174,7 +174,7 @@ func TestTheUsersAreThoseOfTheREADME(t *testing.T) {
 		}
 		return found
 	}
-	want, got := all(read(t, "../../README.md")), all(read(t, "redis/production/users.acl.template"))
+	want, got := all(read(t, "../../docs/redis.md")), all(read(t, "redis/production/users.acl.template"))
 	for _, user := range []string{"wxtoken", "app"} {
 		if want[user] == "" || got[user] != want[user] {
 			t.Errorf("%s:\n got %s\nwant %s", user, got[user], want[user])

@@ -17,16 +17,16 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// leastACL returns what the README says that the sidecar's user needs.
+// leastACL returns what docs/redis.md says that the sidecar's user needs.
 func leastACL(t *testing.T) []any {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "README.md"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "redis.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`(?m)^user wxtoken (.*)$`).FindStringSubmatch(string(text))
 	if line == nil {
-		t.Fatal("the README has no ACL")
+		t.Fatal("docs/redis.md has no ACL")
 	}
 	rules := []any{"ACL", "SETUSER", "wxtoken"}
 	for _, r := range strings.Fields(line[1]) {
@@ -35,7 +35,7 @@ func leastACL(t *testing.T) []any {
 	return rules
 }
 
-// aclRig is a Redis with the user of the README, and who may change that.
+// aclRig is a Redis with the user of docs/redis.md, and an admin that may change it.
 type aclRig struct {
 	admin *redis.Client
 	e     *examination
@@ -123,9 +123,9 @@ func TestTheREADMEListsTheCommandsOfTheCache(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("the README has %q, want %q", got, want)
+		t.Errorf("docs/redis.md has %q, want %q", got, want)
 	}
-	for _, readme := range []string{"README.md", "README.zh-CN.md"} {
+	for _, readme := range []string{"docs/redis.md", "docs/redis.zh-CN.md"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", "..", "..", readme))
 		if err != nil {
 			t.Fatal(err)

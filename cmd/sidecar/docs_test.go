@@ -20,10 +20,11 @@ const (
 )
 
 // These pages exist in two languages. A translation differs in its prose and in nothing else.
-func TestReadmeTwinsAreInStep(t *testing.T) {
-	for _, dir := range []string{".", "deploy/k8s"} {
-		for _, drift := range drifts(readRoot(t, filepath.Join(dir, readme)), readRoot(t, filepath.Join(dir, readmeTwin))) {
-			t.Errorf("%s: %s", dir, drift)
+func TestTwinsAreInStep(t *testing.T) {
+	for _, page := range []string{"README.md", "deploy/k8s/README.md", "docs/http.md", "docs/redis.md", "docs/configuration.md", "docs/failures.md", "docs/sdks.md"} {
+		twin := strings.TrimSuffix(page, ".md") + ".zh-CN.md"
+		for _, drift := range drifts(filepath.Base(page), readRoot(t, page), readRoot(t, twin)) {
+			t.Errorf("%s: %s", page, drift)
 		}
 	}
 }
@@ -37,7 +38,7 @@ func TestReadmeDriftIsSeen(t *testing.T) {
 	// The headings' anchors are as different as their text.
 	twin := strings.NewReplacer(readmeTwin, readme, "Use `it`", "使用 `it`", "#use-it", "#使用-it",
 		"Older, than 1.29", "比 1.29（含）更旧", "#older-than-129", "#比-129含更旧").Replace(original)
-	if got := drifts(original, twin); len(got) != 0 {
+	if got := drifts(readme, original, twin); len(got) != 0 {
 		t.Errorf("twins in step: %q", got)
 	}
 	for _, c := range []struct{ name, old, new, want string }{
@@ -56,17 +57,17 @@ func TestReadmeDriftIsSeen(t *testing.T) {
 		{"language switch", "(README.md)", "(README.fr.md)", "language"},
 	} {
 		changed := strings.Replace(twin, c.old, c.new, 1)
-		if got := drifts(original, changed); len(got) == 0 || !strings.Contains(got[0], c.want) {
+		if got := drifts(readme, original, changed); len(got) == 0 || !strings.Contains(got[0], c.want) {
 			t.Errorf("%s: reported %q, want %q first", c.name, got, c.want)
 		}
 	}
 }
 
-// TestReadmeConfigurationIsValid loads the file that the README shows, verbatim and with the
+// TestReadmeConfigurationIsValid loads the file that docs/configuration.md shows, verbatim and with the
 // two lines that it comments out.
 func TestReadmeConfigurationIsValid(t *testing.T) {
 	var shown string
-	for _, s := range sections(readRoot(t, readme)) {
+	for _, s := range sections(readRoot(t, "docs/configuration.md")) {
 		for _, block := range s.code {
 			if body, ok := strings.CutPrefix(block, "```yaml\n"); ok && strings.Contains(body, "\napps:\n") {
 				shown = strings.TrimSuffix(body, "```\n")
@@ -212,21 +213,22 @@ func anchor(heading string) string {
 }
 
 // drifts says in what the twins differ, and where.
-func drifts(original, twin string) []string {
+func drifts(page, original, twin string) []string {
+	twinPage := strings.TrimSuffix(page, ".md") + ".zh-CN.md"
 	var found []string
 	drift := func(where section, format string, args ...any) {
 		found = append(found, fmt.Sprintf("%q: ", where.heading)+fmt.Sprintf(format, args...))
 	}
 	a, b := sections(original), sections(twin)
 	if len(a) != len(b) {
-		found = append(found, fmt.Sprintf("%s has %d headings, %s has %d", readme, len(a), readmeTwin, len(b)))
+		found = append(found, fmt.Sprintf("%s has %d headings, %s has %d", page, len(a), twinPage, len(b)))
 	}
 	for i := range min(len(a), len(b)) {
 		a, b := a[i], b[i]
 		if i == 0 {
 			var here, there bool
-			a.links, here = without(a.links, readmeTwin)
-			b.links, there = without(b.links, readme)
+			a.links, here = without(a.links, twinPage)
+			b.links, there = without(b.links, page)
 			if !here || !there {
 				drift(a, "the language switch is missing")
 			}
@@ -252,6 +254,10 @@ func drifts(original, twin string) []string {
 		if !slices.Equal(a.spans, b.spans) {
 			drift(a, "inline code only here: %q, only in the twin: %q", minus(a.spans, b.spans), minus(b.spans, a.spans))
 		}
+		for i, link := range b.links { // a page in Chinese leads to other pages in Chinese
+			b.links[i] = strings.Replace(link, ".zh-CN.md", ".md", 1)
+		}
+		slices.Sort(b.links)
 		if !slices.Equal(a.links, b.links) {
 			drift(a, "links to %q, the twin's to %q", a.links, b.links)
 		}
@@ -278,4 +284,90 @@ func minus(a, b []string) []string {
 		delete(in, word)
 	}
 	return slices.Sorted(maps.Keys(in))
+}
+
+// pages are the documents whose links and names are checked.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/k8s/*.md", "deploy/image/*.md", "integration/*.md", "integration/model/*.md"} {
+		found, err := filepath.Glob(filepath.Join("..", "..", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %q, %v", pattern, found, err)
+		}
+		all = append(all, found...)
+	}
+	return all
+}
+
+func TestLinksBetweenPagesLeadSomewhere(t *testing.T) {
+	for _, page := range pages(t) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range sections(string(text)) {
+			for _, link := range s.links {
+				path, _, _ := strings.Cut(link, "#")
+				if path == "" || strings.Contains(path, "://") {
+					continue
+				}
+				if _, err := os.Stat(filepath.Join(filepath.Dir(page), path)); err != nil {
+					t.Errorf("%s links to %s: %v", page, link, err)
+				}
+			}
+		}
+	}
+}
+
+// Every variable that the program reads is in the table, and the other way round.
+func TestEveryVariableIsDocumented(t *testing.T) {
+	sources, err := filepath.Glob("internal/config/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	variable := regexp.MustCompile(`\b(WECHAT|WXTOKEN)_[A-Z_]*[A-Z]\b|\bREDIS_URL\b`)
+	read := map[string]bool{}
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range variable.FindAllString(string(text), -1) {
+			read[name] = true
+		}
+	}
+	documented := map[string]bool{}
+	for _, name := range variable.FindAllString(readRoot(t, "docs/configuration.md"), -1) {
+		documented[name] = true
+	}
+	if !maps.Equal(read, documented) {
+		t.Errorf("the program reads %q, docs/configuration.md has %q", slices.Sorted(maps.Keys(read)), slices.Sorted(maps.Keys(documented)))
+	}
+}
+
+// The architecture page leads a reader to files and functions, as path.go:Function or path.go:Type.Method.
+func TestTheArchitecturePageNamesWhatExists(t *testing.T) {
+	place := regexp.MustCompile("`([a-z][\\w./-]*\\.(?:go|lua))(?::(\\w+)(?:\\.(\\w+))?)?`")
+	places := place.FindAllStringSubmatch(readRoot(t, "docs/architecture.md"), -1)
+	if len(places) < 40 {
+		t.Fatalf("found only %d places", len(places))
+	}
+	for _, m := range places {
+		source, err := os.ReadFile(filepath.Join("..", "..", m[1]))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		function := `func ` + m[2] + `[\[(]`
+		if m[3] != "" {
+			function = `func \(\w+ \*?` + m[2] + `\) ` + m[3] + `\(`
+		}
+		if m[2] != "" && !regexp.MustCompile(function).Match(source) {
+			t.Errorf("%s has no %s", m[1], strings.Trim(m[2]+"."+m[3], "."))
+		}
+	}
 }
