@@ -26,7 +26,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/build":               {},
 	"cmd/sidecar/internal/config":              {"pkg/secret"},
 	"cmd/sidecar/internal/dev":                 {"cmd/sidecar/internal/config", "pkg/wechat/wechattest"},
-	"cmd/sidecar/internal/doctor":              {"cmd/sidecar/internal/config", "cmd/sidecar/internal/source", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
+	"cmd/sidecar/internal/doctor":              {"cmd/sidecar/internal/cli", "cmd/sidecar/internal/config", "cmd/sidecar/internal/redisclient", "cmd/sidecar/internal/source", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/observe":             {"cmd/sidecar/internal/build", "pkg/secret", "pkg/tokencache"},
 	"cmd/sidecar/internal/observe/observetest": {},
 	"cmd/sidecar/internal/ops":                 {"cmd/sidecar/internal/statuspage", "cmd/sidecar/internal/web"},
@@ -44,6 +44,7 @@ var imports = map[string][]string{
 	"integration/faults":                       {},
 	"integration/rig":                          {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/wechat/wechattest"},
 	"integration/model":                        {},
+	"integration/shape":                        {},
 	"integration/figures":                      {"pkg/wechat/wechattest"},
 }
 

@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
 )
 
 func main() {
@@ -38,7 +39,7 @@ func commands() []cli.Command {
 		cli.Get,
 		cli.Status,
 		cli.Healthcheck,
-		{Name: "doctor", Summary: "look for what is wrong with the configuration, Redis and WeChat", Usage: doctorUsage, About: doctorAbout, Run: runDoctor},
+		doctor.Command,
 		cli.Version,
 		cli.Help,
 	}

@@ -1,4 +1,4 @@
-package main
+package doctor_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
@@ -27,7 +28,23 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-const canaryPassword = "CANARY+redis/password" // must be percent-encoded
+const (
+	canarySecret   = "CANARY-app-secret"
+	canaryPassword = "CANARY+redis/password" // must be percent-encoded
+)
+
+// patience is how long a test waits for what a busy machine delays.
+const patience = 2 * time.Minute
+
+// waitFor polls until ok.
+func waitFor(t *testing.T, awaited string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", awaited)
+		}
+	}
+}
 
 // patient is what a sidecar would start with. It begins in good health.
 type patient struct {
@@ -106,8 +123,8 @@ func (p *patient) examine(t *testing.T, args ...string) (findings []doctor.Findi
 	t.Helper()
 	getenv := func(name string) string { return p.env[name] }
 	var stdout, stderr, asJSON bytes.Buffer
-	code = command(t.Context(), append([]string{"doctor"}, args...), getenv, &stdout, &stderr)
-	again := command(t.Context(), append([]string{"doctor", "--json"}, args...), getenv, &asJSON, &stderr)
+	code = cli.Run(t.Context(), []cli.Command{doctor.Command}, append([]string{"doctor"}, args...), getenv, &stdout, &stderr)
+	again := cli.Run(t.Context(), []cli.Command{doctor.Command}, append([]string{"doctor", "--json"}, args...), getenv, &asJSON, &stderr)
 	if stderr.Len() > 0 || again != code {
 		objections = append(objections, fmt.Sprintf("exit status %d and then %d; stderr: %s", code, again, &stderr))
 	}

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -9,13 +9,16 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 )
 
-const doctorUsage = "doctor [flags]"
+// Command is the command doctor of the program.
+var Command = cli.Command{
+	Name: "doctor", Summary: "look for what is wrong with the configuration, Redis and WeChat",
+	Usage: "doctor [flags]", About: about, Run: run,
+}
 
-const doctorAbout = `Looks, in this order, at the configuration and its secret files, the way to Redis, what Redis permits,
+const about = `Looks, in this order, at the configuration and its secret files, the way to Redis, what Redis permits,
 how it keeps data, the way to WeChat, and what WeChat says to each app. Prints one line for each
 check: ok, warn, FAIL or skipped, what was found, and how to fix it. Never a secret or a token.
 
@@ -36,7 +39,7 @@ exit status:
   2  wrong usage
 `
 
-func runDoctor(ctx context.Context, c *cli.Invocation) int {
+func run(ctx context.Context, c *cli.Invocation) int {
 	var o config.Overrides
 	set := c.Flags()
 	cli.AllFlags(set, &o)
@@ -50,12 +53,12 @@ func runDoctor(ctx context.Context, c *cli.Invocation) int {
 	defer cancel()
 	redisclient.Silence() // the findings say it
 	status := cli.Done
-	doctor.Examine(ctx, doctor.Options{
+	Examine(ctx, Options{
 		Load:    func() (*config.Config, error) { return config.Load(o, c.Getenv) },
 		Connect: redisclient.Connect,
 		Fetch:   *fetch,
-	}, func(f doctor.Finding) {
-		if f.State == doctor.Fail {
+	}, func(f Finding) {
+		if f.State == Fail {
 			status = cli.Failed
 		}
 		if *asJSON {
@@ -67,7 +70,7 @@ func runDoctor(ctx context.Context, c *cli.Invocation) int {
 	return status
 }
 
-func printJSON(w io.Writer, f doctor.Finding) {
+func printJSON(w io.Writer, f Finding) {
 	line, err := json.Marshal(f)
 	if err != nil {
 		return // cannot be: strings
@@ -75,9 +78,9 @@ func printJSON(w io.Writer, f doctor.Finding) {
 	fmt.Fprintf(w, "%s\n", line)
 }
 
-func printLine(w io.Writer, f doctor.Finding) {
+func printLine(w io.Writer, f Finding) {
 	state := string(f.State)
-	if f.State == doctor.Fail {
+	if f.State == Fail {
 		state = "FAIL" // to be found by eye
 	}
 	fix := ""
