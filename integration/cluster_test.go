@@ -156,7 +156,8 @@ func TestAHolderKilledRightAfterWeChatAnsweredLeavesNoDeadTokenBehind(t *testing
 	}
 }
 
-// I6: a warm replica does not notice that Redis is gone; when it is back, empty, one fetch heals it.
+// I6: a warm replica does not notice that Redis is gone; when it is back, empty, one fetch heals
+// it.
 func TestRedisStoppedAndStartedCostsNoReadAndOneFetch(t *testing.T) {
 	t.Parallel()
 	server := rig.StartRedis(t)

@@ -75,7 +75,8 @@ func dump(t *testing.T, rdb redis.UniversalClient) string {
 	return b.String()
 }
 
-// The mend for a certificate of an unknown authority works, and one for a certificate of one's own is asked for.
+// The mend for a certificate of an unknown authority works, and one for a certificate of one's own
+// is asked for.
 func TestDoctorKnowsTheAuthorityInSSLCertFile(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewTLSServer(nil) // for its certificate

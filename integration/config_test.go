@@ -12,8 +12,8 @@ import (
 	"github.com/wxtoken/sidecar/integration/rig"
 )
 
-// acl returns the line of docs/redis.md that says what Redis must allow a user, so that the test runs
-// with exactly that.
+// acl returns the line of docs/redis.md that says what Redis must allow a user, so that the test
+// runs with exactly that.
 func acl(t *testing.T, user string) string {
 	t.Helper()
 	readme, err := os.ReadFile("../docs/redis.md")

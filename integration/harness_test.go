@@ -38,9 +38,9 @@ func eventually(t *testing.T, awaited string, ok func() bool) {
 // refreshWait is how long a sidecar lets a caller wait for a refresh.
 const refreshWait = 2 * time.Second
 
-// overruns counts what happened to the sidecars because the machine was too slow: a deadline passed (1 s for
-// Redis, 8 s for WeChat, refreshWait), or a lease (10 s) ended while its holder worked. Each is a fault, though the
-// test made none. On a machine with time to spare the count is 0.
+// overruns counts what happened to the sidecars because the machine was too slow: a deadline passed
+// (1 s for Redis, 8 s for WeChat, refreshWait), or a lease (10 s) ended while its holder worked.
+// Each is a fault, though the test made none. On a machine with time to spare the count is 0.
 func (c *cluster) overruns() int {
 	sum := float64(c.late.Load())
 	for _, p := range c.Others(nil) {
@@ -66,7 +66,8 @@ func (c *cluster) insist(call func() error) error {
 		if time.Since(begun) >= refreshWait {
 			c.late.Add(1)
 		}
-		// All metrics of all sidecars, only until there is one overrun: they cost more than the calls.
+		// All metrics of all sidecars, only until there is one overrun: they cost more than the
+		// calls.
 		if c.late.Load() == 0 && c.overruns() == 0 || time.Now().After(deadline) {
 			return err
 		}
@@ -76,7 +77,8 @@ func (c *cluster) insist(call func() error) error {
 
 var errStale = errors.New("the answer is stale")
 
-// everywhere asks each sidecar of all times times at once, and returns the answers, of which none is stale.
+// everywhere asks each sidecar of all times times at once, and returns the answers, of which none
+// is stale.
 func (c *cluster) everywhere(all []*rig.Sidecar, times int, ask func(*rig.Sidecar) (rig.Answer, error)) []rig.Answer {
 	c.t.Helper()
 	return rig.Everywhere(c.t, all, times, func(p *rig.Sidecar) (a rig.Answer, err error) {
@@ -90,8 +92,8 @@ func (c *cluster) everywhere(all []*rig.Sidecar, times int, ask func(*rig.Sideca
 	})
 }
 
-// want compares a figure with what it must be, or, where there were overruns, with what it may be: I1 allows two
-// fetches for each.
+// want compares a figure with what it must be, or, where there were overruns, with what it may be:
+// I1 allows two fetches for each.
 func (c *cluster) want(figure string, got, want int) {
 	c.t.Helper()
 	if got == want {
@@ -117,8 +119,8 @@ func (c *cluster) wantAllWork(answers []rig.Answer) {
 	}
 }
 
-// holder makes the token due and returns the sidecar that refreshes it, at a moment when WeChat has issued the next
-// token and the sidecar waits for the answer.
+// holder makes the token due and returns the sidecar that refreshes it, at a moment when WeChat has
+// issued the next token and the sidecar waits for the answer.
 func (c *cluster) holder() (*rig.Sidecar, *rig.Held) {
 	c.t.Helper()
 	for {
@@ -128,13 +130,15 @@ func (c *cluster) holder() (*rig.Sidecar, *rig.Held) {
 		if held.Awaited() {
 			return c.ByName(held.Sidecar), held
 		}
-		// The machine was so slow that the sidecar has given up. Once there is a token again, try again.
+		// The machine was so slow that the sidecar has given up. Once there is a token again, try
+		// again.
 		held.Release()
 		eventually(c.t, "the token is no longer in doubt", c.undoubted)
 	}
 }
 
-// undoubted reports whether the value in Redis is the last that WeChat issued, for all that the sidecars know.
+// undoubted reports whether the value in Redis is the last that WeChat issued, for all that the
+// sidecars know.
 func (c *cluster) undoubted() bool {
 	return c.Store.Client().HGet(c.t.Context(), valueKey+":meta", "doubt").Val() == "0"
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/wxtoken/sidecar/integration/rig"
 )
 
-// The same calls through /proxy by programs that know nothing of tokens, while WeChat kills one after
-// another at random moments. No call is under way at two kills: it is repeated once, not for ever.
+// The same calls through /proxy by programs that know nothing of tokens, while WeChat kills one
+// after another at random moments. No call is under way at two kills: it is repeated once, not for
+// ever.
 func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	kills := 100
 	if os.Getenv("WXTOKEN_LONG") == "1" {

@@ -28,8 +28,8 @@ import (
 )
 
 // The SDKs as users install them, in programs as users write them (sdk/*.mjs), with nothing changed
-// but the base URL. They hold no secret, keep what they are given in caches of their own, and are not
-// told when WeChat ends a token.
+// but the base URL. They hold no secret, keep what they are given in caches of their own, and are
+// not told when WeChat ends a token.
 const (
 	sdkAlias = "shop"
 	sdkMenu  = `{"button":[{"type":"click","name":"今日歌曲","key":"TODAY"},{"type":"view","name":"搜索","url":"https://example.com/?q=1&p=2"}]}`
@@ -88,8 +88,8 @@ func needSDKs(t *testing.T) {
 	}
 }
 
-// sdkCluster has the app that the SDKs use: with a menu, an alias and a ticket, and with allowances for
-// a test that kills more tokens in a minute than WeChat does in a year.
+// sdkCluster has the app that the SDKs use: with a menu, an alias and a ticket, and with allowances
+// for a test that kills more tokens in a minute than WeChat does in a year.
 func sdkCluster(t *testing.T, sidecars int, faults ...wechattest.Fault) *cluster {
 	t.Helper()
 	var store rig.Store
@@ -340,7 +340,8 @@ func TestNoSDKSeesAKilledToken(t *testing.T) {
 				if err := s.do(name); err != nil {
 					t.Errorf("after the token was killed: %v", err)
 				}
-				// A ticket that the sidecar has needs no token, so none of WeChat's refusals tells of the kill.
+				// A ticket that the sidecar has needs no token, so none of WeChat's refusals tells
+				// of the kill.
 				if got := c.Upstream.Calls(appID).Fetches() - before; got > 1 {
 					c.want("fetches for one killed token, by "+name, got, 1)
 				}

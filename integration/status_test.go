@@ -49,8 +49,8 @@ func sceneOf(t *testing.T, p *rig.Sidecar, name string, want ...string) scene {
 
 var tag = regexp.MustCompile(`<[^>]*>`)
 
-// The page as people meet it: in a real browser, on a phone and on a wide screen, by day and by night.
-// WXTOKEN_SCREENSHOTS=folder keeps pictures of it.
+// The page as people meet it: in a real browser, on a phone and on a wide screen, by day and by
+// night. WXTOKEN_SCREENSHOTS=folder keeps pictures of it.
 func TestTheStatusPageIsReadableInABrowser(t *testing.T) {
 	t.Parallel()
 	chromium := chromiumPath(t)
@@ -100,7 +100,8 @@ func manyApps(t *testing.T, server *rig.Redis) []scene {
 		"45009", `<script>document.title="owned"</script>`, "127.0.0.1", "IP whitelist", "shop-29", "new value")}
 }
 
-// onePodRefused is two sidecars of which WeChat refuses one's address, and later the same without Redis.
+// onePodRefused is two sidecars of which WeChat refuses one's address, and later the same without
+// Redis.
 func onePodRefused(t *testing.T, server *rig.Redis) []scene {
 	c := newCluster(t, server)
 	addrs := map[string]string{"sidecar-0": "203.0.113.66", "sidecar-1": "203.0.113.77"}
@@ -128,7 +129,8 @@ func onePodRefused(t *testing.T, server *rig.Redis) []scene {
 	return scenes
 }
 
-// chromiumPath skips the test where Chromium is not installed, unless WXTOKEN_REQUIRE_CHROMIUM is set.
+// chromiumPath skips the test where Chromium is not installed, unless WXTOKEN_REQUIRE_CHROMIUM is
+// set.
 func chromiumPath(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -143,9 +145,9 @@ func chromiumPath(t *testing.T) string {
 	return ""
 }
 
-// stage shows scenes to a browser, in frames as wide as the screens that people have, and lets a script
-// outside the frames measure what is inside. That needs one change of the page's policy, which forbids
-// frames; and one addition lets the browser tell what the policy stopped.
+// stage shows scenes to a browser, in frames as wide as the screens that people have, and lets a
+// script outside the frames measure what is inside. That needs one change of the page's policy,
+// which forbids frames; and one addition lets the browser tell what the policy stopped.
 type stage struct {
 	scenes []scene
 	url    string
@@ -198,8 +200,8 @@ func (s *stage) violations() string {
 	return strings.Join(s.violated, "\n")
 }
 
-// measure looks at each frame: how wide its content is, what is too wide, and the text with the least
-// contrast to what is behind it (WCAG 2).
+// measure looks at each frame: how wide its content is, what is too wide, and the text with the
+// least contrast to what is behind it (WCAG 2).
 const measure = `<script>
 const rgb = c => c.match(/[\d.]+/g).map(Number);
 const luminance = c => rgb(c).slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)

@@ -114,8 +114,8 @@ func (r *rig) want(t *testing.T, code int, onStdout, onStderr string, args ...st
 	return stdout
 }
 
-// wantInTime repeats a command that gives up after a short time until it has got as far as the words on stderr in
-// that time.
+// wantInTime repeats a command that gives up after a short time until it has got as far as the
+// words on stderr in that time.
 func (r *rig) wantInTime(t *testing.T, onStderr string, args ...string) {
 	t.Helper()
 	waitFor(t, fmt.Sprintf("%q says %q", args, onStderr), func() bool {

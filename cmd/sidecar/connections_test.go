@@ -64,7 +64,8 @@ func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
 	}
 }
 
-// A transfer may take longer than any one deadline as long as it makes progress; so may the wait for an answer.
+// A transfer may take longer than any one deadline as long as it makes progress; so may the wait
+// for an answer.
 func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 10
@@ -165,7 +166,8 @@ func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 	})
 }
 
-// The same on real sockets and the whole program: other pods open many times what the operations listener keeps.
+// The same on real sockets and the whole program: other pods open many times what the operations
+// listener keeps.
 func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
 	p := start(t, nil)
 	begin := time.Now()

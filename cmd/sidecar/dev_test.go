@@ -12,7 +12,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
 )
 
-// The tests of this package have --dev with and without the tag, so that go test ./... runs all of them.
+// The tests of this package have --dev with and without the tag, so that go test ./... runs all of
+// them.
 func init() {
 	startDev = func(o config.Overrides, getenv func(string) string) (devMode, error) { return dev.Start(o, getenv) }
 }

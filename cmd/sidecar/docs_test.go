@@ -63,8 +63,8 @@ func TestReadmeDriftIsSeen(t *testing.T) {
 	}
 }
 
-// TestReadmeConfigurationIsValid loads the file that docs/configuration.md shows, verbatim and with the
-// two lines that it comments out.
+// TestReadmeConfigurationIsValid loads the file that docs/configuration.md shows, verbatim and with
+// the two lines that it comments out.
 func TestReadmeConfigurationIsValid(t *testing.T) {
 	var shown string
 	for _, s := range sections(readRoot(t, "docs/configuration.md")) {
@@ -182,8 +182,8 @@ func sections(text string) []section {
 	return all
 }
 
-// numberAnchors makes links to sections of the same page comparable: a translated heading has another
-// anchor. One that leads nowhere stays as it is.
+// numberAnchors makes links to sections of the same page comparable: a translated heading has
+// another anchor. One that leads nowhere stays as it is.
 func numberAnchors(all []section) {
 	numbers := map[string]string{}
 	for i, s := range all {
@@ -349,7 +349,8 @@ func TestEveryVariableIsDocumented(t *testing.T) {
 	}
 }
 
-// The architecture page leads a reader to files and functions, as path.go:Function or path.go:Type.Method.
+// The architecture page leads a reader to files and functions, as path.go:Function or
+// path.go:Type.Method.
 func TestTheArchitecturePageNamesWhatExists(t *testing.T) {
 	place := regexp.MustCompile("`([a-z][\\w./-]*\\.(?:go|lua))(?::(\\w+)(?:\\.(\\w+))?)?`")
 	places := place.FindAllStringSubmatch(readRoot(t, "docs/architecture.md"), -1)

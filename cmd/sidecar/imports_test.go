@@ -84,8 +84,8 @@ func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
 	}
 }
 
-// A template calls methods by name (reflect.MethodByName), so a program with one keeps every exported
-// method of all its types: 9 MB, in every pod.
+// A template calls methods by name (reflect.MethodByName), so a program with one keeps every
+// exported method of all its types: 9 MB, in every pod.
 func TestTheProgramHasNoTemplates(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", module+"cmd/sidecar").Output()
 	if err != nil {

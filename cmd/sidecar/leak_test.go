@@ -20,8 +20,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
-// parrot is a server that knows no command of Redis, and says so as Redis does: with the arguments, cut
-// after limit bytes. It returns its address.
+// parrot is a server that knows no command of Redis, and says so as Redis does: with the arguments,
+// cut after limit bytes. It returns its address.
 func parrot(t *testing.T, limit int) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -42,8 +42,9 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// libraryMessages are beginnings of what net/http writes to the standard log or to a server's ErrorLog.
-// What follows each may quote a peer: an answer of WeChat, a header, the value of a panic.
+// libraryMessages are beginnings of what net/http writes to the standard log or to a server's
+// ErrorLog. What follows each may quote a peer: an answer of WeChat, a header, the value of a
+// panic.
 var libraryMessages = [...]string{
 	"Unsolicited response received on idle HTTP channel",
 	"http: Accept error",
@@ -56,8 +57,8 @@ var libraryMessages = [...]string{
 	"httputil: ReverseProxy read error during body copy",
 }
 
-// libraryLog takes the messages of libraries that have no logger of this program. It logs which one of
-// libraryMessages came, at most once a minute each, and never what the message quotes.
+// libraryLog takes the messages of libraries that have no logger of this program. It logs which one
+// of libraryMessages came, at most once a minute each, and never what the message quotes.
 type libraryLog struct{ log *zap.Logger }
 
 func newLibraryLog(log *zap.Logger) *stdlog.Logger {

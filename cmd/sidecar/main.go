@@ -5,8 +5,8 @@
 //
 // Other commands ask a running one, or look for what is wrong: see sidecar help.
 //
-// Exit status: 0 if it did what it was asked to (serve: after a signal), 1 if it could not, 2 for wrong
-// flags or, of serve, a wrong configuration.
+// Exit status: 0 if it did what it was asked to (serve: after a signal), 1 if it could not, 2 for
+// wrong flags or, of serve, a wrong configuration.
 package main
 
 import (

@@ -178,7 +178,8 @@ func proxyApp(app config.App) (proxy.App, error) {
 	return a, nil
 }
 
-// keys returns those of the credentials that are always kept, and of those that are kept while they are asked for.
+// keys returns those of the credentials that are always kept, and of those that are kept while they
+// are asked for.
 func keys(creds []tokencache.Credential) (kept, onDemand []tokencache.Key) {
 	for _, c := range creds {
 		if c.Idle == 0 {

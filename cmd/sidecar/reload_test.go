@@ -16,8 +16,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// A bad configuration shows in the metrics until the one in force can be read again, although nothing has
-// changed then.
+// A bad configuration shows in the metrics until the one in force can be read again, although
+// nothing has changed then.
 func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		env := map[string]string{"WECHAT_APPID": "wx0000000000000001", "WECHAT_SECRET": "CANARY", "REDIS_URL": "redis://127.0.0.1:1"}

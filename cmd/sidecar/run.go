@@ -52,7 +52,8 @@ type sidecar struct {
 	quit               context.CancelFunc
 }
 
-// newSidecar makes the parts of the program and opens its listeners. It starts nothing. close frees what it holds.
+// newSidecar makes the parts of the program and opens its listeners. It starts nothing. close frees
+// what it holds.
 func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	s = &sidecar{cfg: cfg, log: log, reloads: newReloads(cfg)}
 	s.asked, s.quit = context.WithCancel(context.Background())
@@ -128,9 +129,9 @@ func (s *sidecar) close() {
 	}
 }
 
-// run serves until ctx ends or a call of /quitquitquit. Then it releases its leases at once, and goes on serving until
-// the pod's apps are gone or the drain is over. It returns nil when everything has stopped. up is called when both
-// listeners answer, with their addresses.
+// run serves until ctx ends or a call of /quitquitquit. Then it releases its leases at once, and
+// goes on serving until the pod's apps are gone or the drain is over. It returns nil when
+// everything has stopped. up is called when both listeners answer, with their addresses.
 func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
 	s, err := newSidecar(cfg, log)
 	if err != nil {
@@ -166,8 +167,9 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	return err
 }
 
-// drain releases the leases and takes no other. This replica goes on following what the other replicas do, until the
-// apps of the pod are gone, the time for that is over, or a call of /quitquitquit ends it.
+// drain releases the leases and takes no other. This replica goes on following what the other
+// replicas do, until the apps of the pod are gone, the time for that is over, or a call of
+// /quitquitquit ends it.
 func (s *sidecar) drain(serving context.Context) {
 	s.stopping.Store(true)
 	s.log.Info("stopping", zap.Bool("asked_to_quit", s.asked.Err() != nil))

@@ -17,7 +17,8 @@ var units = map[string]int64{
 	"ms": 1e6, "s": 1e9, "min": 60e9, "h": 3600e9, "d": 24 * 3600e9,
 }
 
-// TestSecurityFiguresAreThoseOfTheCode reads the table of bounds, and the expression in the code behind each.
+// TestSecurityFiguresAreThoseOfTheCode reads the table of bounds, and the expression in the code
+// behind each.
 func TestSecurityFiguresAreThoseOfTheCode(t *testing.T) {
 	row := regexp.MustCompile("(?m)^\\| [^|]+ \\| (\\d+)(?: (\\w+))? \\| `(\\S+) (\\w+)` \\|$")
 	_, table, _ := strings.Cut(readRoot(t, "SECURITY.md"), "| what | bound | set in |\n|---|---|---|\n")

@@ -36,8 +36,8 @@ exit status:
   2  wrong flags or a wrong configuration
 `
 
-// startDev starts what --dev adds. It is nil in a program that was built without the tag dev, such as the
-// image's: dev.go sets it.
+// startDev starts what --dev adds. It is nil in a program that was built without the tag dev, such
+// as the image's: dev.go sets it.
 var startDev func(o config.Overrides, getenv func(string) string) (devMode, error)
 
 // devMode is a running [dev.Mode], which only dev.go may link.
@@ -63,8 +63,8 @@ func runServe(ctx context.Context, c *cli.Invocation) int {
 		return cli.Done
 	}
 
-	// A terminal that is closed and a reader of the log that has ended stop nothing. Later, SIGHUP reads
-	// the configuration again.
+	// A terminal that is closed and a reader of the log that has ended stop nothing. Later, SIGHUP
+	// reads the configuration again.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 
 	getenv := c.Getenv

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A terminal that is closed, a log that nothing reads any more and a second signal end no sidecar, and
-// every signal that stops it lets it drain.
+// A terminal that is closed, a log that nothing reads any more and a second signal end no sidecar,
+// and every signal that stops it lets it drain.
 func TestSignals(t *testing.T) {
 	if config := os.Getenv("SIDECAR_UNDER_TEST"); config != "" {
 		os.Args = []string{"sidecar", "--config", config}

@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// writeArchive writes the image as an OCI layout into a tarball. The layout has one entry, so that no
-// tool asks which one is meant.
+// writeArchive writes the image as an OCI layout into a tarball. The layout has one entry, so that
+// no tool asks which one is meant.
 func writeArchive(archive string, src source, name string, parts []part) error {
 	index, err := newIndex(src, parts)
 	if err != nil {

@@ -33,8 +33,8 @@ type image struct {
 	sbom   []byte
 }
 
-// readArchive reads a tarball back: the digest of its index, and its images. Every blob must be what its
-// name says.
+// readArchive reads a tarball back: the digest of its index, and its images. Every blob must be
+// what its name says.
 func readArchive(archive string) (digest v1.Hash, images []image, err error) {
 	in, err := os.Open(archive)
 	if err != nil {
@@ -223,7 +223,8 @@ func (i image) check(src source, maxSize int64) []error {
 	return mistakes
 }
 
-// linkedForDev returns the modules of a program that have no place in a pod: an embedded Redis, and its Lua VM.
+// linkedForDev returns the modules of a program that have no place in a pod: an embedded Redis, and
+// its Lua VM.
 func linkedForDev(info *debug.BuildInfo) []string {
 	var found []string
 	for _, m := range info.Deps {
@@ -234,7 +235,8 @@ func linkedForDev(info *debug.BuildInfo) []string {
 	return found
 }
 
-// compareSBOM reports what the statement does not say of the program, which knows what it was built from.
+// compareSBOM reports what the statement does not say of the program, which knows what it was built
+// from.
 func compareSBOM(statement []byte, info *debug.BuildInfo) error {
 	var s struct{ Predicate v2_3.Document }
 	if err := json.Unmarshal(statement, &s); err != nil {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The Dockerfile's last stage must say what the image says, and its files must come from this program.
+// The Dockerfile's last stage must say what the image says, and its files must come from this
+// program.
 func TestTheDockerfileMakesTheSameImage(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../Dockerfile")

@@ -28,9 +28,9 @@ const (
 	predicateSPDX   = "https://spdx.dev/Document"
 )
 
-// newIndex returns the image for all platforms. An SBOM is attached as BuildKit does it, by a manifest for
-// no platform in the same index, so that it goes wherever the image is copied; it names its image as
-// its subject, too, so that a registry lists it among the referrers.
+// newIndex returns the image for all platforms. An SBOM is attached as BuildKit does it, by a
+// manifest for no platform in the same index, so that it goes wherever the image is copied; it
+// names its image as its subject, too, so that a registry lists it among the referrers.
 func newIndex(src source, parts []part) (v1.ImageIndex, error) {
 	var images, attestations []mutate.IndexAddendum
 	for _, p := range parts {
@@ -102,7 +102,8 @@ func newAttestation(src source, about v1.Descriptor, sbom []byte) (v1.Image, err
 	return ordinary{mutate.Subject(image, about).(v1.Image)}, nil
 }
 
-// ordinary keeps go-containerregistry from describing an image as an artifact, as no builder of images does.
+// ordinary keeps go-containerregistry from describing an image as an artifact, as no builder of
+// images does.
 type ordinary struct{ v1.Image }
 
 func (ordinary) ArtifactType() (string, error) { return "", nil }

@@ -15,7 +15,8 @@ import (
 	"github.com/google/licenseclassifier/v2/assets"
 )
 
-// component is something that is linked into the program: a module, this one first, or the standard library.
+// component is something that is linked into the program: a module, this one first, or the standard
+// library.
 type component struct {
 	name, version string
 	licenses      map[string][]byte // texts by file name
@@ -89,8 +90,8 @@ const (
 // The classifier compares a text with those of all known licenses.
 var classifier = sync.OnceValues(assets.DefaultClassifier)
 
-// expression names the licenses whose texts, or the notices that they apply, are among texts. A text may
-// hold several, as that of yaml does: then all of them apply.
+// expression names the licenses whose texts, or the notices that they apply, are among texts. A
+// text may hold several, as that of yaml does: then all of them apply.
 func expression(texts map[string][]byte) (string, error) {
 	c, err := classifier()
 	if err != nil {

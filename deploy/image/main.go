@@ -1,11 +1,13 @@
-// Command image makes the container image of the sidecar without a container engine: one OCI layout in
-// a tarball, for amd64 and arm64, from an empty base, byte for byte the same from the same source.
+// Command image makes the container image of the sidecar without a container engine: one OCI layout
+// in a tarball, for amd64 and arm64, from an empty base, byte for byte the same from the same
+// source.
 //
 //	image [flags] build     write OUT/wxtoken-VERSION.oci.tar and its SBOMs, and look at what was written
 //	image [flags] check     look at it, run its program, build it again elsewhere, and compare
 //	image [flags] rootfs D  write the files of one platform's image into the directory D
 //
-// It needs the go command, and git where the source is a checkout; both subcommands find the file by the version.
+// It needs the go command, and git where the source is a checkout; both subcommands find the file
+// by the version.
 package main
 
 import (

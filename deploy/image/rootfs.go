@@ -49,7 +49,8 @@ func rootfs(ctx context.Context, src source, arch string, env []string) (map[str
 // buildPackage is where the program keeps what it was built from.
 const buildPackage = "github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 
-// compile returns the program. Nothing of this host gets into it: no C library, no path, no state of git.
+// compile returns the program. Nothing of this host gets into it: no C library, no path, no state
+// of git.
 func compile(ctx context.Context, src source, arch string, env []string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "wxtoken-image")
 	if err != nil {

@@ -44,7 +44,8 @@ func (s source) labels() map[string]string {
 }
 
 // config is how the image runs. Only the operations port is exposed: values are handed out on
-// loopback, which no port mapping reaches. Kubernetes ignores the health check, Docker and Podman use it.
+// loopback, which no port mapping reaches. Kubernetes ignores the health check, Docker and Podman
+// use it.
 func (s source) config() v1.Config {
 	user := strconv.Itoa(uid)
 	return v1.Config{
@@ -60,7 +61,8 @@ func (s source) config() v1.Config {
 	}
 }
 
-// The names that the uid has. Nothing here asks for them; tools that show processes and scanners do.
+// The names that the uid has. Nothing here asks for them; tools that show processes and scanners
+// do.
 const (
 	passwd = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n"
 	group  = "root:x:0:\nnonroot:x:65532:\n"

@@ -171,7 +171,8 @@ func waitReady(ctx context.Context, url string) error {
 	}
 }
 
-// buildAgain builds from a copy of the source at another place, without git, and compares every byte.
+// buildAgain builds from a copy of the source at another place, without git, and compares every
+// byte.
 func buildAgain(ctx context.Context, archive string, src source, o options, stdout io.Writer) error {
 	dir, err := os.MkdirTemp("", "wxtoken-again")
 	if err != nil {

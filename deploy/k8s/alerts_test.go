@@ -77,7 +77,8 @@ func renewed(stuck time.Duration) func(time.Duration, float64) float64 {
 	}
 }
 
-// firing returns the alerts that fire when two replicas export what the program did, changed by the histories.
+// firing returns the alerts that fire when two replicas export what the program did, changed by the
+// histories.
 func firing(t *testing.T, histories ...history) []string {
 	t.Helper()
 	storage := teststorage.New(t)

@@ -31,7 +31,8 @@ func volume(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// mounted starts the program with a configuration that names the pod's paths, and the Secret's files.
+// mounted starts the program with a configuration that names the pod's paths, and the Secret's
+// files.
 func mounted(t *testing.T, config string, secrets map[string]string) (*process, error) {
 	t.Helper()
 	paths := strings.NewReplacer("/etc/wxtoken/secrets/", volume(t, secrets)+"/")
@@ -119,7 +120,8 @@ func TestTheProgramTakesEveryExampleOfARedisURL(t *testing.T) {
 	}
 }
 
-// What examples/api-host says of names: the configured upstream's is taken, but not for /v1, and no other.
+// What examples/api-host says of names: the configured upstream's is taken, but not for /v1, and no
+// other.
 func TestTheHostOfTheExampleIsTaken(t *testing.T) {
 	t.Parallel()
 	alias := pods(t, "examples/api-host")["Deployment legacy"].Spec.HostAliases[0].Hostnames[0]

@@ -34,7 +34,8 @@ var scraped struct {
 	samples []sample
 }
 
-// scrape returns what a sidecar exports after some of everything has been asked of it, with the target's labels.
+// scrape returns what a sidecar exports after some of everything has been asked of it, with the
+// target's labels.
 func scrape(t *testing.T) []sample {
 	t.Helper()
 	scraped.once.Do(func() { scraped.samples = scrapeNow(t) })
@@ -138,8 +139,8 @@ func selectors(t *testing.T, expr string) []*parser.VectorSelector {
 	return all
 }
 
-// finds checks that each selector of expr finds something that the program exports: a metric, and for each value that
-// it wants of a label a series that has it.
+// finds checks that each selector of expr finds something that the program exports: a metric, and
+// for each value that it wants of a label a series that has it.
 func finds(t *testing.T, samples []sample, expr string) {
 	t.Helper()
 	all := selectors(t, expr)

@@ -61,8 +61,8 @@ func sidecar(pod corev1.PodSpec) (c *corev1.Container, native bool) {
 
 func isSidecar(c corev1.Container) bool { return c.Name == "wxtoken" }
 
-// eachWorkload runs check on every workload of every kustomization that has a component in it: the ones without, in
-// testdata, are what the others start from.
+// eachWorkload runs check on every workload of every kustomization that has a component in it: the
+// ones without, in testdata, are what the others start from.
 func eachWorkload(t *testing.T, check func(t *testing.T, dir string, w workload)) {
 	t.Helper()
 	t.Parallel()
@@ -161,8 +161,9 @@ func TestTheSidecarOfEachPodIsAsItShouldBe(t *testing.T) {
 // drainQuiet is the setting that differs with the kind of sidecar.
 const drainQuiet = "WXTOKEN_DRAIN_QUIET"
 
-// A sidecar that is killed while it serves would cut its app off; so would one that takes an app for gone
-// which is between two calls. Only a native sidecar is asked to stop when its app has ended.
+// A sidecar that is killed while it serves would cut its app off; so would one that takes an app
+// for gone which is between two calls. Only a native sidecar is asked to stop when its app has
+// ended.
 func TestTheStopFitsIntoTheGracePeriod(t *testing.T) {
 	const answers = 5 * time.Second // stopGrace of cmd/sidecar, after the drain
 	drains := regexp.MustCompile(`DefaultDrain += (\d+) \* time\.Second`).FindStringSubmatch(read(t, "../../cmd/sidecar/internal/config/config.go"))

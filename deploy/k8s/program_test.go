@@ -65,8 +65,8 @@ func (l *output) String() string {
 	return strings.Join(l.lines, "\n")
 }
 
-// start runs the program on ports of its own until the test ends. An exit before it serves is an error that holds the
-// exit status and what it said.
+// start runs the program on ports of its own until the test ends. An exit before it serves is an
+// error that holds the exit status and what it said.
 func start(t *testing.T, env []string, args ...string) (*process, error) {
 	t.Helper()
 	cmd := exec.Command(program, append([]string{"--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}, args...)...)
@@ -114,7 +114,8 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 	}
 }
 
-// refused reports whether err says that the program did not take its configuration, and ended with status 2.
+// refused reports whether err says that the program did not take its configuration, and ended with
+// status 2.
 func refused(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	return ok && exit.ExitCode() == 2

@@ -21,7 +21,8 @@ import (
 	"time"
 )
 
-// The settings for production, on a primary and a replica: the sidecar gets along with exactly these, and others with less.
+// The settings for production, on a primary and a replica: the sidecar gets along with exactly
+// these, and others with less.
 func TestTheProductionSettingsOfRedisWork(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"redis-server", "redis-cli"} {
@@ -80,8 +81,8 @@ func TestTheProductionSettingsOfRedisWork(t *testing.T) {
 // devApp is the app of --dev.
 const devApp = "wx00000000000000de"
 
-// startRedis runs a server with redis.conf and users.acl.template, each password being the user's name with "-password",
-// and returns its port.
+// startRedis runs a server with redis.conf and users.acl.template, each password being the user's
+// name with "-password", and returns its port.
 func startRedis(t *testing.T, certificate string, args ...string) (port string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -42,7 +42,8 @@ func kustomizations(t *testing.T) []string {
 	return dirs
 }
 
-// render builds a kustomization as kubectl does and decodes what comes out; an unknown or a repeated field is an error.
+// render builds a kustomization as kubectl does and decodes what comes out; an unknown or a
+// repeated field is an error.
 func render(t *testing.T, dir string) []runtime.Object {
 	t.Helper()
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
@@ -117,7 +118,8 @@ func TestEveryKustomizationRendersAndDecodesStrictly(t *testing.T) {
 	}
 }
 
-// Rendering keeps the last of two equal keys, so the files are read as well, and the templates, which are in no kustomization.
+// Rendering keeps the last of two equal keys, so the files are read as well, and the templates,
+// which are in no kustomization.
 func TestEveryFileIsStrictYAML(t *testing.T) {
 	t.Parallel()
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {

@@ -15,8 +15,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// One Deployment in the styles of YAML that people and programs write. Each has a container app, an init container
-// migrate, and an empty list of volumes, except where the style is about their absence.
+// One Deployment in the styles of YAML that people and programs write. Each has a container app, an
+// init container migrate, and an empty list of volumes, except where the style is about their
+// absence.
 var styles = map[string]string{
 	"block": `
 apiVersion: apps/v1
@@ -241,8 +242,8 @@ spec: {selector: {matchLabels: {app: app}}, template: {metadata: {labels: {app: 
 "spec":{"selector":{"matchLabels":{"app":"app"}},"template":{"spec":{"containers":[{"name":"app","image":"app:1"}]}}}}]}`,
 }
 
-// Every component on every style and every kind with its pod at spec.template: the sidecar comes first, and nothing of the
-// workload's own is lost.
+// Every component on every style and every kind with its pod at spec.template: the sidecar comes
+// first, and nothing of the workload's own is lost.
 func TestComponentsTakeEveryStyleOfYAML(t *testing.T) {
 	t.Parallel()
 	kinds := []string{
@@ -253,7 +254,8 @@ func TestComponentsTakeEveryStyleOfYAML(t *testing.T) {
 	for style, manifest := range styles {
 		for _, kind := range kinds {
 			version, kind, _ := strings.Cut(kind, " ")
-			// kustomize knows kinds of Kubernetes' own, and not the others. One of each takes every style.
+			// kustomize knows kinds of Kubernetes' own, and not the others. One of each takes every
+			// style.
 			if kind == "Deployment" && version == "apps/v1" || kind == "Rollout" || style == "nulls" {
 				checkComponents(t, style, strings.NewReplacer("apps/v1", version, "Deployment", kind).Replace(manifest), kind)
 			}
@@ -302,8 +304,8 @@ func TestComponentsRefuseWhatTheyCannotPatch(t *testing.T) {
 	}
 }
 
-// checkComponents renders manifest without a component and with each, which must add the sidecar and nothing else. Twice
-// makes no difference.
+// checkComponents renders manifest without a component and with each, which must add the sidecar
+// and nothing else. Twice makes no difference.
 func checkComponents(t *testing.T, style, manifest, kind string) {
 	t.Helper()
 	before := built(t, overlay(t, manifest), kind)

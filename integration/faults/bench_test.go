@@ -12,9 +12,9 @@ import (
 	"github.com/wxtoken/sidecar/integration/rig"
 )
 
-// bench is what a row runs on: warm sidecars under load on one Redis and one WeChat. When the row's run
-// returns, the bench heals every link, thaws everybody, compares what callers met with the row's limits, and
-// waits until every sidecar has as many goroutines as before.
+// bench is what a row runs on: warm sidecars under load on one Redis and one WeChat. When the row's
+// run returns, the bench heals every link, thaws everybody, compares what callers met with the
+// row's limits, and waits until every sidecar has as many goroutines as before.
 type bench struct {
 	*rig.Cluster
 	t        *testing.T
@@ -78,7 +78,8 @@ func (b *bench) hold(d time.Duration) {
 	}
 }
 
-// inRedis returns the value and the version in Redis; both are empty without a value or without Redis.
+// inRedis returns the value and the version in Redis; both are empty without a value or without
+// Redis.
 func (b *bench) inRedis() (value, version string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -95,8 +96,8 @@ func (b *bench) doubtful() bool {
 	return err != nil || doubt != "0"
 }
 
-// everywhere reports whether all of these sidecars hand out the value in Redis, as good and without a
-// doubt, and it is another value than old.
+// everywhere reports whether all of these sidecars hand out the value in Redis, as good and without
+// a doubt, and it is another value than old.
 func (b *bench) everywhere(all []*rig.Sidecar, old string) bool {
 	value, _ := b.inRedis()
 	if value == "" || value == old || b.doubtful() || !b.Upstream.Works(value) {
@@ -116,8 +117,8 @@ func (b *bench) refreshed(limit time.Duration, all []*rig.Sidecar, old string) t
 	return b.within(limit, "everybody has a new token", func() bool { return b.everywhere(all, old) })
 }
 
-// lose lets the next n replies to a script be lost, for any sidecar. who waits until one was lost, and
-// returns the sidecar.
+// lose lets the next n replies to a script be lost, for any sidecar. who waits until one was lost,
+// and returns the sidecar.
 func (b *bench) lose(script string, n int, how rig.How) (who func() *rig.Sidecar) {
 	var links []*rig.Link
 	for _, p := range b.All {
@@ -151,8 +152,8 @@ func await[T any](b *bench, ch <-chan T, awaited string) T {
 	}
 }
 
-// watch looks at the metric of a row all the time, because gauges fall again and counters die with their
-// process.
+// watch looks at the metric of a row all the time, because gauges fall again and counters die with
+// their process.
 type watch struct {
 	stop context.CancelFunc
 	done chan struct{}
@@ -201,8 +202,8 @@ func (w *watch) grew() (sum float64) {
 	return sum
 }
 
-// goroutines returns how many each sidecar that runs has, without those of connections that are kept for
-// the next call.
+// goroutines returns how many each sidecar that runs has, without those of connections that are
+// kept for the next call.
 func (b *bench) goroutines() map[string]float64 {
 	rig.HTTP.CloseIdleConnections()
 	b.Upstream.HangUp()

@@ -98,8 +98,8 @@ var fleetRows = []row{
 	},
 	{
 		name: "clock of Redis wrong and stepped", promise: "10 minutes ahead and behind, and stepped by an hour there and back, between refreshes and during one",
-		// An hour forward ends the lease and, on the classic endpoint, the key, whose life is cut to minutes at that
-		// moment: it is missing until the refresh is done.
+		// An hour forward ends the lease and, on the classic endpoint, the key, whose life is cut
+		// to minutes at that moment: it is missing until the refresh is done.
 		limits: limits{fetches: 1, missingFor: 2 * time.Second},
 		store: func(b *bench) rig.Store {
 			server, clock := rig.StartRedisWithClock(b.t)
@@ -128,7 +128,8 @@ var fleetRows = []row{
 	},
 	{
 		name: "clock of Redis stepped back, to the end of the value", promise: "an hour, and WeChat gives no other: no sidecar and no direct reader has the value longer because of it",
-		// When it has ended, there is none. A call that is on its way to WeChat at that moment comes too late.
+		// When it has ended, there is none. A call that is on its way to WeChat at that moment
+		// comes too late.
 		limits:  limits{fetches: 10, dead: 3, failed: 1 << 20, stale: true, missingFor: 2 * time.Minute, wait: 20 * time.Second},
 		reveals: reveal{name: "wxtoken_upstream_fetch_failures_total"},
 		store: func(b *bench) rig.Store {
@@ -232,8 +233,8 @@ func (b *bench) ahead(off time.Duration) {
 	}
 }
 
-// rejoin heals the links, and waits until the sidecars that were cut off have the token of the others, which
-// was not replaced.
+// rejoin heals the links, and waits until the sidecars that were cut off have the token of the
+// others, which was not replaced.
 func (b *bench) rejoin() {
 	b.t.Helper()
 	value, version := b.inRedis()
@@ -244,7 +245,8 @@ func (b *bench) rejoin() {
 	}
 }
 
-// stepSeen waits until a sidecar's metric tells of a step of its clock, which it notices at a slow look.
+// stepSeen waits until a sidecar's metric tells of a step of its clock, which it notices at a slow
+// look.
 func (b *bench) stepSeen(p *rig.Sidecar) {
 	b.t.Helper()
 	b.within(2*reread, "the step is noticed", func() bool { return p.Metric("wxtoken_clock_steps_total") > 0 })

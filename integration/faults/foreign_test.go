@@ -9,9 +9,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// onceEach is how many dead values a cluster's load may meet when the token is ended from outside: each
-// caller that is given one (there are two such kinds, and a direct reader, for each of 3 sidecars) reports
-// it before it asks again. The proxy's callers meet none.
+// onceEach is how many dead values a cluster's load may meet when the token is ended from outside:
+// each caller that is given one (there are two such kinds, and a direct reader, for each of 3
+// sidecars) reports it before it asks again. The proxy's callers meet none.
 const onceEach = 3 * 3
 
 // What others do to the token, and what callers say of it.
@@ -38,7 +38,8 @@ var foreignRows = []row{
 				b.foreign(10 * time.Second)
 				b.hold(10 * time.Second)
 			}
-			// What comes now is not served well, and is not meant to be: each side would end the other's token.
+			// What comes now is not served well, and is not meant to be: each side would end the
+			// other's token.
 			b.load.Stop()
 			late := b.startLoad()
 			issued := b.Upstream.Calls(rig.AppID).Fetches()
@@ -117,8 +118,8 @@ var foreignRows = []row{
 	},
 }
 
-// endToken lets another program fetch a token, which invalidates the present one at once. (The classic endpoint would let it live
-// for another 5 minutes.)
+// endToken lets another program fetch a token, which invalidates the present one at once. (The
+// classic endpoint would let it live for another 5 minutes.)
 func (b *bench) endToken() {
 	if b.endpoint == stable {
 		b.Upstream.ForeignRefresh(rig.AppID, wechattest.FetchForced)

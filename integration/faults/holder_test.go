@@ -117,8 +117,8 @@ var holderRows = []row{
 	},
 }
 
-// killed is a row in which the holder is killed at a moment that reach brings about, and another one has
-// to find out.
+// killed is a row in which the holder is killed at a moment that reach brings about, and another
+// one has to find out.
 func killed(when string, fetches int, reach func(*bench) *rig.Sidecar) row {
 	return row{
 		name: "holder killed " + when, promise: "the next one asks WeChat within the lease + 1 s",
@@ -141,7 +141,8 @@ func killed(when string, fetches int, reach func(*bench) *rig.Sidecar) row {
 	}
 }
 
-// issuing provokes a refresh, returns its holder when WeChat has issued a token, and keeps the answer for d.
+// issuing provokes a refresh, returns its holder when WeChat has issued a token, and keeps the
+// answer for d.
 func (b *bench) issuing(d time.Duration) *rig.Sidecar {
 	b.t.Helper()
 	issued := b.Upstream.Calls(rig.AppID).Issued

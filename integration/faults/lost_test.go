@@ -8,8 +8,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// lostReplyRows: each script of the cache and of the lease is applied, and its reply is lost. Once, which
-// go-redis repeats; and as often as makes the whole operation fail. By a connection that breaks, and by silence.
+// lostReplyRows: each script of the cache and of the lease is applied, and its reply is lost. Once,
+// which go-redis repeats; and as often as makes the whole operation fail. By a connection that
+// breaks, and by silence.
 func lostReplyRows() []row {
 	refreshes := []row{
 		{name: "load", reveals: reveal{name: "wxtoken_redis_errors_total", labels: []string{`op="load"`}}},
@@ -55,9 +56,9 @@ func lostReplyRows() []row {
 	return all
 }
 
-// limitOf is how long a new token may take while replies to a script are lost. A look that an event caused
-// and that fails is made up for by the slow one; everything else by the end of a lease. That is obtained only
-// after all the silent losses of obtain, if it was another's that was lost before.
+// limitOf is how long a new token may take while replies to a script are lost. A look that an event
+// caused and that fails is made up for by the slow one; everything else by the end of a lease. That
+// is obtained only after all the silent losses of obtain, if it was another's that was lost before.
 func limitOf(script string) time.Duration {
 	switch script {
 	case "load":
@@ -89,7 +90,8 @@ func lost(script string, provoke func(*bench)) func(*bench) {
 			if b.losses() == 0 {
 				b.t.Errorf("no reply to %s was lost: the fault did not happen", script)
 			}
-			// The others have the token by an event, while its holder still asks what became of its commit.
+			// The others have the token by an event, while its holder still asks what became of its
+			// commit.
 			b.within(lease+5*time.Second, "the holder knows, too", func() bool { return b.ended() > ended })
 			b.heal()
 		}

@@ -9,7 +9,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// WeChat's answers, and what it does, in another order than the requests; and lives that are not 2 h.
+// WeChat's answers, and what it does, in another order than the requests; and lives that are not 2
+// h.
 var orderRows = []row{
 	outOfOrder("replies out of order, WeChat acted at once", true),
 	outOfOrder("replies out of order, WeChat acted late", false),
@@ -68,8 +69,8 @@ var orderRows = []row{
 	},
 }
 
-// outOfOrder is a row in which the first of two requests that are under way is answered last. WeChat acts on
-// it first, or last.
+// outOfOrder is a row in which the first of two requests that are under way is answered last.
+// WeChat acts on it first, or last.
 func outOfOrder(name string, atOnce bool) row {
 	return row{
 		name: name, promise: "the first holder has lost its lease and the second has committed: the late value replaces nothing, and the value in Redis outlives its key",
@@ -84,7 +85,8 @@ func outOfOrder(name string, atOnce bool) row {
 			if n := b.store.Client().Del(context.Background(), rig.ValueKey+":lock").Val(); n != 1 {
 				b.t.Fatal("no lease is held")
 			}
-			// Whoever looked while the lease was held does so again only at its end, unless there is news.
+			// Whoever looked while the lease was held does so again only at its end, unless there
+			// is news.
 			b.store.Client().Publish(context.Background(), rig.Namespace+":events", `{"app":"`+rig.AppID+`","kind":"access_token"}`)
 			b.within(3*time.Second, "another one commits", func() bool { value, _ := b.inRedis(); return value != old && value != "" })
 			if n := b.Upstream.FetchesAtOnce(); n != 2 {
@@ -107,12 +109,13 @@ func number(version string) int64 {
 	return n
 }
 
-// shortLife is a row with tokens of such a life, for so long, in which there may be so many fetches.
+// shortLife is a row with tokens of such a life, for so long, in which there may be so many
+// fetches.
 func shortLife(life, during time.Duration, fetches int) row {
 	return row{
 		name: "expires_in of " + strconv.Itoa(int(life/time.Second)) + " s", promise: "the key always has a TTL, and nothing is fetched before half of a life is over",
-		// SDKs subtract more than such a life, so callers of the drop-in wait for the next one: 5 s for its
-		// moment, and refresh_wait.
+		// SDKs subtract more than such a life, so callers of the drop-in wait for the next one: 5 s
+		// for its moment, and refresh_wait.
 		limits:  limits{fetches: fetches, wait: 7500 * time.Millisecond},
 		reveals: reveal{name: "wxtoken_upstream_fetches_total", labels: []string{`result="ok"`}, by: 2},
 		run: func(b *bench) {

@@ -91,7 +91,8 @@ var proxiedRows = []row{
 // hanging is a path of WeChat on which calls hang in these rows.
 const hanging = "/cgi-bin/user/get"
 
-// hang sends n calls through the first sidecar's proxy, which WeChat does not answer, and returns what ends them.
+// hang sends n calls through the first sidecar's proxy, which WeChat does not answer, and returns
+// what ends them.
 func (b *bench) hang(n int, body string) (end func()) {
 	b.t.Helper()
 	b.Upstream.AddFault(wechattest.Fault{Path: hanging, Delay: time.Minute})
@@ -124,8 +125,8 @@ func (b *bench) withoutProxied() {
 	b.load = b.StartLoad(rig.LoadOptions{Stable: b.endpoint == stable, NoProxy: true})
 }
 
-// wantProxied makes calls through each sidecar's proxy, and checks that each is answered at once, as an SDK
-// can read it, with that status and that X-Wxtoken-Error.
+// wantProxied makes calls through each sidecar's proxy, and checks that each is answered at once,
+// as an SDK can read it, with that status and that X-Wxtoken-Error.
 func (b *bench) wantProxied(times, status int, failure string) {
 	b.t.Helper()
 	for range times {

@@ -177,8 +177,8 @@ func (b *bench) secretFile(secret string) []string {
 	return []string{"WECHAT_SECRET=", "WECHAT_SECRET_FILE=" + filepath.Join(b.volume, "secret")}
 }
 
-// newSecret puts another secret into the volume, and returns how long it takes until everybody has a token
-// other than old.
+// newSecret puts another secret into the volume, and returns how long it takes until everybody has
+// a token other than old.
 func (b *bench) newSecret(secret, old string) time.Duration {
 	b.t.Helper()
 	b.mount("..second", secret)
@@ -189,7 +189,8 @@ func (b *bench) newSecret(secret, old string) time.Duration {
 	return took
 }
 
-// mount makes a directory with the secret in the volume and swaps ..data for a link to it, in one step.
+// mount makes a directory with the secret in the volume and swaps ..data for a link to it, in one
+// step.
 func (b *bench) mount(version, secret string) {
 	b.t.Helper()
 	dir := filepath.Join(b.volume, version)

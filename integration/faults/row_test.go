@@ -75,8 +75,8 @@ func (l limits) String() string {
 	return strings.Join(append(words, "wait ≤ "+l.longest().String()), ", ")
 }
 
-// reveal is the metric by which an operator sees the fault: its sum over the sidecars grows by at least
-// by while the row runs. Gauges count with the most that they rose by.
+// reveal is the metric by which an operator sees the fault: its sum over the sidecars grows by at
+// least by while the row runs. Gauges count with the most that they rose by.
 type reveal struct {
 	name   string
 	labels []string

@@ -48,8 +48,8 @@ var serverRows = []row{
 	clusterWithoutReplica("the rest goes on", "no"),
 }
 
-// takesNoWrites is a row in which Redis answers reads and refuses writes: first while WeChat is asked, then
-// when the token becomes due.
+// takesNoWrites is a row in which Redis answers reads and refuses writes: first while WeChat is
+// asked, then when the token becomes due.
 func takesNoWrites(name, class string, broken, heal func(*bench)) row {
 	return row{
 		name: name, promise: "for 5 s while WeChat is asked, whose value is committed afterwards; and for 30 s in which the token becomes due",
@@ -61,7 +61,8 @@ func takesNoWrites(name, class string, broken, heal func(*bench)) row {
 	}
 }
 
-// dueMeanwhile breaks Redis for d, in which the token becomes due, and waits until all have a new one.
+// dueMeanwhile breaks Redis for d, in which the token becomes due, and waits until all have a new
+// one.
 func (b *bench) dueMeanwhile(d time.Duration, class string, broken, heal func()) {
 	b.t.Helper()
 	old, _ := b.inRedis()
@@ -86,8 +87,8 @@ type asUser struct{ *rig.Redis }
 
 func (s asUser) URL() string { return "redis://wxtoken:" + password + "@" + s.Addr }
 
-// loses is a row in which the sidecars' user loses something while they run, and is given it back. Their
-// connections end then, because Redis asks for a password only at their start.
+// loses is a row in which the sidecars' user loses something while they run, and is given it back.
+// Their connections end then, because Redis asks for a password only at their start.
 func loses(what, class, taken, back string) row {
 	return row{
 		name: "sidecar loses " + what, promise: "in Redis, for 5 s while WeChat is asked, and for 30 s in which the token becomes due",
@@ -123,7 +124,8 @@ func acl(b *bench, s asUser, rules string) {
 	}
 }
 
-// clusterWithoutReplica is a row in which the app's own master is lost with its replica, and comes back empty.
+// clusterWithoutReplica is a row in which the app's own master is lost with its replica, and comes
+// back empty.
 func clusterWithoutReplica(how, fullCoverage string) row {
 	return row{
 		name: "Cluster master lost without a replica, " + how, promise: "for 15 s; empty when it is back; one fetch heals it",

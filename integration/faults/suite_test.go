@@ -123,8 +123,8 @@ func (r row) try(t *testing.T, e endpoint) {
 	}
 }
 
-// startLoad starts callers of every kind, of the drop-in on the endpoint of the row. They are beside those of
-// b.load, unless a row replaces them.
+// startLoad starts callers of every kind, of the drop-in on the endpoint of the row. They are
+// beside those of b.load, unless a row replaces them.
 func (b *bench) startLoad() *rig.Load {
 	return b.StartLoad(rig.LoadOptions{Stable: b.endpoint == stable})
 }

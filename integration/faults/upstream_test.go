@@ -77,8 +77,8 @@ func (b *bench) fetches() func() []time.Time {
 	}
 }
 
-// failures returns how many fetches have failed since the last commit, as the cluster counts them for its backoff.
-// The journal thins them out.
+// failures returns how many fetches have failed since the last commit, as the cluster counts them
+// for its backoff. The journal thins them out.
 func (b *bench) failures() (n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -91,8 +91,8 @@ func (b *bench) failures() (n int) {
 	return n
 }
 
-// checkBackoff checks that each of n failures, the first of these fetches, held the next one back for 1 s,
-// doubling, less half of it at most.
+// checkBackoff checks that each of n failures, the first of these fetches, held the next one back
+// for 1 s, doubling, less half of it at most.
 func (b *bench) checkBackoff(fetches []time.Time, n int) {
 	b.t.Helper()
 	if len(fetches) < n+1 {
@@ -108,8 +108,8 @@ func (b *bench) checkBackoff(fetches []time.Time, n int) {
 	b.note("last wait %v", round(fetches[n].Sub(fetches[n-1])))
 }
 
-// checkCut checks what a failure left of the token in Redis: its life, and that it is not in doubt; or, where it may
-// have been superseded, a life that is over before its overlap is, and a doubt.
+// checkCut checks what a failure left of the token in Redis: its life, and that it is not in doubt;
+// or, where it may have been superseded, a life that is over before its overlap is, and a doubt.
 func (b *bench) checkCut(kept bool) {
 	b.t.Helper()
 	const overlap = 5 * time.Minute

@@ -1,11 +1,11 @@
-// Command figures measures what a sidecar costs its pod and prints a table: memory, CPU, latency, the
-// time to the first token. The program is the real one, on real sockets, with a redis-server where
-// one is installed; WeChat is simulated and answers at once. Beside it, in the same run and at the same
-// rate, it runs an HTTP server that only answers as many bytes: what that costs is the price
-// of HTTP in Go on this machine, and the ratio is what can be compared between machines.
+// Command figures measures what a sidecar costs its pod and prints a table: memory, CPU, latency,
+// the time to the first token. The program is the real one, on real sockets, with a redis-server
+// where one is installed; WeChat is simulated and answers at once. Beside it, in the same run and
+// at the same rate, it runs an HTTP server that only answers as many bytes: what that costs is the
+// price of HTTP in Go on this machine, and the ratio is what can be compared between machines.
 //
-// It runs on Linux, takes about 40 seconds, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go on to
-// the servers, to try what they change.
+// It runs on Linux, takes about 40 seconds, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// on to the servers, to try what they change.
 package main
 
 import (

@@ -104,8 +104,8 @@ func (r result) quantile(q float64) time.Duration {
 	return r.took[int(q*float64(len(r.took)-1))]
 }
 
-// load asks at the plan's rate, whether answers come or not, and returns what they saw and the usage at
-// the end, with the most memory that was seen.
+// load asks at the plan's rate, whether answers come or not, and returns what they saw and the
+// usage at the end, with the most memory that was seen.
 func (s *server) load(ctx context.Context, p plan) (result, usage) {
 	var mu sync.Mutex
 	var all result

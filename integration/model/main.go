@@ -1,6 +1,6 @@
-// Command model checks the refresh protocol with spin: exhaustively as it is, then with each guard taken out,
-// which must be found out. README.md says what is modelled. With -trace NAME it prints the counterexample of one
-// variant in the words of the design.
+// Command model checks the refresh protocol with spin: exhaustively as it is, then with each guard
+// taken out, which must be found out. README.md says what is modelled. With -trace NAME it prints
+// the counterexample of one variant in the words of the design.
 package main
 
 import (
@@ -70,7 +70,8 @@ func run(trace, only string) (bool, error) {
 	return table(dir, match), nil
 }
 
-// table checks the variants, two at a time, and prints a line for each. It reports whether all came out as wanted.
+// table checks the variants, two at a time, and prints a line for each. It reports whether all came
+// out as wanted.
 func table(dir string, match *regexp.Regexp) bool {
 	// The last one takes as long as all others together: it is started first.
 	list := slices.DeleteFunc(slices.Concat(whole, broken, limits, large), func(v variant) bool { return !match.MatchString(v.name) })

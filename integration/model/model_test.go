@@ -19,10 +19,12 @@ var packages = map[string]string{
 	"tokencache": "pkg/tokencache", "lock": "pkg/lock", "wechat": "pkg/wechat",
 }
 
-// beyond are the scripts that the model leaves out: those that change nothing, and those that repair what no replica wrote.
+// beyond are the scripts that the model leaves out: those that change nothing, and those that
+// repair what no replica wrote.
 var beyond = map[string]bool{"lua/load.lua": true, "lua/journal.lua": true, "lua/caplease.lua": true, "lua/discard.lua": true}
 
-// The model is only as good as what it mirrors: a renamed or removed function needs a look at its step.
+// The model is only as good as what it mirrors: a renamed or removed function needs a look at its
+// step.
 func TestEveryStepMirrorsSomethingInTheSources(t *testing.T) {
 	t.Parallel()
 	declared := map[string]bool{}
@@ -119,8 +121,8 @@ func receiver(d *ast.FuncDecl) string {
 	return ""
 }
 
-// A switch that the model does not know would be a variant that takes nothing out, and one that no variant sets
-// would be a guard that no variant checks.
+// A switch that the model does not know would be a variant that takes nothing out, and one that no
+// variant sets would be a guard that no variant checks.
 func TestVariantsAndSwitchesAreTheSame(t *testing.T) {
 	t.Parallel()
 	others := []string{"EXPIRIES", "FAULTS", "FAILOVER", "CANON", "COVER", "TRACE"}

@@ -45,7 +45,8 @@ var broken = []variant{
 	{"TRUST_OLDER_VERSIONS", faults("1", "FAILOVER"), "I3", "a version below the wanted one counts as done: lua/begin.lua"},
 }
 
-// limits lists what the design does not cover, or the model not: the assumptions of the whole model, each lifted.
+// limits lists what the design does not cover, or the model not: the assumptions of the whole
+// model, each lifted.
 var limits = []variant{
 	{"ACTS_AFTER_HANGING_UP", faults("1"), "I3", "upstream acts on a request after its caller hung up"},
 	{"DEATH_AFTER_LATE_ACTION", faults("2", "EXPIRIES=1"), "I3", "a holder stopped beyond its lease asks, and dies before its cut"},

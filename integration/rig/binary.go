@@ -18,8 +18,8 @@ import (
 type Build string
 
 const (
-	// Raced has the race detector if WXTOKEN_RACED_SIDECAR is 1: it makes a process some five times as slow,
-	// too slow for many of them beside other tests.
+	// Raced has the race detector if WXTOKEN_RACED_SIDECAR is 1: it makes a process some five times
+	// as slow, too slow for many of them beside other tests.
 	Raced Build = ""
 	// Plain never has it: for many processes at a time.
 	Plain Build = "plain"
@@ -65,8 +65,8 @@ func build(how Build) (string, error) {
 
 const program = "github.com/wxtoken/sidecar/cmd/sidecar"
 
-// readSources opens every file of the program. go test notes which files a test opens, and runs it again when
-// one has changed; it does not see what go build reads.
+// readSources opens every file of the program. go test notes which files a test opens, and runs it
+// again when one has changed; it does not see what go build reads.
 func readSources() error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 	"time"
 )
 
-// Clock is the wall clock of one process, a [Clocked] sidecar or a Redis: the host's, shifted by whole seconds.
-// Its monotonic clock is the host's, so that a shift is what a step of the wall clock is, or, after
-// [Sidecar.Freeze], a suspend. Safe for concurrent use.
+// Clock is the wall clock of one process, a [Clocked] sidecar or a Redis: the host's, shifted by
+// whole seconds. Its monotonic clock is the host's, so that a shift is what a step of the wall
+// clock is, or, after [Sidecar.Freeze], a suspend. Safe for concurrent use.
 //
-// A Go program reads its clocks in the vDSO, where nothing can be put between, and a host's clock is everybody's:
-// so the sidecar is built with a standard library whose [time.Now] adds what a file says.
+// A Go program reads its clocks in the vDSO, where nothing can be put between, and a host's clock
+// is everybody's: so the sidecar is built with a standard library whose [time.Now] adds what a file
+// says.
 type Clock struct {
 	t    testing.TB
 	file string
@@ -87,8 +88,8 @@ func init() {
 }
 `
 
-// clockOverlay writes what go build -overlay puts in the place of, or beside, the files of the standard library
-// and of the program, and returns the list of it.
+// clockOverlay writes what go build -overlay puts in the place of, or beside, the files of the
+// standard library and of the program, and returns the list of it.
 func clockOverlay(dir string) (string, error) {
 	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "time", program).Output()
 	if err != nil {

@@ -58,8 +58,8 @@ type Cluster struct {
 	searched sync.Once
 }
 
-// New returns a cluster without sidecars; env goes over what the rig itself sets for each of them. At the
-// end of the test all that was printed or shown is searched for secrets.
+// New returns a cluster without sidecars; env goes over what the rig itself sets for each of them.
+// At the end of the test all that was printed or shown is searched for secrets.
 func New(t testing.TB, store Store, env ...string) *Cluster {
 	return &Cluster{t: t, Store: store, Upstream: startUpstream(t), env: env}
 }
@@ -145,8 +145,9 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 	return answers
 }
 
-// MakeDue makes the value in Redis due for renewal now, as if nearly two hours had passed, and tells the
-// replicas so. (They spread their moment over the first minute of what they believe is left to do so.)
+// MakeDue makes the value in Redis due for renewal now, as if nearly two hours had passed, and
+// tells the replicas so. (They spread their moment over the first minute of what they believe is
+// left to do so.)
 func (c *Cluster) MakeDue() {
 	c.t.Helper()
 	c.MakeDueUnheard()

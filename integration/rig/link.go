@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Link is the network between one sidecar and Redis, with accidents. A sidecar dials its Addr. Safe for
-// concurrent use; every accident lasts until [Link.Heal].
+// Link is the network between one sidecar and Redis, with accidents. A sidecar dials its Addr. Safe
+// for concurrent use; every accident lasts until [Link.Heal].
 type Link struct {
 	Addr string
 

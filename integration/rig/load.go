@@ -16,17 +16,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Seen is what callers of every kind met while a [Load] ran. Calls to a sidecar that was away on purpose,
-// when they began or before they ended, are left out.
+// Seen is what callers of every kind met while a [Load] ran. Calls to a sidecar that was away on
+// purpose, when they began or before they ended, are left out.
 type Seen struct {
 	Calls  int // to sidecars
 	Failed int // without a token, or without WeChat's answer
 	Stale  int // marked as such; a value that has died may be among them
-	// Dead counts the values handed out as good, or read in Redis, that WeChat had ended before they were
-	// asked for; and 40001 and the like that reached a caller of the proxy.
+	// Dead counts the values handed out as good, or read in Redis, that WeChat had ended before
+	// they were asked for; and 40001 and the like that reached a caller of the proxy.
 	Dead int
-	// Missing counts looks of direct readers into Redis that found no key, and MissingFor is the longest
-	// time in which none found it. A Redis that does not answer is not a missing key.
+	// Missing counts looks of direct readers into Redis that found no key, and MissingFor is the
+	// longest time in which none found it. A Redis that does not answer is not a missing key.
 	Missing    int
 	MissingFor time.Duration
 	Reads      int           // looks of direct readers that Redis answered
@@ -34,9 +34,9 @@ type Seen struct {
 	Failures   []string      // what the first of them got, without values
 }
 
-// Load is a steady load on every sidecar of a cluster. Of each there are callers of /v1, of the drop-in,
-// and of the proxy, and each has a direct reader of Redis beside it, which goes past the links. Callers who are
-// given a dead value report it to a sidecar, as an app would.
+// Load is a steady load on every sidecar of a cluster. Of each there are callers of /v1, of the
+// drop-in, and of the proxy, and each has a direct reader of Redis beside it, which goes past the
+// links. Callers who are given a dead value report it to a sidecar, as an app would.
 type Load struct {
 	c       *Cluster
 	every   time.Duration
@@ -66,8 +66,8 @@ type LoadOptions struct {
 	NoProxy bool
 }
 
-// StartLoad starts the load on the sidecars that are there. Those that are added later have none until they
-// [Load.Join].
+// StartLoad starts the load on the sidecars that are there. Those that are added later have none
+// until they [Load.Join].
 func (c *Cluster) StartLoad(o LoadOptions) *Load {
 	if o.Every == 0 {
 		o.Every = 40 * time.Millisecond

@@ -27,8 +27,8 @@ type Redis struct {
 	client redis.UniversalClient
 }
 
-// NeedRedis skips the test where redis-server is not installed, or fails it where WXTOKEN_REQUIRE_REDIS
-// is 1.
+// NeedRedis skips the test where redis-server is not installed, or fails it where
+// WXTOKEN_REQUIRE_REDIS is 1.
 func NeedRedis(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -70,7 +70,8 @@ func (s *Redis) Start() {
 	}
 }
 
-// patient returns o with time for a Redis on a busy machine. What must not wait has a context with a deadline.
+// patient returns o with time for a Redis on a busy machine. What must not wait has a context with
+// a deadline.
 func patient(o *redis.Options) *redis.Options {
 	o.ContextTimeoutEnabled = true
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = time.Minute, time.Minute, time.Minute

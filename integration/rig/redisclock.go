@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// clockInC takes the place of libc's clocks in a program that is linked to it. (libfaketime does the same, but
-// not in a redis-server with jemalloc, which asks for the time before libfaketime is ready.)
+// clockInC takes the place of libc's clocks in a program that is linked to it. (libfaketime does
+// the same, but not in a redis-server with jemalloc, which asks for the time before libfaketime is
+// ready.)
 const clockInC = `#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -62,8 +63,8 @@ var clockLibrary = sync.OnceValues(func() (string, error) {
 	return library, exec.Command("cc", "-shared", "-fPIC", "-O1", "-o", library, source).Run()
 })
 
-// StartRedisWithClock starts a server whose wall clock the test sets. It skips the test where there is no C
-// compiler.
+// StartRedisWithClock starts a server whose wall clock the test sets. It skips the test where there
+// is no C compiler.
 func StartRedisWithClock(t testing.TB, args ...string) (*Redis, *Clock) {
 	t.Helper()
 	library, err := clockLibrary()

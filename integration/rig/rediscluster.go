@@ -21,8 +21,8 @@ type RedisCluster struct {
 	client redis.UniversalClient
 }
 
-// StartRedisCluster starts the four, with more arguments as redis-server takes them, and returns when they
-// agree.
+// StartRedisCluster starts the four, with more arguments as redis-server takes them, and returns
+// when they agree.
 func StartRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	t.Helper()
 	ctx := context.Background()

@@ -12,8 +12,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
-// searchForSecrets looks for the secret and every value ever issued in all that was printed or shown, and
-// in the Redis keys that must hold none.
+// searchForSecrets looks for the secret and every value ever issued in all that was printed or
+// shown, and in the Redis keys that must hold none.
 func (c *Cluster) searchForSecrets() {
 	forms := secrettest.Forms(AppSecret)
 	for _, i := range c.Upstream.Issued(AppID) {

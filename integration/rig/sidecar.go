@@ -34,7 +34,8 @@ type Sidecar struct {
 	life int  // grows whenever away changes
 }
 
-// Base is the URL of its listener of values, with a slash at the end: the setting that an SDK needs.
+// Base is the URL of its listener of values, with a slash at the end: the setting that an SDK
+// needs.
 func (p *Sidecar) Base() string { return "http://" + p.Values + "/" }
 
 // Pid is its process id.
@@ -80,7 +81,8 @@ func (p *Sidecar) setAway(away bool) {
 	p.life++
 }
 
-// present returns a number that changes when the process goes away or comes back, and whether it is there.
+// present returns a number that changes when the process goes away or comes back, and whether it is
+// there.
 func (p *Sidecar) present() (int, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +161,8 @@ func (p *Sidecar) Tell(args ...string) (output string, code int) {
 	return output, code
 }
 
-// Tell runs a command of the program with nothing but env, and returns what it printed and its exit status.
+// Tell runs a command of the program with nothing but env, and returns what it printed and its exit
+// status.
 func Tell(t testing.TB, env []string, args ...string) (output string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)

@@ -22,8 +22,8 @@ const (
 	ValueKey  = Namespace + ":{" + AppID + "}:access_token"
 )
 
-// Upstream is the simulator on a real socket. Each sidecar calls it under a path of its own, so that a
-// test knows who is asking. Safe for concurrent use.
+// Upstream is the simulator on a real socket. Each sidecar calls it under a path of its own, so
+// that a test knows who is asking. Safe for concurrent use.
 type Upstream struct {
 	*wechattest.Server
 	URL string
@@ -87,7 +87,8 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Held is a fetch that WeChat has acted on, and whose answer is held back until the sidecar gives up.
+// Held is a fetch that WeChat has acted on, and whose answer is held back until the sidecar gives
+// up.
 type Held struct {
 	Sidecar string // who fetches
 	Token   string // the answer
@@ -108,7 +109,8 @@ func (u *Upstream) HoldAnswer() <-chan *Held {
 // Release sends the answer.
 func (h *Held) Release() { close(h.released) }
 
-// Awaited reports whether the sidecar waits for the answer, and will for some seconds more of the 8 that it has.
+// Awaited reports whether the sidecar waits for the answer, and will for some seconds more of the 8
+// that it has.
 func (h *Held) Awaited() bool {
 	select {
 	case <-h.gone:
@@ -123,8 +125,8 @@ func IsFetch(r *http.Request) bool {
 	return strings.HasSuffix(r.URL.Path, "/cgi-bin/token") || strings.HasSuffix(r.URL.Path, "/cgi-bin/stable_token")
 }
 
-// OnCall has f called for every call before the simulator handles it, with the name of the sidecar. f may
-// wait, until the context of r ends; nil ends that.
+// OnCall has f called for every call before the simulator handles it, with the name of the sidecar.
+// f may wait, until the context of r ends; nil ends that.
 func (u *Upstream) OnCall(f func(sidecar string, r *http.Request)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -168,9 +170,10 @@ func (u *Upstream) Tune(change func(*wechattest.Knobs)) {
 	u.SetKnobs(k)
 }
 
-// Lenient lets a replaced token live through its overlap however many were issued meanwhile, as WeChat
-// promises. (If it keeps only one replaced token, as some infer, a lost one ends the one before at the
-// moment in which its replacement is issued, a few ms before anybody can commit that.)
+// Lenient lets a replaced token live through its overlap however many were issued meanwhile, as
+// WeChat promises. (If it keeps only one replaced token, as some infer, a lost one ends the one
+// before at the moment in which its replacement is issued, a few ms before anybody can commit
+// that.)
 func (u *Upstream) Lenient() { u.Tune(func(k *wechattest.Knobs) { k.OverlapKeeps = -1 }) }
 
 // NextFetch returns a channel that tells the name of the sidecar whose fetch comes next, once.

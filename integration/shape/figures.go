@@ -50,7 +50,8 @@ func (t *tree) count(dir string) (n int) {
 	return n
 }
 
-// edges returns how many of the faces import another one, and how many do so both ways, if only through others.
+// edges returns how many of the faces import another one, and how many do so both ways, if only
+// through others.
 func (t *tree) edges() (edges, mutual int) {
 	to := map[string]map[string]bool{}
 	for _, face := range faces {
@@ -154,8 +155,8 @@ func (t *tree) wideComments() (share float64, widest string) {
 	return 100 * float64(wide) / float64(max(1, all)), widest
 }
 
-// bareConstants returns the exported constants of tokencache whose names do not begin with their type's, as in
-// ReasonDue. A StoreClass begins with Store.
+// bareConstants returns the exported constants of tokencache whose names do not begin with their
+// type's, as in ReasonDue. A StoreClass begins with Store.
 func (t *tree) bareConstants() (names []string) {
 	for _, s := range t.sources {
 		if s.dir() != "pkg/tokencache" || s.test {
@@ -201,7 +202,8 @@ func (t *tree) boolErrors() (names []string) {
 	return names
 }
 
-// helpers returns how many functions of tests and test kits are no tests, for each test, and the folder that has most.
+// helpers returns how many functions of tests and test kits are no tests, for each test, and the
+// folder that has most.
 func (t *tree) helpers() (perTest float64, most string) {
 	helpers, tests := map[string]int{}, map[string]int{}
 	allHelpers, allTests := 0, 0

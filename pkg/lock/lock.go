@@ -120,8 +120,8 @@ func (l *Lease) Deadline() time.Time { return l.deadline }
 // Value returns the value of the lock's key while this lease is held.
 func (l *Lease) Value() string { return l.value }
 
-// Release ends the lease if it is still held. It works after ctx has ended, for at most 200 ms: when
-// a caller is canceled, other replicas wait for the lease.
+// Release ends the lease if it is still held. It works after ctx has ended, for at most 200 ms:
+// when a caller is canceled, other replicas wait for the lease.
 func (l *Lease) Release(ctx context.Context) error {
 	// Detached from ctx, with a deadline of its own, for the reason above.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)

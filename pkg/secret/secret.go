@@ -69,9 +69,9 @@ func (String) String() string { return redacted }
 // MarshalText keeps the text out of JSON, YAML and every other encoder that honours it.
 func (String) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// Scrub returns text with every occurrence of the secrets in it, raw, quoted, URL-encoded, in base64 or
-// in hex, replaced by [redacted]. It is for texts from elsewhere, which may echo what was sent, also cut
-// off: the beginning of a secret counts if it has 12 bytes or more.
+// Scrub returns text with every occurrence of the secrets in it, raw, quoted, URL-encoded, in
+// base64 or in hex, replaced by [redacted]. It is for texts from elsewhere, which may echo what was
+// sent, also cut off: the beginning of a secret counts if it has 12 bytes or more.
 func Scrub(text string, secrets ...String) string {
 	for _, s := range secrets {
 		if s.Empty() {
@@ -88,7 +88,8 @@ func Scrub(text string, secrets ...String) string {
 	return text
 }
 
-// leastBeginning is how much of a secret must be there to be taken for it, in bytes: less may be a word.
+// leastBeginning is how much of a secret must be there to be taken for it, in bytes: less may be a
+// word.
 const leastBeginning = 12
 
 // scrubBeginning replaces each beginning of form, as far as it goes.
@@ -111,8 +112,8 @@ func scrubBeginning(text, form string) string {
 	}
 }
 
-// forms lists how a text shows up in logs and errors: raw, quoted as Go does, URL-encoded, in base64 with
-// and without padding, in hex.
+// forms lists how a text shows up in logs and errors: raw, quoted as Go does, URL-encoded, in
+// base64 with and without padding, in hex.
 func forms(s string) []string {
 	quoted := strconv.Quote(s)
 	inHex := hex.EncodeToString([]byte(s))

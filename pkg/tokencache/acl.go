@@ -1,8 +1,8 @@
 package tokencache
 
-// What the user of a cache must be permitted on Redis, as rules of an ACL without their plus. Besides, it needs the keys
-// "namespace:*" and the channel "namespace:events". Redis 6.2 takes them as well. Everything that lists rights is made of
-// these, or tested against them.
+// What the user of a cache must be permitted on Redis, as rules of an ACL without their plus.
+// Besides, it needs the keys "namespace:*" and the channel "namespace:events". Redis 6.2 takes them
+// as well. Everything that lists rights is made of these, or tested against them.
 var (
 	// RedisCommands are what a cache runs on every Redis.
 	RedisCommands = [...]string{

@@ -37,7 +37,8 @@ func TestStatusTellsWhatIsLeftOfTheAllowances(t *testing.T) {
 	}
 }
 
-// Whatever the limit, its arithmetic holds: nothing divides by zero, and a day sees no more than it says.
+// Whatever the limit, its arithmetic holds: nothing divides by zero, and a day sees no more than it
+// says.
 func TestEveryLimitHasABurstAndAnInterval(t *testing.T) {
 	for _, perDay := range []int{-1, 0, 1, 2, 3, 19, 20, 40, 200, 500, 1000, 86_400_000, 86_400_000_000_000, math.MaxInt64} {
 		l := Limit{perDay}

@@ -21,7 +21,8 @@ type attempt struct {
 const (
 	// closeTime is how long a stopping replica takes to finish what a lease guards.
 	closeTime = 200 * time.Millisecond
-	// longLimited bounds how long the cluster waits for an allowance before it tries upstream again.
+	// longLimited bounds how long the cluster waits for an allowance before it tries upstream
+	// again.
 	longLimited = 5 * time.Minute
 )
 
@@ -74,14 +75,15 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 }
 
-// abandon ends the attempt because Redis failed. The lease expires by itself if it cannot be released.
+// abandon ends the attempt because Redis failed. The lease expires by itself if it cannot be
+// released.
 func (a *attempt) abandon(ctx context.Context, cause error) error {
 	_ = a.lease.Release(ctx)
 	return a.c.withoutRedis(ctx, a.sl, a.spec, a.need, cause)
 }
 
-// probeReported finds out whether upstream rejects the reported value. It returns ErrRejected if so;
-// otherwise the attempt is over.
+// probeReported finds out whether upstream rejects the reported value. It returns ErrRejected if
+// so; otherwise the attempt is over.
 func (a *attempt) probeReported(ctx context.Context, value secret.String) error {
 	err := a.probe(ctx, value)
 	switch {
@@ -108,7 +110,8 @@ func (a *attempt) canResolveDoubt() bool {
 	return a.spec.Probe != nil && v.doubt && v.alive(now())
 }
 
-// fetchAndCommit is steps 5 to 8. bad is the fingerprint of a value that upstream was found to reject.
+// fetchAndCommit is steps 5 to 8. bad is the fingerprint of a value that upstream was found to
+// reject.
 func (a *attempt) fetchAndCommit(ctx context.Context, reason Reason, bad string) error {
 	repeated := func(v secret.String) bool {
 		if a.spec.Probe == nil && a.spec.Forced.burst() == 0 {
@@ -163,9 +166,9 @@ func (a *attempt) commit(v Value, asked instant, before *snapshot) error {
 			a.observe(a.committed(st, before), nil)
 			return nil
 		case errors.Is(err, errRefused):
-			// Another replica may have asked upstream before this one and committed after it. Then the
-			// present value is the one that this fetch superseded. Which of the two upstream issued last
-			// cannot be known.
+			// Another replica may have asked upstream before this one and committed after it. Then
+			// the present value is the one that this fetch superseded. Which of the two upstream
+			// issued last cannot be known.
 			a.cut(ResultRefused)
 			a.observe(ResultRefused, err)
 			return errLookAgain
@@ -194,8 +197,8 @@ func (a *attempt) committed(st state, before *snapshot) Result {
 	return ResultCommitted
 }
 
-// cut is step 7: the present value may be superseded, whatever became of the lease. A cut that cannot
-// be made now is made later, see [Cache.cutLater].
+// cut is step 7: the present value may be superseded, whatever became of the lease. A cut that
+// cannot be made now is made later, see [Cache.cutLater].
 func (a *attempt) cut(why Result) {
 	if a.spec.Overlap == 0 || a.fetchedAt.mono.IsZero() {
 		return // nothing was superseded
@@ -223,8 +226,8 @@ func (a *attempt) failed(f *FetchError) error {
 	return a.unavailable(max(f.RetryAfter, v.backoffLeft(now())), f)
 }
 
-// limited ends the lease because an allowance is spent. Every replica waits, unless only a probe was
-// refused.
+// limited ends the lease because an allowance is spent. Every replica waits, unless only a probe
+// was refused.
 func (a *attempt) limited(wait time.Duration, reason Reason) error {
 	o := outcome{result: ResultThrottled}
 	if reason != ReasonReport {
@@ -238,8 +241,8 @@ func (a *attempt) limited(wait time.Duration, reason Reason) error {
 	return a.unavailable(wait, ErrLimited)
 }
 
-// finish ends the lease without a value, and reads the result back, which holds for this replica too.
-// The store reports its failures, whether or not they matter to the caller.
+// finish ends the lease without a value, and reads the result back, which holds for this replica
+// too. The store reports its failures, whether or not they matter to the caller.
 func (a *attempt) finish(o outcome) error {
 	o.reason, o.took = a.need.reason, now().since(a.start)
 	ctx, cancel := a.finishContext()
@@ -254,8 +257,9 @@ func (a *attempt) finish(o outcome) error {
 	return nil
 }
 
-// finishContext returns a context for what must be done although the time of the attempt is over: what
-// the lease guards, and its release. It ends soon after the cache is closed, because Close waits.
+// finishContext returns a context for what must be done although the time of the attempt is over:
+// what the lease guards, and its release. It ends soon after the cache is closed, because Close
+// waits.
 func (a *attempt) finishContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(a.c.last, storeTimeout)
 }

@@ -120,8 +120,8 @@ func (f pipelines) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
-// One answer with less may have been overtaken by a commit; a second one shows that Redis lost data.
-// It is told once.
+// One answer with less may have been overtaken by a commit; a second one shows that Redis lost
+// data. It is told once.
 func TestRedisIsEmptiedWhenItKnowsLessTwice(t *testing.T) {
 	var n eventAudit
 	for i, step := range []struct{ less, want bool }{{true, false}, {false, false}, {true, false}, {true, true}, {true, false}, {false, false}} {

@@ -76,8 +76,8 @@ func (c *Cache) listen(ctx context.Context) {
 	}
 }
 
-// quiet is how long a subscription may be silent before its connection is tested. Meanwhile the slow
-// re-read does its work.
+// quiet is how long a subscription may be silent before its connection is tested. Meanwhile the
+// slow re-read does its work.
 const quiet = time.Minute
 
 // subscription listens on one connection until it breaks or ctx ends.
@@ -120,8 +120,8 @@ func (c *Cache) subscription(ctx context.Context) error {
 	}
 }
 
-// announced notes that an event says that a credential changed. It does no I/O: a flood of events must cost neither
-// Redis a look each, nor the connection that they come on.
+// announced notes that an event says that a credential changed. It does no I/O: a flood of events
+// must cost neither Redis a look each, nor the connection that they come on.
 func (c *Cache) announced(payload string) {
 	e, ok := decodeEvent(payload)
 	if !ok {
@@ -135,8 +135,8 @@ func (c *Cache) announced(payload string) {
 	c.pending.add(sl, e.At)
 }
 
-// pendingLooks are the credentials that events announced and that have not been read since. Events of one
-// credential merge. Safe for concurrent use.
+// pendingLooks are the credentials that events announced and that have not been read since. Events
+// of one credential merge. Safe for concurrent use.
 type pendingLooks struct {
 	mu    sync.Mutex
 	first map[*slot]int64 // when the first event was published, in ms by Redis' clock; 0: it does not say
@@ -164,7 +164,8 @@ func (p *pendingLooks) take() map[*slot]int64 {
 	return first
 }
 
-// lookGap is the least time between two rounds of looks that events cause: a flood costs 100 a second at most.
+// lookGap is the least time between two rounds of looks that events cause: a flood costs 100 a
+// second at most.
 const lookGap = 10 * time.Millisecond
 
 // readAnnounced reads what events announced, until ctx ends.
@@ -207,14 +208,15 @@ func (c *Cache) rereadNowAndThen(ctx context.Context) {
 	}
 }
 
-// stepNoticed is how far the clocks must part between two re-reads to be worth telling: more than what
-// adjusts a clock gently.
+// stepNoticed is how far the clocks must part between two re-reads to be worth telling: more than
+// what adjusts a clock gently.
 const stepNoticed = time.Second
 
 // batch is how many credentials one round trip reads.
 const batch = 128
 
-// rereadAll reads every credential. It returns an error if Redis is away, and nil if only single ones cannot be read.
+// rereadAll reads every credential. It returns an error if Redis is away, and nil if only single
+// ones cannot be read.
 func (c *Cache) rereadAll(ctx context.Context) error {
 	whole, err := c.look(ctx, c.awake(), func(sl *slot, st state, asked instant) {
 		missed := sl.reread(st.version)
@@ -229,8 +231,8 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 	return err
 }
 
-// look asks Redis for crs, a batch in each round trip, and calls found with each answer. It returns an error if Redis
-// is away; whole says that every one was read.
+// look asks Redis for crs, a batch in each round trip, and calls found with each answer. It returns
+// an error if Redis is away; whole says that every one was read.
 func (c *Cache) look(ctx context.Context, crs []*slot, found func(*slot, state, instant)) (whole bool, err error) {
 	whole = true
 	for part := range slices.Chunk(crs, batch) {

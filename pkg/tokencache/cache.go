@@ -25,14 +25,15 @@ type Options struct {
 	// RefreshWait is how long a read waits for a refresh while it has an old value to fall back on.
 	// Default 2 s.
 	RefreshWait time.Duration
-	// Reread is how often everything is read again from Redis, in case an event was lost: the time is drawn
-	// between it and half more. Default 10 s, so that an event lost costs at most 15 s.
+	// Reread is how often everything is read again from Redis, in case an event was lost: the time
+	// is drawn between it and half more. Default 10 s, so that an event lost costs at most 15 s.
 	Reread time.Duration
-	// Observe is called with what the cache does, for logs and metrics. The calls come from the cache's own
-	// goroutines, and must not block. A panic in Observe loses that event and nothing else. Default: none.
+	// Observe is called with what the cache does, for logs and metrics. The calls come from the
+	// cache's own goroutines, and must not block. A panic in Observe loses that event and nothing
+	// else. Default: none.
 	Observe func(Event)
-	// Secrets are the passwords that rdb sends to Redis. A server that does not know AUTH repeats them in
-	// its error, so they are taken out of the text of every error. Default: none.
+	// Secrets are the passwords that rdb sends to Redis. A server that does not know AUTH repeats
+	// them in its error, so they are taken out of the text of every error. Default: none.
 	Secrets []secret.String
 }
 
@@ -57,8 +58,8 @@ type Cache struct {
 }
 
 // New returns a cache without credentials; [Cache.Set] gives it some. It does no I/O and starts no
-// goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores the deadlines that the
-// cache sets.
+// goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores the deadlines
+// that the cache sets.
 func New(rdb redis.UniversalClient, o Options) *Cache {
 	if o.Namespace == "" {
 		o.Namespace = "wxtoken"
@@ -142,8 +143,8 @@ func (c *Cache) Lookup(value secret.String) (Key, bool) {
 	return k, ok && c.lookup(k) != nil
 }
 
-// valueIndex finds the credential that a value belongs to. It compares digests, so the time of a look
-// says nothing about the values. The zero value is empty. Safe for concurrent use.
+// valueIndex finds the credential that a value belongs to. It compares digests, so the time of a
+// look says nothing about the values. The zero value is empty. Safe for concurrent use.
 type valueIndex struct {
 	mu   sync.RWMutex
 	keys map[[sha256.Size]byte]Key
@@ -222,7 +223,8 @@ func (c *Cache) observeStore(e Event) {
 	c.opts.Observe(e)
 }
 
-// observe reports an event of a credential. It is the one place that fills in what every event says.
+// observe reports an event of a credential. It is the one place that fills in what every event
+// says.
 func (c *Cache) observe(sl *slot, e Event) {
 	v := sl.snapshot.Load()
 	e.Key, e.Version = sl.spec.Load().Key, v.version

@@ -38,9 +38,9 @@ func (k Key) validate() error {
 	return nil
 }
 
-// Source asks upstream for one credential. It knows upstream and nothing of Redis. A credential that
-// needs another one (a ticket needs a token) gets it inside Fetch from the [Cache], within the same
-// deadline.
+// Source asks upstream for one credential. It knows upstream and nothing of Redis. A credential
+// that needs another one (a ticket needs a token) gets it inside Fetch from the [Cache], within the
+// same deadline.
 type Source interface {
 	// Fetch returns a value that upstream issued or still vouches for. The cache calls it from at
 	// most one replica at a time and under a deadline, except that a replica that was stopped may
@@ -60,12 +60,12 @@ type Request struct {
 type Value struct {
 	// Value is 1 to 4096 printable ASCII characters.
 	Value secret.String
-	// Life is how long upstream says the value lives, counted from before it was asked: > 0. More than 30 days count as
-	// 30 days.
+	// Life is how long upstream says the value lives, counted from before it was asked: > 0. More
+	// than 30 days count as 30 days.
 	Life time.Duration
 	// RenewLeft is how much of Life is left at the moment from which upstream has a better value.
-	// The cache renews then, plus a random part of at most a quarter of it and of 1 minute; but never sooner
-	// than 30 s (for a Life below 40 s: three quarters of it) after this value came.
+	// The cache renews then, plus a random part of at most a quarter of it and of 1 minute; but
+	// never sooner than 30 s (for a Life below 40 s: three quarters of it) after this value came.
 	RenewLeft time.Duration
 }
 
@@ -81,8 +81,9 @@ type Credential struct {
 	// upstream where every fetch supersedes it (WeChat's classic endpoint: 5 minutes). Such a
 	// credential is cut before each fetch, and never fetched without Redis.
 	//
-	// Zero means that a fetch invalidates no value: every fetch returns the same one. Such a credential
-	// may be fetched without Redis, at most twice at once and every 30 s after that per process.
+	// Zero means that a fetch invalidates no value: every fetch returns the same one. Such a
+	// credential may be fetched without Redis, at most twice at once and every 30 s after that per
+	// process.
 	Overlap time.Duration
 
 	// Probe asks upstream whether it accepts a value: nil for yes, [ErrRejected] for no, any other
@@ -97,9 +98,9 @@ type Credential struct {
 	// tenth of the value's life.
 	Margin time.Duration
 
-	// Idle, if not 0, makes the cache keep the credential only while it is asked for: from the first call of Get, GetLasting,
-	// Fresh or Report until none came for so long. Otherwise nothing refreshes it or reads it again, and [Cache.Status] does
-	// not list it.
+	// Idle, if not 0, makes the cache keep the credential only while it is asked for: from the
+	// first call of Get, GetLasting, Fresh or Report until none came for so long. Otherwise nothing
+	// refreshes it or reads it again, and [Cache.Status] does not list it.
 	Idle time.Duration
 
 	// Fetches limits upstream calls, whatever the reason. Default 500 a day.
@@ -129,7 +130,8 @@ const (
 	youngAge    = 30 * time.Minute // rejected before this age: probably superseded by a foreign refresher
 )
 
-// usable reports whether a value has the form of a credential: 1 to 4096 printable ASCII characters (RFC 6749, A.12).
+// usable reports whether a value has the form of a credential: 1 to 4096 printable ASCII characters
+// (RFC 6749, A.12).
 func usable(value secret.String) bool {
 	v := value.Reveal()
 	return len(v) > 0 && len(v) <= longestValue && strings.IndexFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) < 0

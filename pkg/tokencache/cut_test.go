@@ -8,8 +8,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// While Redis is away, or too slow for any commit, each refresh has something to tell. One goroutine tells
-// it for all: the earliest question to upstream says what may be left, the latest who may have come after.
+// While Redis is away, or too slow for any commit, each refresh has something to tell. One
+// goroutine tells it for all: the earliest question to upstream says what may be left, the latest
+// who may have come after.
 func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)

@@ -40,7 +40,8 @@ func replyOf(text string) any {
 	return convert(v)
 }
 
-// A state as load.lua answers it: with a good value, one that is in doubt, and none, with a backoff.
+// A state as load.lua answers it: with a good value, one that is in doubt, and none, with a
+// backoff.
 var stateSeeds = named(
 	`["97_value",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,172800,0,0,1700000000500]`,
 	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"9710c2",3600000,1700000001500,172800,432000,0,1700000000500]`,
@@ -77,9 +78,9 @@ func named(seeds ...string) []string {
 	return seeds
 }
 
-// FuzzDecodeState: whatever Redis holds, a state is within bounds, and a replica that adopts it gets no
-// value without a life, no life without an end, and no text that is not for one line. element and number replace
-// one element of the reply.
+// FuzzDecodeState: whatever Redis holds, a state is within bounds, and a replica that adopts it
+// gets no value without a life, no life without an end, and no text that is not for one line.
+// element and number replace one element of the reply.
 func FuzzDecodeState(f *testing.F) {
 	for _, seed := range stateSeeds {
 		f.Add(seed, uint8(255), int64(0))
@@ -191,8 +192,8 @@ func FuzzDecodeVerdicts(f *testing.F) {
 	})
 }
 
-// FuzzDecodeEvent: what anybody publishes names a credential that may exist, or is left alone; what a script
-// publishes is read back as it was.
+// FuzzDecodeEvent: what anybody publishes names a credential that may exist, or is left alone; what
+// a script publishes is read back as it was.
 func FuzzDecodeEvent(f *testing.F) {
 	for _, payload := range []string{
 		`{"app":"wx1","kind":"access_token","version":1700000000500,"event":"committed","at":1700000000500}`,
@@ -220,7 +221,8 @@ func FuzzDecodeEvent(f *testing.F) {
 	})
 }
 
-// FuzzNote: what one replica writes of a failure, all read as it was, but for what is not for one line.
+// FuzzNote: what one replica writes of a failure, all read as it was, but for what is not for one
+// line.
 func FuzzNote(f *testing.F) {
 	f.Add("permanent", 40125, "invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6")
 	f.Add("local", 40164, "invalid ip 58.213.199.30 ipv6 ::ffff:58.213.199.30, not in whitelist rid: 64d1e675-2ca73ab3-2e56ca44")

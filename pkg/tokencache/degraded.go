@@ -9,10 +9,10 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// withoutRedis does what one replica can do alone when Redis gives no answer, or refuses to write. It finds out
-// whether upstream rejects a reported value, because a rejected one must not be handed out as good. Where asking
-// upstream harms no other replica, it fetches a value for this replica, rarely. Where every fetch invalidates the
-// value of the others, it fetches nothing.
+// withoutRedis does what one replica can do alone when Redis gives no answer, or refuses to write.
+// It finds out whether upstream rejects a reported value, because a rejected one must not be handed
+// out as good. Where asking upstream harms no other replica, it fetches a value for this replica,
+// rarely. Where every fetch invalidates the value of the others, it fetches nothing.
 func (c *Cache) withoutRedis(ctx context.Context, sl *slot, spec *Credential, w need, cause error) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
@@ -49,8 +49,8 @@ func (c *Cache) withoutRedis(ctx context.Context, sl *slot, spec *Credential, w 
 	return c.fetchAlone(ctx, sl, spec, w, v)
 }
 
-// fetchAlone fetches a value for this replica. It never asks with force: that would invalidate the value of the
-// others, and the count of forced fetches is in Redis.
+// fetchAlone fetches a value for this replica. It never asks with force: that would invalidate the
+// value of the others, and the count of forced fetches is in Redis.
 func (c *Cache) fetchAlone(ctx context.Context, sl *slot, spec *Credential, w need, v *snapshot) error {
 	asked := now()
 	value, failed := c.fetch(ctx, sl, spec, w.reason, Request{})
@@ -70,8 +70,9 @@ func (c *Cache) fetchAlone(ctx context.Context, sl *slot, spec *Credential, w ne
 	return nil
 }
 
-// probeAlone finds out whether upstream accepts a reported value, at most once in probeGap: within it, the last
-// finding is the answer. Without a Probe, the report is believed. A rejected value is marked as such in the view.
+// probeAlone finds out whether upstream accepts a reported value, at most once in probeGap: within
+// it, the last finding is the answer. Without a Probe, the report is believed. A rejected value is
+// marked as such in the view.
 func (c *Cache) probeAlone(ctx context.Context, sl *slot, spec *Credential, value secret.String) error {
 	asked := now()
 	err := ErrRejected
@@ -93,8 +94,9 @@ func (c *Cache) probeAlone(ctx context.Context, sl *slot, spec *Credential, valu
 	return err
 }
 
-// keep puts a value that could not be committed into this replica's memory, unless a version later than before has
-// come meanwhile. It stays due, so that the cluster agrees again as soon as Redis is back.
+// keep puts a value that could not be committed into this replica's memory, unless a version later
+// than before has come meanwhile. It stays due, so that the cluster agrees again as soon as Redis
+// is back.
 func (c *Cache) keep(sl *slot, spec *Credential, v Value, asked instant, before *snapshot) {
 	v = v.normal(0)
 	sl.mu.Lock()

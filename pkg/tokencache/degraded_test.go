@@ -14,8 +14,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// refusingWrites is a Redis that answers looks and refuses everything that writes, for one replica, from the moment
-// that it is switched on.
+// refusingWrites is a Redis that answers looks and refuses everything that writes, for one replica,
+// from the moment that it is switched on.
 type refusingWrites struct {
 	on     *atomic.Bool
 	answer string
@@ -29,7 +29,8 @@ func (r refusingWrites) ProcessPipelineHook(next redis.ProcessPipelineHook) redi
 
 func (r refusingWrites) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		// Of the scripts, only the look has no argument of its own beside its 5 keys and 5 common arguments.
+		// Of the scripts, only the look has no argument of its own beside its 5 keys and 5 common
+		// arguments.
 		if r.on.Load() && strings.HasPrefix(cmd.Name(), "eval") && len(cmd.Args()) != 3+5+2*5 {
 			err := redisError(r.answer)
 			cmd.SetErr(err)
@@ -44,7 +45,8 @@ type redisError string
 func (e redisError) Error() string { return string(e) }
 func (redisError) RedisError()     {}
 
-// Upstream ends the value while Redis is away or refuses writes: an app reports it, and the report leaves a trace.
+// Upstream ends the value while Redis is away or refuses writes: an app reports it, and the report
+// leaves a trace.
 func TestAValueThatDiesWithoutRedisIsNotHandedOutAsGood(t *testing.T) {
 	t.Parallel()
 	var readOnly atomic.Bool
@@ -112,7 +114,8 @@ func TestAValueThatDiesWithoutRedisIsNotHandedOutAsGood(t *testing.T) {
 	}
 }
 
-// The probe was wrong for a moment, while Redis could not be written: when it can, a later finding counts.
+// The probe was wrong for a moment, while Redis could not be written: when it can, a later finding
+// counts.
 func TestAWrongFindingWithoutRedisIsForgotten(t *testing.T) {
 	t.Parallel()
 	var readOnly, wrong atomic.Bool

@@ -47,8 +47,8 @@ func TestUnclearFailuresLeaveTheValueInDoubtUntilOneFetchWorks(t *testing.T) {
 				if failures == 1 {
 					wantServed(t, seen)
 				}
-				// From the second in a row on, upstream may have ended the value before its overlap was
-				// over: only a report can find out. The cut bounds it.
+				// From the second in a row on, upstream may have ended the value before its overlap
+				// was over: only a report can find out. The cut bounds it.
 				if seen.Errors > 0 || seen.Dead > 240 {
 					t.Errorf("seen %+v", seen)
 				}
@@ -114,8 +114,8 @@ func TestASureFailureRestoresTheLifeAndTheDoubtThatStoodBefore(t *testing.T) {
 	})
 }
 
-// An unclear failure that issued nothing, and then a long time of sure ones: when the overlap is over
-// and the value still works, a probe shows that the doubt was unfounded. No fetch is needed.
+// An unclear failure that issued nothing, and then a long time of sure ones: when the overlap is
+// over and the value still works, a probe shows that the doubt was unfounded. No fetch is needed.
 func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
@@ -149,9 +149,9 @@ func TestAProbeAfterTheOverlapClearsAnUnfoundedDoubt(t *testing.T) {
 	}, rarely(time.Minute))
 }
 
-// Upstream acts on an unclear fetch as late as its holder can have sent it. A probe that believed the
-// doubt to be over 5 minutes after begin, and not after the request, would vouch for a value that dies
-// seconds later.
+// Upstream acts on an unclear fetch as late as its holder can have sent it. A probe that believed
+// the doubt to be over 5 minutes after begin, and not after the request, would vouch for a value
+// that dies seconds later.
 func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
 	t.Parallel()
 	for range 8 { // the retry that meets the gap is drawn
@@ -178,9 +178,9 @@ func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
 	}
 }
 
-// A holder stalls past its lease, another one commits, and only then does the first one's request reach
-// upstream: what the other committed is superseded. The first cannot tell Redis, which it has lost at that
-// moment. It must as soon as it can.
+// A holder stalls past its lease, another one commits, and only then does the first one's request
+// reach upstream: what the other committed is superseded. The first cannot tell Redis, which it has
+// lost at that moment. It must as soon as it can.
 func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
 	t.Parallel()
 	var lose func(replica string)
@@ -208,8 +208,9 @@ func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
 		}
 		stop := c.Watch(time.Second)
 		time.Sleep(8 * time.Minute)
-		// This upstream lets only the last replaced value live on, so the present one may die in the very
-		// moment in which the fetch after the cut is answered: one look at Redis and at each replica may meet that.
+		// This upstream lets only the last replaced value live on, so the present one may die in
+		// the very moment in which the fetch after the cut is answered: one look at Redis and at
+		// each replica may meet that.
 		if seen := stop(); seen.Dead > 1 || seen.DeadGood > len(c.Replicas) {
 			t.Errorf("seen %+v", seen)
 		}

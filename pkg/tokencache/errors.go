@@ -28,13 +28,13 @@ type Class string
 const (
 	// Transient: the next try may work. The cluster waits 1 s, doubling up to 1 minute.
 	ClassTransient Class = "transient"
-	// Permanent: no try will work with this secret until a human acts. Replicas with the same secret
-	// wait 1 minute, doubling up to 10; one with another secret does not.
+	// Permanent: no try will work with this secret until a human acts. Replicas with the same
+	// secret wait 1 minute, doubling up to 10; one with another secret does not.
 	ClassPermanent Class = "permanent"
 	// Quota: upstream counts and has had enough. The cluster waits 5 minutes, doubling up to 30.
 	ClassQuota Class = "quota"
-	// Local: upstream refuses this pod (its address), not the app. Only this replica waits, 1 minute
-	// doubling up to 10; another one may try at once.
+	// Local: upstream refuses this pod (its address), not the app. Only this replica waits, 1
+	// minute doubling up to 10; another one may try at once.
 	ClassLocal Class = "local"
 
 	ClassLimited Class = "limited" // no answer of upstream: an allowance of ours is spent
@@ -49,7 +49,8 @@ type FetchError struct {
 	Message string
 	// Unclear is set if upstream may have issued a value whose answer was lost.
 	Unclear bool
-	// RetryAfter is the least time to wait, if upstream said or implied one. More than 24 hours count as 24 hours.
+	// RetryAfter is the least time to wait, if upstream said or implied one. More than 24 hours
+	// count as 24 hours.
 	RetryAfter time.Duration
 	// Err is the cause, if there is one to unwrap.
 	Err error
@@ -82,8 +83,8 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // ErrLimited is the cause when one of a [Credential]'s allowances is spent.
 var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting for the next")
 
-// StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to be
-// scrubbed (see [ScrubRedis]).
+// StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to
+// be scrubbed (see [ScrubRedis]).
 type StoreError struct {
 	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, watch
 	Err error
@@ -93,7 +94,8 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, 
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// longestBackoff bounds what upstream can ask for with a RetryAfter; the same number as in lua/prelude.lua.
+// longestBackoff bounds what upstream can ask for with a RetryAfter; the same number as in
+// lua/prelude.lua.
 const longestBackoff = 24 * time.Hour
 
 // backoff is how long a class makes the others wait: from base, doubling, up to limit.

@@ -11,7 +11,8 @@ const (
 	ReasonDue     Reason = "due"     // ahead of the end, or in doubt with no lease held
 	ReasonReport  Reason = "report"  // an app says that upstream rejects the current value
 
-	// What a report becomes once it is believed, and when only force helps; internal to the refresh.
+	// What a report becomes once it is believed, and when only force helps; internal to the
+	// refresh.
 	reasonRejected Reason = "rejected"
 	ReasonForce    Reason = "force" // also of a Fetched event
 )
@@ -19,7 +20,8 @@ const (
 // Result says how a refresh, or a report, ended.
 type Result string
 
-// The results. Refreshes end in the first group; reports in the first two; the rest happens beside them.
+// The results. Refreshes end in the first group; reports in the first two; the rest happens beside
+// them.
 const (
 	ResultCommitted     Result = "committed"      // a new value is in Redis
 	ResultUnchanged     Result = "unchanged"      // upstream repeated the value: not yet
@@ -53,8 +55,9 @@ const (
 
 	// Only in the journal: a value that no commit can have written was deleted.
 	ResultDiscarded Result = "discarded"
-	// Only in the journal: the life of the present value was shortened, because upstream may have superseded it,
-	// or is about to. [Entry].Why says whether by the fetch that begins, or by one that ended badly.
+	// Only in the journal: the life of the present value was shortened, because upstream may have
+	// superseded it, or is about to. [Entry].Why says whether by the fetch that begins, or by one
+	// that ended badly.
 	ResultCut Result = "cut"
 )
 
@@ -65,10 +68,11 @@ type Event struct {
 	Result  Result
 	Version int64         // of the value afterwards, 0 if none
 	Took    time.Duration // from the start of the refresh, unless its Result says otherwise
-	// ForeignRefresher is set when values are rejected while young, again and again: probably another
-	// program refreshes this app.
+	// ForeignRefresher is set when values are rejected while young, again and again: probably
+	// another program refreshes this app.
 	ForeignRefresher bool
-	// Err says why, for Failed, Orphaned, Refused, Throttled, Unknown, Fetched and Probed (nil: it went well). Each
-	// operation on Redis that fails is an event of its own: without a Reason, Failed, and Err is a *[StoreError].
+	// Err says why, for Failed, Orphaned, Refused, Throttled, Unknown, Fetched and Probed (nil: it
+	// went well). Each operation on Redis that fails is an event of its own: without a Reason,
+	// Failed, and Err is a *[StoreError].
 	Err error
 }

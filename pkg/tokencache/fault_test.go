@@ -13,8 +13,9 @@ import (
 
 func noRetries(o *redis.Options) { o.MaxRetries = -1 }
 
-// I1, with faults: the reply of the n-th exchange with Redis is lost, for every n there is, with and
-// without go-redis' own retries. Nobody blocks himself out, and it costs at most one more fetch.
+// I1, with faults: the reply of the n-th exchange with Redis is lost, for every n there is, with
+// and without go-redis' own retries. Nobody blocks himself out, and it costs at most one more
+// fetch.
 func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]tokencachetest.Option{"retried": tokencachetest.Redis(nil), "not retried": tokencachetest.Redis(noRetries)} {
@@ -148,7 +149,8 @@ func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 }
 
 // I3, the order of events that a refused commit alone does not cover: B asks, A's stalled request
-// reaches upstream after it, A is refused and cuts, and only then B commits. B's value is the dead one.
+// reaches upstream after it, A is refused and cuts, and only then B commits. B's value is the dead
+// one.
 func TestAValueCommittedAfterAnotherHoldersCutIsInDoubt(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
@@ -229,8 +231,8 @@ func TestNoDeadValueIsHandedOutAsGoodNorStandsInRedisWhateverDiedWhen(t *testing
 						}
 					}
 					time.Sleep(12 * time.Minute)
-					// One fetch took over from the dead; a request that reaches upstream minutes after its
-					// sender died is the uncovered case, and a report heals it.
+					// One fetch took over from the dead; a request that reaches upstream minutes
+					// after its sender died is the uncovered case, and a report heals it.
 					seen := stop()
 					if f.Deaf && mode == superseding {
 						wantFetches(t, c, 3)

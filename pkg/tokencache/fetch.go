@@ -11,8 +11,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// fetch asks the Source of spec for a value, once, and reports the call to the observer. It fills in what a
-// Source left open, on the safe side. reason may be forced.
+// fetch asks the Source of spec for a value, once, and reports the call to the observer. It fills
+// in what a Source left open, on the safe side. reason may be forced.
 func (c *Cache) fetch(ctx context.Context, sl *slot, spec *Credential, reason Reason, r Request) (Value, *FetchError) {
 	asked := now()
 	var v Value
@@ -43,8 +43,8 @@ func (c *Cache) fetch(ctx context.Context, sl *slot, spec *Credential, reason Re
 	return v, failed
 }
 
-// probe asks upstream whether it accepts value, once, and reports the call to the observer. The credential has a
-// Probe.
+// probe asks upstream whether it accepts value, once, and reports the call to the observer. The
+// credential has a Probe.
 func (c *Cache) probe(ctx context.Context, sl *slot, spec *Credential, reason Reason, value secret.String) error {
 	asked := now()
 	err := guard("probe", func() error { return spec.Probe(ctx, value) })
@@ -52,8 +52,9 @@ func (c *Cache) probe(ctx context.Context, sl *slot, spec *Credential, reason Re
 	return err
 }
 
-// guard runs f, which is not code of this package. A panic in it becomes an error of this one call. What f
-// panicked with may hold a value, and the runtime would print it: the error has only its type and its place.
+// guard runs f, which is not code of this package. A panic in it becomes an error of this one call.
+// What f panicked with may hold a value, and the runtime would print it: the error has only its
+// type and its place.
 func guard(what string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

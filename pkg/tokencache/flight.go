@@ -7,7 +7,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// flightTime bounds one refresh: the whole lease of another replica, then one lease of this replica.
+// flightTime bounds one refresh: the whole lease of another replica, then one lease of this
+// replica.
 const flightTime = 2 * leaseTTL
 
 // need is what a caller of the refresh needs.
@@ -31,8 +32,8 @@ func (w need) satisfiedBy(v *snapshot, n instant) bool {
 	}
 }
 
-// flight is one refresh of one credential on this replica. All callers share it, as in singleflight,
-// and each waits with its own context.
+// flight is one refresh of one credential on this replica. All callers share it, as in
+// singleflight, and each waits with its own context.
 type flight struct {
 	need need
 	spec *Credential // as it was when the flight began: a reload does not change a refresh under way

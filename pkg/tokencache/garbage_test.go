@@ -83,8 +83,8 @@ func spoils() (values, others map[string]spoil) {
 	return values, others
 }
 
-// Whatever is in Redis: what no script can have written counts as nothing, is replaced within a lease, costs one fetch
-// (two where a fetch invalidates the value before), and is never handed out.
+// Whatever is in Redis: what no script can have written counts as nothing, is replaced within a
+// lease, costs one fetch (two where a fetch invalidates the value before), and is never handed out.
 func TestGarbageInRedisIsReplacedAndNeverHandedOut(t *testing.T) {
 	t.Parallel()
 	values, others := spoils()
@@ -106,7 +106,8 @@ func TestGarbageInRedisIsReplacedAndNeverHandedOut(t *testing.T) {
 	}
 }
 
-// survives lets a cluster meet garbage: a replica that has the value in memory, and one that starts then.
+// survives lets a cluster meet garbage: a replica that has the value in memory, and one that starts
+// then.
 func survives(t *testing.T, mode tokencachetest.Mode, spoil spoil) {
 	bubble(t, 1, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
 		warm(t, c)
@@ -138,7 +139,8 @@ func survives(t *testing.T, mode tokencachetest.Mode, spoil spoil) {
 	}, rarely(time.Minute))
 }
 
-// wantNoGarbage fails the test if a caller is given what upstream did not issue, or does not accept.
+// wantNoGarbage fails the test if a caller is given what upstream did not issue, or does not
+// accept.
 func wantNoGarbage(t *testing.T, c *cluster) {
 	t.Helper()
 	for _, r := range c.Replicas {
@@ -187,7 +189,8 @@ func TestALockKeyThatOutlivesEveryLeaseIsNamedAndTakenOver(t *testing.T) {
 	}
 }
 
-// What a Source says is bounded, too: the form of a value, its life, and how long the cluster waits for the next.
+// What a Source says is bounded, too: the form of a value, its life, and how long the cluster waits
+// for the next.
 func TestWhatUpstreamSaysIsBounded(t *testing.T) {
 	t.Parallel()
 	const years = 10 * 365 * 24 * time.Hour

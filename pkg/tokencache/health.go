@@ -9,13 +9,14 @@ import (
 
 // Health is what this replica knows of its ways to Redis.
 type Health struct {
-	// RedisUp: the last look at Redis was answered with what was asked for. There is one at least every
-	// 1.5 times [Options.Reread] while [Cache.Run] runs. A Redis that can be read but not written is up.
+	// RedisUp: the last look at Redis was answered with what was asked for. There is one at least
+	// every 1.5 times [Options.Reread] while [Cache.Run] runs. A Redis that can be read but not
+	// written is up.
 	RedisUp bool
 	// RedisAnswered is when a look was last answered so, by this host's clock. Zero: never.
 	RedisAnswered time.Time
-	// Subscribed: the others' events are listened to. A connection that is silently dead is noticed after
-	// 2 minutes, because no event may mean that there is none.
+	// Subscribed: the others' events are listened to. A connection that is silently dead is noticed
+	// after 2 minutes, because no event may mean that there is none.
 	Subscribed bool
 }
 

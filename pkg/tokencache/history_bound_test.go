@@ -33,17 +33,17 @@ func (w *world) list(fetches []tokencachetest.Fetch) string {
 
 // bound is how many fetches the history explains, with mu held.
 func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
-	// One when cold, and one for each expiry. A value is renewed with half an hour left, or a Repeating
-	// upstream's last 5 minutes.
+	// One when cold, and one for each expiry. A value is renewed with half an hour left, or a
+	// Repeating upstream's last 5 minutes.
 	renewal := 90 * time.Minute
 	if w.plan.Mode == repeating {
 		renewal = 115 * time.Minute
 	}
 	renewals := 1 + int(time.Since(w.start)/renewal)
 
-	// A fetch that met a fault of upstream's has to be repeated. One whose holder met a fault of the
-	// network, of Redis or its own end may not have been committed; or it cut, in vain, because it could not
-	// know.
+	// A fetch that met a fault of upstream's has to be repeated. One whose holder met a fault of
+	// the network, of Redis or its own end may not have been committed; or it cut, in vain, because
+	// it could not know.
 	faults := 0
 	for i, f := range fetches {
 		switch {
@@ -53,16 +53,16 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 			faults++
 		}
 		if f.Forced && f.Issued == "" && (w.faulty[i+1] > 0 || w.faulty[i] > 0 || w.disturbed(f)) {
-			// A forced fetch was lost, perhaps because the slow one before it left it no time. A normal fetch
-			// follows at once, because the lost one may have issued a value, and another one precedes the next
-			// forced fetch half a minute later.
+			// A forced fetch was lost, perhaps because the slow one before it left it no time. A
+			// normal fetch follows at once, because the lost one may have issued a value, and
+			// another one precedes the next forced fetch half a minute later.
 			faults++
 		}
 	}
 
-	// What Redis lost has to be fetched again. What upstream ended does too, once it is reported, and
-	// again if it ends that as well. Forced fetches come after a normal one each; when they are spent, upstream
-	// is asked every 5 minutes whether it has another value by now.
+	// What Redis lost has to be fetched again. What upstream ended does too, once it is reported,
+	// and again if it ends that as well. Forced fetches come after a normal one each; when they are
+	// spent, upstream is asked every 5 minutes whether it has another value by now.
 	kills := len(w.kills)
 	if w.plan.Mode == repeating && kills > 0 {
 		kills = 2*kills + int(time.Since(w.kills[0])/(4*time.Minute))
@@ -71,7 +71,8 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 		fmt.Sprintf("%d renewals, %d for faults, %d losses, %d for kills", renewals, faults, len(w.losses), kills)
 }
 
-// disturbed reports, with mu held, whether f's holder, its link or Redis was not well while it was one.
+// disturbed reports, with mu held, whether f's holder, its link or Redis was not well while it was
+// one.
 func (w *world) disturbed(f tokencachetest.Fetch) bool {
 	from, to := f.At.Add(-2*time.Second), f.At.Add(10*time.Second)
 	if end, ok := w.ends[f.Replica]; ok && end.Before(to) {
@@ -94,7 +95,8 @@ func (w *world) budget() int {
 	return (burst+1)*(1+len(w.losses)) + int(time.Since(w.start)/every)
 }
 
-// spent says, from the history alone, whether the allowance for reports or for forced fetches may be.
+// spent says, from the history alone, whether the allowance for reports or for forced fetches may
+// be.
 func (w *world) spent() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// ledger is what a history did to the cluster, for what the cluster may then cost. Its fields are guarded by
-// world.mu.
+// ledger is what a history did to the cluster, for what the cluster may then cost. Its fields are
+// guarded by world.mu.
 type ledger struct {
 	links  map[string][]window // when a replica's link was not well
 	ends   map[string]time.Time
@@ -69,8 +69,8 @@ func (w *world) fault(n int, replica string) fault {
 		w.faulty[n] = 1 // sure, so it costs itself and is tried again
 		return f
 	}
-	// Whoever comes next has to fetch again. A late one's commit is refused, which cuts what its successor
-	// committed; or its successor sees the cut, and commits in doubt.
+	// Whoever comes next has to fetch again. A late one's commit is refused, which cuts what its
+	// successor committed; or its successor sees the cut, and commits in doubt.
 	w.faulty[n] = 2
 	if d := f.Before + f.After; d > 0 {
 		w.deaf = append(w.deaf, window{replica, time.Now(), time.Now().Add(d + time.Second)})
@@ -142,7 +142,8 @@ func (w *world) heal(r *replica) {
 	w.closeWindow(r)
 }
 
-// closeWindows notes, with mu held, which links have got well by themselves: there is nothing left to lose.
+// closeWindows notes, with mu held, which links have got well by themselves: there is nothing left
+// to lose.
 func (w *world) closeWindows() {
 	for _, r := range w.Replicas {
 		if r.Link.Healthy() {
@@ -225,9 +226,9 @@ func (w *world) deafIn(replica string, took time.Duration) bool {
 	return false
 }
 
-// excused says which superseded values no replica can notice: those that a failover brought back, and those
-// that a request superseded which no lease guarded any more, since it was late or Redis had lost the lock,
-// and whose sender then could not tell.
+// excused says which superseded values no replica can notice: those that a failover brought back,
+// and those that a request superseded which no lease guarded any more, since it was late or Redis
+// had lost the lock, and whose sender then could not tell.
 func (w *world) excused(fate tokencachetest.Fate) bool {
 	by := w.Upstream.Fetches()[fate.By-1]
 	w.mu.Lock()

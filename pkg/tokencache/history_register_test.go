@@ -14,13 +14,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// recorder keeps what was done to the credential in Redis, for a check that it was one register with a
-// fence. Cached reads are no part of that; world.late has their model. The zero recorder is ready for use.
+// recorder keeps what was done to the credential in Redis, for a check that it was one register
+// with a fence. Cached reads are no part of that; world.late has their model. The zero recorder is
+// ready for use.
 //
-// The operations are begins, which say that their lease holds the lock at that moment; commits; direct
-// reads; and what the history does to Redis itself, a failover with what it brings back included. Each
-// has an interval, from before it was sent until its reply was there. The replies of some commits are
-// lost: those may happen at any later time, or never. So may ends without a value.
+// The operations are begins, which say that their lease holds the lock at that moment; commits;
+// direct reads; and what the history does to Redis itself, a failover with what it brings back
+// included. Each has an interval, from before it was sent until its reply was there. The replies of
+// some commits are lost: those may happen at any later time, or never. So may ends without a value.
 type recorder struct {
 	mu      sync.Mutex
 	clock   int64 // counts the ends of the intervals: finer than time, which stops in a bubble
@@ -56,8 +57,8 @@ const (
 	opDelete = "delete"
 )
 
-// register is what Redis should be: only the lease that began last can commit or finish, and a reader gets what
-// was committed last.
+// register is what Redis should be: only the lease that began last can commit or finish, and a
+// reader gets what was committed last.
 var register = porcupine.Model{
 	Init: func() any { return registerState{} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -111,8 +112,8 @@ func (r *recorder) add(call int64, in registerInput) {
 	r.news = r.news || in.op != opRead
 }
 
-// replaced returns when a value that was committed before was last replaced by another, the zero time if it
-// was not.
+// replaced returns when a value that was committed before was last replaced by another, the zero
+// time if it was not.
 func (r *recorder) replaced(value string) (at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -125,7 +126,8 @@ func (r *recorder) replaced(value string) (at time.Time) {
 	return at
 }
 
-// read records a direct read, unless it can show nothing new. A missing key says nothing: values run out.
+// read records a direct read, unless it can show nothing new. A missing key says nothing: values
+// run out.
 func (r *recorder) read(get func() string) {
 	call := r.tick()
 	value := get()

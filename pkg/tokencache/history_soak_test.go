@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Some thousands of histories fit into a minute. The environment may ask for WXTOKEN_HISTORIES of them, or
-// for as many as WXTOKEN_SOAK (a duration) has time for; -rapid.seed plays one again.
+// Some thousands of histories fit into a minute. The environment may ask for WXTOKEN_HISTORIES of
+// them, or for as many as WXTOKEN_SOAK (a duration) has time for; -rapid.seed plays one again.
 const fewHistories = 24
 
 // soak is many random histories, on all cores.
@@ -31,8 +31,8 @@ type soak struct {
 	report              string        // of that one; read it when all have ended
 }
 
-// Whatever happens, in whatever order, to however many replicas: the invariants hold at every moment,
-// and in the end all agree.
+// Whatever happens, in whatever order, to however many replicas: the invariants hold at every
+// moment, and in the end all agree.
 func TestRandomHistoriesKeepTheInvariants(t *testing.T) {
 	t.Parallel()
 	if f := flag.Lookup("rapid.seed"); f.Value.String() != "0" {
@@ -93,8 +93,9 @@ func watched(t *testing.T, seed any, h history) (wrong, detail string) {
 	return play(t, h)
 }
 
-// shrink plays the history with this seed again, and looks for a smaller one that fails. What replicas draw
-// and which goroutine comes first differs from time to time, so each gets several chances to fail.
+// shrink plays the history with this seed again, and looks for a smaller one that fails. What
+// replicas draw and which goroutine comes first differs from time to time, so each gets several
+// chances to fail.
 func shrink(t *testing.T, seed string) {
 	for name, value := range map[string]string{"rapid.seed": seed, "rapid.checks": "1", "rapid.nofailfile": "true"} {
 		if err := flag.Set(name, value); err != nil {
@@ -112,8 +113,8 @@ func shrink(t *testing.T, seed string) {
 	})
 }
 
-// Dials that fail are what the tests here are about. And each script runs in a Lua of its own, whose stack
-// is most of what the tests allocate; ours need no more than this.
+// Dials that fail are what the tests here are about. And each script runs in a Lua of its own,
+// whose stack is most of what the tests allocate; ours need no more than this.
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	lua.RegistrySize, lua.CallStackSize = 1<<9, 1<<5

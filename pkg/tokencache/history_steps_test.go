@@ -133,7 +133,8 @@ func (w *world) do(s step) {
 	happenings[i].do(w, w.replica(s.Who), s.N)
 }
 
-// patience is how long a caller waits: longer than the cache lets a reader wait who could have an old value.
+// patience is how long a caller waits: longer than the cache lets a reader wait who could have an
+// old value.
 const patience = 3 * time.Second
 
 func (w *world) get(r *replica) {
@@ -155,7 +156,8 @@ func (w *world) report(r *replica, value string) {
 	w.answered(r, seen, began, token, err)
 }
 
-// storm is several callers of every replica at once, who get and report. The history goes on meanwhile.
+// storm is several callers of every replica at once, who get and report. The history goes on
+// meanwhile.
 func (w *world) storm(_ *replica, n int) {
 	for _, r := range w.replicas() {
 		current, old := r.Cache.Peek(tokencachetest.Key).Value, w.some(n)
@@ -178,8 +180,8 @@ var upstreamErrors = []tokencache.FetchError{
 
 const wrongSecret = "f2"
 
-// pause is a replica that is stopped past its lease: neither its request nor its commands go on, and
-// then all of them do.
+// pause is a replica that is stopped past its lease: neither its request nor its commands go on,
+// and then all of them do.
 func (w *world) pause(r *replica, n int) {
 	d := time.Duration(n) * time.Second / 2
 	w.disturbOne(r.Name, fault{Before: d, Deaf: true})
@@ -188,8 +190,8 @@ func (w *world) pause(r *replica, n int) {
 	w.healAfter(d, r)
 }
 
-// healAfter ends what is wrong with a link. A cache that tries every second or two to connect again costs
-// more than all the rest of a history.
+// healAfter ends what is wrong with a link. A cache that tries every second or two to connect again
+// costs more than all the rest of a history.
 func (w *world) healAfter(d time.Duration, r *replica) {
 	w.callers.Go(func() {
 		select {
@@ -214,8 +216,8 @@ func (w *world) loseReplyTo(r *replica, n int) {
 // restart ends a replica, as SIGTERM or as SIGKILL does, and starts another one in its place.
 func (w *world) restart(r *replica, clean bool) {
 	if clean {
-		// go-redis closes a subscription under the lock under which it connects again: while such an attempt
-		// hangs, the time of a bubble stops.
+		// go-redis closes a subscription under the lock under which it connects again: while such
+		// an attempt hangs, the time of a bubble stops.
 		w.heal(r)
 	}
 	w.mu.Lock()

@@ -139,8 +139,8 @@ func (w *world) some(n int) string {
 	return w.values[len(w.values)-1-(n-1)%len(w.values)]
 }
 
-// recover ends every fault and waits until all agree on one value that works, with apps that report what
-// upstream rejects. Then one more report makes one more value, for all.
+// recover ends every fault and waits until all agree on one value that works, with apps that report
+// what upstream rejects. Then one more report makes one more value, for all.
 func (w *world) recover() {
 	w.healAll()
 	limit := w.healTime() // a refusal of before may still hold

@@ -68,8 +68,8 @@ func (w *world) checkRedis(value string) {
 	w.checkValue("a direct reader", value, true)
 }
 
-// checkValue is I3: nothing past its true end; and nothing as good when the overlap is over after a fetch
-// of ours superseded it.
+// checkValue is I3: nothing past its true end; and nothing as good when the overlap is over after a
+// fetch of ours superseded it.
 func (w *world) checkValue(who, value string, good bool) {
 	if value == "" {
 		return
@@ -120,14 +120,16 @@ func (w *world) glance(r *replica) glimpse {
 	return g
 }
 
-// late reports, with mu held, whether a replica that could hear of it still hands out as good what was
-// replaced, or found to be rejected. This is the model of a cached read: per replica it only moves
-// forward, and is at most as old as the slow re-read lets it be; without Redis, as old as goodInDoubt.
+// late reports, with mu held, whether a replica that could hear of it still hands out as good what
+// was replaced, or found to be rejected. This is the model of a cached read: per replica it only
+// moves forward, and is at most as old as the slow re-read lets it be; without Redis, as old as
+// goodInDoubt.
 func (w *world) late(r *replica, g glimpse) (bool, string) {
 	if !g.Good {
 		return false, ""
 	}
-	// The re-read comes after its time plus half of it, and takes up to a second; so may the connection.
+	// The re-read comes after its time plus half of it, and takes up to a second; so may the
+	// connection.
 	bound := w.reread*3/2 + 3*time.Second
 	healthy := r.Link.Healthy() && time.Since(w.healthySince(r.Name)) > bound
 	if !healthy {

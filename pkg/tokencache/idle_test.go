@@ -8,8 +8,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// A credential with Idle costs nothing before it is asked for, is kept ahead of its end while it is, and nothing again
-// when it is not asked for any more. Each replica goes by its own callers.
+// A credential with Idle costs nothing before it is asked for, is kept ahead of its end while it
+// is, and nothing again when it is not asked for any more. Each replica goes by its own callers.
 func TestAnIdleCredentialIsKeptWhileItIsAskedFor(t *testing.T) {
 	t.Parallel()
 	onDemand := tokencachetest.Configure(func(_ string, c *tokencache.Credential) { c.Idle = time.Hour })

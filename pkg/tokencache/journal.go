@@ -19,7 +19,8 @@ var journalLua string
 
 var journalScript = redis.NewScript(journalLua)
 
-// ErrJournalDenied says that Redis answers, but that the user of this process may not read the journal.
+// ErrJournalDenied says that Redis answers, but that the user of this process may not read the
+// journal.
 var ErrJournalDenied = errors.New("no permission to read the journal: add +xrevrange to the ACL of the sidecar's Redis user")
 
 // Entry is one line of the journal: what a replica did. It holds no value.
@@ -43,8 +44,8 @@ type Journal struct {
 	Listening bool   // what the others do arrives as an event
 	Reachable bool   // Redis answered, if only with an error
 	Took      time.Duration
-	// Listeners is how many connections listen for events: the running replicas. -1 if that cannot be
-	// told, as without the permission +pubsub|numsub.
+	// Listeners is how many connections listen for events: the running replicas. -1 if that cannot
+	// be told, as without the permission +pubsub|numsub.
 	Listeners int
 	Entries   []Entry // of all apps, newest first
 }
@@ -52,8 +53,8 @@ type Journal struct {
 // Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
 // app's journal. ctx bounds it; a short deadline shows quickly whether Redis answers.
 //
-// The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be read.
-// The Journal has what was found out all the same.
+// The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be
+// read. The Journal has what was found out all the same.
 func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
 	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
 	start := time.Now()
@@ -115,8 +116,8 @@ func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entr
 	return entries, failed
 }
 
-// journalError finds out why a journal could not be read. What a script may not do has no error of its
-// own in Redis, only a text; the bare command has.
+// journalError finds out why a journal could not be read. What a script may not do has no error of
+// its own in Redis, only a text; the bare command has.
 func (s *store) journalError(ctx context.Context, app string, err error) error {
 	if answered(err) {
 		bare := s.rdb.XRevRangeN(ctx, s.journalKey(app), "+", "-", 1).Err()
@@ -146,8 +147,8 @@ func (s *store) listeners(ctx context.Context) (int, error) {
 	return int(sum.Load()), err
 }
 
-// decodeJournal reads lua/journal.lua's answer. Whoever may write to Redis can write to the journal, so
-// it takes anything: what is no entry of ours is left out.
+// decodeJournal reads lua/journal.lua's answer. Whoever may write to Redis can write to the
+// journal, so it takes anything: what is no entry of ours is left out.
 func decodeJournal(app string, reply any) ([]Entry, error) {
 	parts, ok := reply.([]any)
 	if !ok || len(parts) != 2 {

@@ -14,8 +14,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// ticket is a Source as for a ticket of WeChat: it repeats its value for two hours, says nothing of the life that is
-// left, and is asked every few minutes.
+// ticket is a Source as for a ticket of WeChat: it repeats its value for two hours, says nothing of
+// the life that is left, and is asked every few minutes.
 type ticket string
 
 func (t ticket) Fetch(context.Context, tokencache.Request) (tokencache.Value, error) {
@@ -59,8 +59,9 @@ func fieldOf(e miniredis.StreamEntry, field string) string {
 	return ""
 }
 
-// A normal week, by default a day: every change is in the journal, and nothing else. What is new for people, the token
-// as well as the tickets, is among the last 20 entries, and the first entry of the week is still there.
+// A normal week, by default a day: every change is in the journal, and nothing else. What is new
+// for people, the token as well as the tickets, is among the last 20 entries, and the first entry
+// of the week is still there.
 func TestTheJournalHasEveryChangeOfAWeekAndNothingElse(t *testing.T) {
 	t.Parallel()
 	span := 24 * time.Hour

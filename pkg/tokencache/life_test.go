@@ -10,12 +10,12 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// long reports whether WXTOKEN_LONG is 1, as make histories sets it: then the histories here span days
-// and weeks. Otherwise each has the shortest span that still shows what it is about.
+// long reports whether WXTOKEN_LONG is 1, as make histories sets it: then the histories here span
+// days and weeks. Otherwise each has the shortest span that still shows what it is about.
 var long = os.Getenv("WXTOKEN_LONG") == "1"
 
-// A week, or by default ten hours: exactly the fetches that the timings imply, each inside its window, all of them ahead of
-// time except the first; everybody is always served.
+// A week, or by default ten hours: exactly the fetches that the timings imply, each inside its
+// window, all of them ahead of time except the first; everybody is always served.
 func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
 	t.Parallel()
 	span := 10 * time.Hour

@@ -176,7 +176,8 @@ func TestANegativeLimitAllowsNothing(t *testing.T) {
 	}, none)
 }
 
-// Redis' clock is set back by an hour: no backoff, allowance or probe may hold for an hour because of it.
+// Redis' clock is set back by an hour: no backoff, allowance or probe may hold for an hour because
+// of it.
 func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	for _, step := range []time.Duration{-time.Hour, time.Hour} {
@@ -205,7 +206,8 @@ func TestAStepOfRedisClockHoldsNothingUp(t *testing.T) {
 func stepRedisClock(c *cluster, step time.Duration) (stop func()) {
 	done := make(chan struct{})
 	c.Redis.SetTime(time.Now().Add(step))
-	// Redis keeps the moment at which a key ends. miniredis keeps its life, and shortens it when its clock jumps forward.
+	// Redis keeps the moment at which a key ends. miniredis keeps its life, and shortens it when
+	// its clock jumps forward.
 	for _, key := range c.Redis.Keys() {
 		if ttl := c.Redis.TTL(key); step < 0 && ttl > 0 {
 			c.Redis.SetTTL(key, ttl-step)
@@ -224,8 +226,9 @@ func stepRedisClock(c *cluster, step time.Duration) (stop func()) {
 	return func() { close(done) }
 }
 
-// Redis' clock is set back and every key there lives longer. Replicas know better, and correct the key, so that a
-// direct reader meets no dead value either; and upstream is not asked more often because of it.
+// Redis' clock is set back and every key there lives longer. Replicas know better, and correct the
+// key, so that a direct reader meets no dead value either; and upstream is not asked more often
+// because of it.
 func TestAStepBackOfRedisClockProlongsNoValue(t *testing.T) {
 	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {

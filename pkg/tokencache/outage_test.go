@@ -168,8 +168,8 @@ func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 	})
 }
 
-// A backoff of the cluster outlives the way to Redis: what all of them were told not to ask, no replica asks
-// by itself because one look at Redis failed.
+// A backoff of the cluster outlives the way to Redis: what all of them were told not to ask, no
+// replica asks by itself because one look at Redis failed.
 func TestWithoutRedisTheBackoffOfTheClusterStillHolds(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Mode: repeating, Fault: func(int, string) fault {
@@ -327,7 +327,8 @@ func TestAReplicaThatCannotReachRedisDoesNotHammerIt(t *testing.T) {
 	})
 }
 
-// One app's key cannot be read (another program wrote another type there). The events of the others arrive.
+// One app's key cannot be read (another program wrote another type there). The events of the others
+// arrive.
 func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 	t.Parallel()
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
@@ -354,7 +355,8 @@ func TestAnAppThatCannotBeReadDoesNotStopTheEventsOfOthers(t *testing.T) {
 	}, rarely(3*time.Minute))
 }
 
-// Trouble with Redis that does not end the refresh is told all the same: it is what an operator sees of it.
+// Trouble with Redis that does not end the refresh is told all the same: it is what an operator
+// sees of it.
 func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 	t.Parallel()
 	for op, answer := range map[string]fault{"commit": {}, "finish": failing(tokencache.ClassTransient, -1)} {

@@ -18,8 +18,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// A panic in one source must neither end the values of the others, nor print what it panicked with: the runtime
-// would print it in clear.
+// A panic in one source must neither end the values of the others, nor print what it panicked with:
+// the runtime would print it in clear.
 func TestAPanicInASourceIsAFailureThatTellsNoValue(t *testing.T) {
 	const canary = "CANARY-panicked-with"
 	synctest.Test(t, func(t *testing.T) {

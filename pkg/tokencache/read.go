@@ -61,8 +61,8 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 	return sl.best(k, from, err)
 }
 
-// Fresh returns the value if it is in memory, good, and has more life than least left: where [Cache.Get] and
-// [Cache.GetAtLeast] would not wait.
+// Fresh returns the value if it is in memory, good, and has more life than least left: where
+// [Cache.Get] and [Cache.GetAtLeast] would not wait.
 func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 	sl := c.wanted(k)
 	if sl == nil {
@@ -125,8 +125,8 @@ const turnSoon = 5 * time.Second
 
 // GetAtLeast is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for
 // the value's life: it joins the refresh when there is no more life than least left, although the
-// value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream has a
-// better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
+// value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream
+// has a better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
 func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Token, error) {
 	sl := c.wanted(k)
 	if sl == nil {

@@ -77,8 +77,9 @@ func (r *refresh) settledBy(st state) error {
 	return errLookAgain
 }
 
-// underLease is step 2, and runs the other steps if it obtains the lease. It returns errLookAgain if
-// another replica holds the lease, or this pod has been refused by upstream and another may succeed.
+// underLease is step 2, and runs the other steps if it obtains the lease. It returns errLookAgain
+// if another replica holds the lease, or this pod has been refused by upstream and another may
+// succeed.
 func (r *refresh) underLease(ctx context.Context, st state) error {
 	if st.held > 0 {
 		r.beginWait()
@@ -142,7 +143,8 @@ func (r *refresh) pause(ctx context.Context, changed <-chan struct{}) error {
 	return nil
 }
 
-// capLease makes a lock key that outlives every lease expire after one lease, and reports it by name.
+// capLease makes a lock key that outlives every lease expire after one lease, and reports it by
+// name.
 func (r *refresh) capLease(ctx context.Context) {
 	capped, err := r.c.store.capLease(ctx, r.spec)
 	if err != nil || !capped {

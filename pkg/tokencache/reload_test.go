@@ -16,8 +16,8 @@ func (f sourceFunc) Fetch(ctx context.Context, r tokencache.Request) (tokencache
 	return f(ctx, r)
 }
 
-// The secret is replaced while a refresh with the old one is on its way: the refresh ends with the old one, and its
-// failure holds nothing up for the new one.
+// The secret is replaced while a refresh with the old one is on its way: the refresh ends with the
+// old one, and its failure holds nothing up for the new one.
 func TestAReloadDuringARefreshMixesNoTwoSecrets(t *testing.T) {
 	t.Parallel()
 	for class, redis := range map[tokencache.Class]bool{tokencache.ClassPermanent: true, tokencache.ClassLocal: true, tokencache.ClassQuota: false} {

@@ -142,8 +142,8 @@ func TestWithoutAProbeUpstreamHasTheLastWord(t *testing.T) {
 	})
 }
 
-// Redis has no value (it was deleted), an app reports a value that works, and upstream repeats it: that
-// is no reason for force, which would end it for everybody.
+// Redis has no value (it was deleted), an app reports a value that works, and upstream repeats it:
+// that is no reason for force, which would end it for everybody.
 func TestAnUnprovenReportForcesNothing(t *testing.T) {
 	t.Parallel()
 	bubble(t, 2, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
@@ -234,8 +234,9 @@ func TestAReplicaThatNeverHadTheRejectedValueDoesNotTakeItForNew(t *testing.T) {
 	})
 }
 
-// Another program refreshes the same app every 10 s. The flag is up for as long as it does, whatever the replacements
-// are called and whatever happens to Redis meanwhile, and goes down afterwards.
+// Another program refreshes the same app every 10 s. The flag is up for as long as it does,
+// whatever the replacements are called and whatever happens to Redis meanwhile, and goes down
+// afterwards.
 func TestAForeignRefresherIsFlaggedAndNotFought(t *testing.T) {
 	t.Parallel()
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {

@@ -23,8 +23,8 @@ func TestScriptsBehaveAlikeOnMiniredisAndOnRedis(t *testing.T) {
 	t.Run("redis-server", func(t *testing.T) { tokencache.ScriptsBehave(t, dialed(t, tokencachetest.RedisServer(t))) })
 }
 
-// overruns counts what a busy machine does to caches on a real Redis: they get no answer within the second that they
-// give it. Each may cost two fetches more.
+// overruns counts what a busy machine does to caches on a real Redis: they get no answer within the
+// second that they give it. Each may cost two fetches more.
 type overruns struct {
 	t *testing.T
 	n int
@@ -109,8 +109,8 @@ func TestACacheWorksOnRedis(t *testing.T) {
 	}
 }
 
-// A script that fails half way leaves what it did: a value that is cut and that nothing replaces. What is for people,
-// events and the journal, must fail no script.
+// A script that fails half way leaves what it did: a value that is cut and that nothing replaces.
+// What is for people, events and the journal, must fail no script.
 func TestARefreshNeedsNoRightToPublishAndNoJournal(t *testing.T) {
 	t.Parallel()
 	journal := "wxtoken:{" + tokencachetest.Key.App + "}:journal"
@@ -272,7 +272,8 @@ func ExampleCache_Report() {
 	// Output: true
 }
 
-// What a pipeline cannot even be sent for is what Redis said, and not a reply that is not understood.
+// What a pipeline cannot even be sent for is what Redis said, and not a reply that is not
+// understood.
 func TestARefusedConnectionSaysWhy(t *testing.T) {
 	t.Parallel()
 	addr := tokencachetest.RedisServer(t)

@@ -71,8 +71,8 @@ func (sl *slot) forgive() {
 // adopt merges an answer of Redis into the snapshot and wakes those who wait for a change.
 func (c *Cache) adopt(sl *slot, st state, asked instant) {
 	if sl.lock.Unclear() || st.overlong {
-		// The lease may be this replica's own, or no lease at all. The next try takes it over, so it must
-		// not wait for the end.
+		// The lease may be this replica's own, or no lease at all. The next try takes it over, so
+		// it must not wait for the end.
 		st.held = 0
 	}
 	if st.scope != sl.spec.Load().Fingerprint {
@@ -126,7 +126,8 @@ func (sl *slot) changes() <-chan struct{} {
 	return sl.changed
 }
 
-// dormant reports whether the credential is kept only while it is asked for, and no caller has asked.
+// dormant reports whether the credential is kept only while it is asked for, and no caller has
+// asked.
 func (sl *slot) dormant() bool {
 	idle := sl.idle.Load()
 	return idle != 0 && time.Now().UnixNano()-sl.asked.Load() >= idle
@@ -295,7 +296,8 @@ type eventAudit struct {
 }
 
 // dataLost reports whether Redis has just been found to have lost data. One answer with an older
-// version shows nothing: Redis may have given it just before a commit whose reply came first. Two do.
+// version shows nothing: Redis may have given it just before a commit whose reply came first. Two
+// do.
 func (a *eventAudit) dataLost(older bool) bool {
 	if !older {
 		a.losses = 0
@@ -312,8 +314,8 @@ func (sl *slot) eventAnnounced(version int64) {
 	sl.audit.announced = max(sl.audit.announced, version)
 }
 
-// reread notes that a re-read found a version, before it is adopted. It reports whether the event of
-// a version that an earlier re-read found is missing: until then it may have been slower.
+// reread notes that a re-read found a version, before it is adopted. It reports whether the event
+// of a version that an earlier re-read found is missing: until then it may have been slower.
 func (sl *slot) reread(version int64) (missed bool) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -343,13 +345,13 @@ func (c *Cache) cutNow(sl *slot, t pendingCut) error {
 	return c.store.cut(ctx, sl.spec.Load(), t)
 }
 
-// cutLater retries a cut until Redis confirms it. It runs beside the flights, whose callers need not
-// wait for Redis. Close does wait for it. Pending cuts of several refreshes are merged: while Redis is
-// too slow, each refresh adds one.
+// cutLater retries a cut until Redis confirms it. It runs beside the flights, whose callers need
+// not wait for Redis. Close does wait for it. Pending cuts of several refreshes are merged: while
+// Redis is too slow, each refresh adds one.
 //
 // It has a schedule of its own, because the other round trips of a slot may be far apart: without
-// [Cache.Run], the next one comes when a caller finds the value unconfirmed after 4 minutes. That is
-// too late for the other replicas, which go on handing out the superseded value as good.
+// [Cache.Run], the next one comes when a caller finds the value unconfirmed after 4 minutes. That
+// is too late for the other replicas, which go on handing out the superseded value as good.
 func (c *Cache) cutLater(sl *slot, t pendingCut) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()

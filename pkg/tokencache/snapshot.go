@@ -21,9 +21,10 @@ type snapshot struct {
 	due  time.Duration // from then on this replica would refresh it
 	turn time.Duration // from then on upstream has a better one and returns it
 
-	// What is known of the true end only gets shorter while upstream does not confirm the value anew: Redis' clock
-	// may be stepped back, and every key there then lives longer. limit ages by the monotonic clock alone.
-	// longest: not known, as of a value that was cut when this replica first saw it.
+	// What is known of the true end only gets shorter while upstream does not confirm the value
+	// anew: Redis' clock may be stepped back, and every key there then lives longer. limit ages by
+	// the monotonic clock alone. longest: not known, as of a value that was cut when this replica
+	// first saw it.
 	limit     time.Duration
 	confirmed int64 // as of [state]
 
@@ -31,8 +32,8 @@ type snapshot struct {
 	rejected    bool
 	uncommitted bool // this replica fetched the value and could not commit it: Redis does not have it
 
-	// A probe by this replica, begun at refutedAt, found that upstream rejects refutedValue, and Redis does not
-	// say so yet. Zero: none.
+	// A probe by this replica, begun at refutedAt, found that upstream rejects refutedValue, and
+	// Redis does not say so yet. Zero: none.
 	refutedAt    instant
 	refutedValue secret.String
 
@@ -86,8 +87,8 @@ func (v *snapshot) expiresIn(n instant) time.Duration {
 // backwards.
 func (v *snapshot) merge(st state, asked instant) *snapshot {
 	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
-		// An answer overtaken by a later one. A greater version is news all the same: a commit can be
-		// sent before, and done after, the look that overtook it.
+		// An answer overtaken by a later one. A greater version is news all the same: a commit can
+		// be sent before, and done after, the look that overtook it.
 		return v
 	}
 	next := v.rebased(asked)
@@ -99,24 +100,25 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 
 	switch {
 	case st.version < v.version, st.version == 0 && st.value.Empty():
-		// Redis lost data: the value in memory is the best known, and the one in Redis may be superseded.
-		// This answer confirms neither, so the time until a confirmation is needed runs on.
+		// Redis lost data: the value in memory is the best known, and the one in Redis may be
+		// superseded. This answer confirms neither, so the time until a confirmation is needed runs
+		// on.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case st.version == v.version && v.uncommitted && !st.value.Equal(v.value):
-		// The value here could not be committed, and is newer than what Redis has. But the next holder of the
-		// lease may have superseded it and died: this does not confirm it, either.
+		// The value here could not be committed, and is newer than what Redis has. But the next
+		// holder of the lease may have superseded it and died: this does not confirm it, either.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case !st.value.Empty():
 		next.take(st, st.version == v.version && st.value.Equal(v.value))
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
-		// The margin has begun, or another program deleted the key: the value in memory is as good as
-		// before, and after an undone cut as good as before the cut.
+		// The margin has begun, or another program deleted the key: the value in memory is as good
+		// as before, and after an undone cut as good as before the cut.
 		if next.due = 0; next.doubt || next.rejected {
 			next.doubt, next.rejected, next.good = false, false, next.end
 		}
 	default:
-		// The value in memory is no longer the best known: it was rejected, its shortened life ended,
-		// or a newer version has expired.
+		// The value in memory is no longer the best known: it was rejected, its shortened life
+		// ended, or a newer version has expired.
 		next.doubt, next.rejected = st.doubt, st.version == v.version && st.rejected == v.version
 		next.good, next.due = 0, 0
 	}
@@ -148,15 +150,15 @@ func (v *snapshot) take(st state, same bool) {
 	v.key = min(st.left, v.end-st.margin)
 	v.good = v.end
 	if st.doubt {
-		// The cut shortened the life in Redis. Keep the original expiry, so that the value can still be
-		// served as stale during an outage.
+		// The cut shortened the life in Redis. Keep the original expiry, so that the value can
+		// still be served as stale during an outage.
 		v.end = max(v.end, min(known, limit))
 		v.due, v.limit = 0, limit
 		return
 	}
 	v.limit = v.end
-	// PTTL has whole milliseconds. Without one more, a refresh at that moment can find that Redis does not
-	// count the value as due yet, and its retry is a second later.
+	// PTTL has whole milliseconds. Without one more, a refresh at that moment can find that Redis
+	// does not count the value as due yet, and its retry is a second later.
 	v.turn = v.end - st.renewLeft + time.Millisecond
 	v.due = v.turn + time.Duration(v.spread*float64(renewSpread(st.renewLeft)))
 	if st.left > v.key+clockStep {
@@ -164,7 +166,8 @@ func (v *snapshot) take(st state, same bool) {
 	}
 }
 
-// clockStep is how far Redis' clock must be behind to be corrected; the same number as in lua/begin.lua.
+// clockStep is how far Redis' clock must be behind to be corrected; the same number as in
+// lua/begin.lua.
 const clockStep = 5 * time.Second
 
 // life is what the view knows of how long the key of a version lives.
@@ -178,8 +181,8 @@ func (v *snapshot) life(version int64, n instant) life {
 // refuted reports whether this replica knows of a rejected value that Redis still has as good.
 func (v *snapshot) refuted() bool { return !v.refutedValue.Empty() }
 
-// applyRefutation makes the view say what this replica found out and Redis does not know. The refresh is due, to
-// write it there.
+// applyRefutation makes the view say what this replica found out and Redis does not know. The
+// refresh is due, to write it there.
 func (v *snapshot) applyRefutation() {
 	if !v.refuted() {
 		return

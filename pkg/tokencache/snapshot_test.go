@@ -66,11 +66,13 @@ func TestVersionsNeverGoBackwards(t *testing.T) {
 	if v := known(); v.merge(state{value: secret.New("v5"), version: 5, left: time.Minute, doubt: true}, moment(-time.Second)) != v {
 		t.Error("an overtaken answer replaced the view")
 	}
-	// A commit was sent, then a look; the look was answered first, with what stood before the commit.
+	// A commit was sent, then a look; the look was answered first, with what stood before the
+	// commit.
 	if v := known().merge(state{value: secret.New("v6"), version: 6, left: time.Hour}, moment(-time.Second)); v.version != 6 || !v.fresh(moment(0)) {
 		t.Error("a committed value was dropped because a look overtook it")
 	}
-	// The value in memory could not be committed; the one that it superseded is in doubt under the same version.
+	// The value in memory could not be committed; the one that it superseded is in doubt under the
+	// same version.
 	other := uncommitted().merge(state{value: secret.New("old"), version: 5, left: time.Minute, doubt: true}, moment(time.Second))
 	if other.value.Reveal() != "v5" || !other.isDue(moment(time.Second)) {
 		t.Error("traded the fetched value for the superseded one")

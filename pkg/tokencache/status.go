@@ -14,12 +14,14 @@ type Status struct {
 	InDoubt   bool          // upstream may have superseded it by a value that no replica has
 	Rejected  bool          // upstream was found to reject it
 	RenewIn   time.Duration // until this replica would refresh it
-	// Backoff is how long upstream must not be asked, by the cluster or by this replica alone; then Class
-	// and Code are as of the [FetchError] that made it so. The class is "limited" if it was an allowance.
+	// Backoff is how long upstream must not be asked, by the cluster or by this replica alone; then
+	// Class and Code are as of the [FetchError] that made it so. The class is "limited" if it was
+	// an allowance.
 	Backoff time.Duration
 	Class   Class
 	Code    int
-	// CommittedAt is when some replica committed the value, by this host's clock; zero if that is not known.
+	// CommittedAt is when some replica committed the value, by this host's clock; zero if that is
+	// not known.
 	CommittedAt time.Time
 	// What is left of the cluster's allowances.
 	Fetches, Reports, Forced Allowance
@@ -27,10 +29,11 @@ type Status struct {
 	Err error
 	// ForeignRefresher is as of [Event].
 	ForeignRefresher bool
-	// KeyIn is how long the key of the value stays in Redis: until the margin begins. 0: it is not there.
+	// KeyIn is how long the key of the value stays in Redis: until the margin begins. 0: it is not
+	// there.
 	KeyIn time.Duration
-	// Confirmed is how long ago Redis was asked for what is known; or the value fetched without it, or
-	// the credential added, if that came later.
+	// Confirmed is how long ago Redis was asked for what is known; or the value fetched without it,
+	// or the credential added, if that came later.
 	Confirmed time.Duration
 }
 

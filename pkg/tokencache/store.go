@@ -78,8 +78,8 @@ type argument struct {
 	value any
 }
 
-// arguments returns what a script is called with: the arguments that every script takes, then its own,
-// each after its name.
+// arguments returns what a script is called with: the arguments that every script takes, then its
+// own, each after its name.
 func (s *store) arguments(c *Credential, own []argument) []any {
 	scope := c.Fingerprint
 	if scope == "" {
@@ -150,8 +150,9 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 	return states, errs
 }
 
-// resultOf returns the reply of one command of a pipeline, whose own error is failed. A pipeline for which go-redis has no
-// connection, because a Sentinel refuses the password, say, leaves its commands without a reply and without an error.
+// resultOf returns the reply of one command of a pipeline, whose own error is failed. A pipeline
+// for which go-redis has no connection, because a Sentinel refuses the password, say, leaves its
+// commands without a reply and without an error.
 func resultOf(r *redis.Cmd, failed error) (any, error) {
 	reply, err := r.Result()
 	if err == nil && reply == nil && failed != nil {
@@ -284,12 +285,13 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 	return err
 }
 
-// cut shortens the life of the present value, on behalf of a lease that is lost. It does so once for each lease.
+// cut shortens the life of the present value, on behalf of a lease that is lost. It does so once
+// for each lease.
 func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	n := now()
 	left := max(time.Millisecond, c.cut()-n.since(t.first))
-	// A replica that committed so long after this request had begun its own when this one was over. The
-	// monotonic clock counts here, because it is never too fast.
+	// A replica that committed so long after this request had begun its own when this one was over.
+	// The monotonic clock counts here, because it is never too fast.
 	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
 	_, err := s.run(ctx, s.scripts.cut, "cut", c,
 		argument{"left", ms(left)}, argument{"reason", string(t.reason)}, argument{"why", string(t.why)},
@@ -297,7 +299,8 @@ func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	return err
 }
 
-// capLease shortens the life of a lock key that outlives every lease. It reports whether this call did it.
+// capLease shortens the life of a lock key that outlives every lease. It reports whether this call
+// did it.
 func (s *store) capLease(ctx context.Context, c *Credential) (bool, error) {
 	reply, err := s.run(ctx, s.scripts.capLease, "caplease", c, argument{"lease_ttl", ms(leaseTTL)})
 	return reply == int64(1), err

@@ -112,7 +112,8 @@ func decodeState(reply any) (state, error) {
 		bad = bad || !ok
 		return s
 	}
-	// Other programs may write anything to Redis. A number that overflows would be a life without an end.
+	// Other programs may write anything to Redis. A number that overflows would be a life without
+	// an end.
 	lasts := func(name string) time.Duration { return min(bounded(num(name)), longest) }
 	count := func(name string) int64 { return plausible(num(name), num("now")) }
 	ago := func(name string) time.Duration {
@@ -148,8 +149,8 @@ func decodeState(reply any) (state, error) {
 	return st, nil
 }
 
-// plausible returns a version or a count as a script can have written it, else 0; nowMS is Redis' clock. It is the rule of
-// number in lua/prelude.lua.
+// plausible returns a version or a count as a script can have written it, else 0; nowMS is Redis'
+// clock. It is the rule of number in lua/prelude.lua.
 func plausible(n, nowMS int64) int64 {
 	const century = 100 * 365 * 24 * int64(time.Hour/time.Millisecond)
 	if n < 0 || n > max(0, min(nowMS, math.MaxInt64-century))+century {
@@ -229,7 +230,8 @@ const longest = time.Duration(math.MaxInt64 / 4)
 // maxWord bounds a text of the journal, in bytes. Ours are names and single words.
 const maxWord = 128
 
-// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most limit bytes.
+// short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most limit
+// bytes.
 func short(text string, limit int) string {
 	if len(text) > limit {
 		text = text[:limit]

@@ -46,7 +46,8 @@ const (
 	ClassMinute
 	// ClassQuota is a daily limit or a rolling block: stop, keep what there is.
 	ClassQuota
-	// ClassConfig lasts until a person acts: wrong id or secret, frozen account, missing permission.
+	// ClassConfig lasts until a person acts: wrong id or secret, frozen account, missing
+	// permission.
 	ClassConfig
 	// ClassEgress concerns the address this host calls from; another host may succeed at once.
 	ClassEgress

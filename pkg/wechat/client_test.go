@@ -232,7 +232,8 @@ func TestProbeTellsAcceptedFromRejectedFromUnclear(t *testing.T) {
 	}
 }
 
-// TestCallWithoutDeadlineGetsOne: WeChat never answers; the caller sets no deadline, or a short one.
+// TestCallWithoutDeadlineGetsOne: WeChat never answers; the caller sets no deadline, or a short
+// one.
 func TestCallWithoutDeadlineGetsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &wechat.Client{HTTP: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {

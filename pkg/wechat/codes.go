@@ -24,10 +24,10 @@ const (
 )
 
 // codes says what each errcode means for a credential, and what a person should do where a person
-// is needed and the class does not already say it ([Error.Advice]). Codes left out, and [API]s left out of a line, are [ClassOther]. The sources are the
-// endpoints' errcode tables [T*], the global lists of WeChat and WeCom [T], the list of
-// shops, and WxJava's enums WxOpenErrorMsgEnum and WxCpErrorMsgEnum [SDK]; what has another source
-// says so. The map never changes.
+// is needed and the class does not already say it ([Error.Advice]). Codes left out, and [API]s left
+// out of a line, are [ClassOther]. The sources are the endpoints' errcode tables [T*], the global
+// lists of WeChat and WeCom [T], the list of shops, and WxJava's enums WxOpenErrorMsgEnum and
+// WxCpErrorMsgEnum [SDK]; what has another source says so. The map never changes.
 var codes = map[int]struct {
 	meaning
 	advice string
@@ -35,7 +35,8 @@ var codes = map[int]struct {
 	-1:    {everywhere(ClassRetry), ""},
 	-1000: {everywhere(ClassRetry), ""}, // a variant of -1 [U]
 
-	// A secret that is wrong, or on a call of api.weixin.qq.com a token that is not the current one.
+	// A secret that is wrong, or on a call of api.weixin.qq.com a token that is not the current
+	// one.
 	40001: {meaning{token: ClassConfig, call: ClassBadToken, corpToken: ClassConfig, corpCall: ClassConfig}, adviceSecret},
 	40002: {everywhere(ClassConfig), adviceBug},
 	40013: {everywhere(ClassConfig), adviceID},

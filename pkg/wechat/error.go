@@ -89,10 +89,10 @@ func (e *Error) Class() Class {
 }
 
 // MayHaveIssued reports whether WeChat may have issued a credential in spite of the error; on
-// /cgi-bin/token, whether WeChat may have replaced the previous token by one whose answer is lost. It
-// is false if WeChat answered with an errcode, or any server with a 3xx or 4xx, or the request surely
-// did not leave. It is true for a timeout, a reset, half an answer, a 200 that cannot be read, and
-// for a 5xx whatever its body says, because WeChat's own errcodes come with 200.
+// /cgi-bin/token, whether WeChat may have replaced the previous token by one whose answer is lost.
+// It is false if WeChat answered with an errcode, or any server with a 3xx or 4xx, or the request
+// surely did not leave. It is true for a timeout, a reset, half an answer, a 200 that cannot be
+// read, and for a 5xx whatever its body says, because WeChat's own errcodes come with 200.
 //
 // For calls that issue nothing, it has no meaning.
 func (e *Error) MayHaveIssued() bool {

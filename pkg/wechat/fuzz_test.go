@@ -113,8 +113,8 @@ func checkCredential(t *testing.T, cred wechat.Credential) {
 	}
 }
 
-// FuzzWire gives any bytes as the whole answer, head and all: net/http quotes some of what it cannot read,
-// and the answer may repeat what was sent, or hold half a value.
+// FuzzWire gives any bytes as the whole answer, head and all: net/http quotes some of what it
+// cannot read, and the answer may repeat what was sent, or hold half a value.
 func FuzzWire(f *testing.F) {
 	for _, answer := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Type: application/json; encoding=utf-8\r\n\r\n" + `{"access_token":"97_x","expires_in":7200}`,
@@ -148,7 +148,8 @@ func FuzzWire(f *testing.F) {
 			if !ok || !e.Sent || cred != (wechat.Credential{}) {
 				t.Fatalf("%#v", err)
 			}
-			// What WeChat says in an errmsg is passed on, and so is all that it may hold but what was sent.
+			// What WeChat says in an errmsg is passed on, and so is all that it may hold but what
+			// was sent.
 			hidden := []string{secretCanary, "secret="}
 			if e.Code == 0 {
 				hidden = append(hidden, issuedCanary)

@@ -1,5 +1,5 @@
-// Package secrettest finds secrets in what a program under test printed, answered or stored, whatever
-// was done to them on the way. It shares no code with what keeps them out.
+// Package secrettest finds secrets in what a program under test printed, answered or stored,
+// whatever was done to them on the way. It shares no code with what keeps them out.
 package secrettest
 
 import (
@@ -17,9 +17,9 @@ import (
 // should have 8 bytes or more; a shorter one is found verbatim, and in hex.
 const leastForm = 6
 
-// Forms returns how a value can show up inside a text: verbatim, escaped for a URL, JSON, Go or HTML,
-// in hex, and in base64 of either alphabet, also of a longer text that has the value in it. An empty
-// value has none.
+// Forms returns how a value can show up inside a text: verbatim, escaped for a URL, JSON, Go or
+// HTML, in hex, and in base64 of either alphabet, also of a longer text that has the value in it.
+// An empty value has none.
 func Forms(value string) []string {
 	if value == "" {
 		return nil
@@ -49,8 +49,8 @@ func Forms(value string) []string {
 }
 
 // inBase64 returns the characters that depend on value alone when a text is encoded that has offset
-// bytes, or offset and a multiple of 3, before it. A value that is the whole text is found by them, too,
-// with and without padding.
+// bytes, or offset and a multiple of 3, before it. A value that is the whole text is found by them,
+// too, with and without padding.
 func inBase64(encoding *base64.Encoding, value string, offset int) string {
 	text := encoding.EncodeToString(append(make([]byte, offset), value...))
 	first := (offset*8 + 5) / 6

@@ -47,8 +47,8 @@ end
 
 local version, doubted = num('version'), num('doubt') ~= 0
 local left = redis.call('PTTL', value_key)
--- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped back, and the
--- key would outlive the value by as much.
+-- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped
+-- back, and the key would outlive the value by as much.
 if known_left >= 0 and version == want and num('confirmed_at') == known_confirmed and left > known_left + STEP then
   left = math.max(1, known_left)
   redis.call('PEXPIRE', value_key, int(left))
@@ -99,7 +99,8 @@ elseif can_resolve_doubt and version == want and num('doubt') == 1 and num('reje
   return answer('resolve_doubt')
 end
 
--- Redis lost a commit, so the present value may be superseded, whether or not upstream may be asked now.
+-- Redis lost a commit, so the present value may be superseded, whether or not upstream may be asked
+-- now.
 if cut > 0 and left > 0 and version < want then
   doubt(cut)
   publish('doubt')
@@ -108,7 +109,8 @@ end
 
 if backoff() > 0 then return answer('backoff') end
 
--- A value that is missing because it was rejected counts as reported, for whatever reason the refresh runs.
+-- A value that is missing because it was rejected counts as reported, for whatever reason the
+-- refresh runs.
 local reported = version > 0 and version == num('rejected')
 if reported then
   local wait = limited('report_tat', report_every, report_burst)

@@ -1,4 +1,5 @@
--- finish: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in ms}.
+-- finish: the lease ends without a value. Returns {1 or 0 (refused: the lease was lost), backoff in
+-- ms}.
 --   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
 --   accepted  a probe showed that the reported value works
 -- A backoff doubles with every try in its scope, between base and cap; base 0: none.
@@ -39,7 +40,8 @@ if base > 0 or where == LOCAL then
   local keep = left + 3600000
   if redis.call('PTTL', backoff_key) < keep then redis.call('PEXPIRE', backoff_key, int(keep)) end
 end
--- Of failures in a row, the 1st, 2nd, 4th, 8th, ... is an entry: an outage of days leaves room for what was before it.
+-- Of failures in a row, the 1st, 2nd, 4th, 8th, ... is an entry: an outage of days leaves room for
+-- what was before it.
 local power = 1
 while power < n do power = power * 2 end
 if (left > 0 or result == 'failed') and power == n then

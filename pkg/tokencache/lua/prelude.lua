@@ -10,8 +10,9 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
--- A week of an app with a token and two tickets on the endpoint where each fetch is two entries: 16 refreshes a day of
--- the token, 12 of each ticket. Redis drops whole blocks of entries, so a little more.
+-- A week of an app with a token and two tickets on the endpoint where each fetch is two entries: 16
+-- refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries, so a little
+-- more.
 local JOURNAL_LENGTH = 600
 local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
 local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
@@ -33,7 +34,8 @@ local function read(...)
   return reply
 end
 
--- repair deletes keys of another type. Every script that writes begins with it: such a key would break it off half way.
+-- repair deletes keys of another type. Every script that writes begins with it: such a key would
+-- break it off half way.
 local function repair()
   if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
   for _, key in ipairs({ meta_key, backoff_key }) do
@@ -41,9 +43,10 @@ local function repair()
   end
 end
 
--- number reads what a script wrote as int: a moment or a version, a span or a count. What no script can have written
--- counts as 0, and the next write replaces it. The bound moves with Redis' clock, faster than versions grow: a fixed one
--- could be reached from below, and every commit after that would count as nothing.
+-- number reads what a script wrote as int: a moment or a version, a span or a count. What no script
+-- can have written counts as 0, and the next write replaces it. The bound moves with Redis' clock,
+-- faster than versions grow: a fixed one could be reached from below, and every commit after that
+-- would count as nothing.
 local function number(text)
   local n = type(text) == 'string' and #text <= 16 and string.match(text, '^%d+$') and tonumber(text) or 0
   return n <= now + CENTURY and n or 0
@@ -66,8 +69,8 @@ local function set(...)
 end
 
 -- limited and spend are GCRA: one timestamp a limit, and never more than burst + window/interval.
--- limited says how long to wait, 0 for not at all; spend takes one. A timestamp further ahead than the
--- burst means that Redis' clock was stepped back; it counts for nothing.
+-- limited says how long to wait, 0 for not at all; spend takes one. A timestamp further ahead than
+-- the burst means that Redis' clock was stepped back; it counts for nothing.
 local function limited(field, interval, burst)
   if burst <= 0 then return interval end
   if num(field) > now + burst * interval then redis.call('HDEL', meta_key, field) end
@@ -82,8 +85,8 @@ end
 local function forget_probes() redis.call('HDEL', meta_key, 'probed_at', 'accepted_at', 'probe_tat') end
 
 -- backoff returns the ms left of the longer of the two that concern the caller, and its note: '*'
--- is for every secret, the other for the caller's. One that ends later than it was written to last, or than any lasts, is
--- garbage, or Redis' clock was stepped back: it counts for nothing.
+-- is for every secret, the other for the caller's. One that ends later than it was written to last,
+-- or than any lasts, is garbage, or Redis' clock was stepped back: it counts for nothing.
 local function backoff()
   local left, note = 0, ''
   for _, s in ipairs({ '*', scope }) do
@@ -96,8 +99,8 @@ local function backoff()
   return left, note
 end
 
--- age returns the ms since the moment in field, -1 if there is none; or if it is yet to come, because
--- Redis' clock was stepped back.
+-- age returns the ms since the moment in field, -1 if there is none; or if it is yet to come,
+-- because Redis' clock was stepped back.
 local function age(field)
   local at = num(field)
   if at == 0 then return -1 end
@@ -138,9 +141,9 @@ local function tries(s) return math.min(number(read('HGET', backoff_key, s .. ':
 -- The scope of failures that concern one pod only, and so make no backoff of the cluster.
 local LOCAL = 'local'
 
--- journal adds an entry. One is worth it only if the version, the doubt, the rejection or the backoff changes:
--- tickets that come back unchanged every 4 minutes would leave no room for anything else. It must not fail: it is
--- for people. A key of another type is replaced.
+-- journal adds an entry. One is worth it only if the version, the doubt, the rejection or the
+-- backoff changes: tickets that come back unchanged every 4 minutes would leave no room for
+-- anything else. It must not fail: it is for people. A key of another type is replaced.
 local function journal(...)
   local function add(...)
     return redis.pcall('XADD', journal_key, 'MAXLEN', '~', JOURNAL_LENGTH, '*', 'kind', kind, 'by', by, ...)
@@ -163,8 +166,9 @@ local function finish(lease)
   redis.call('DEL', lock_key)
 end
 
--- doubt shortens what the value's key promises to at most ms, and says why: from now on upstream may
--- have a newer value that no replica knows, and the present one may be dead when the overlap is over.
+-- doubt shortens what the value's key promises to at most ms, and says why: from now on upstream
+-- may have a newer value that no replica knows, and the present one may be dead when the overlap is
+-- over.
 local function doubt(ms)
   local left = redis.call('PTTL', value_key)
   if left > ms or left == -1 then redis.call('PEXPIRE', value_key, int(ms)) end

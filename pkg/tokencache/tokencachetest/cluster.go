@@ -86,8 +86,8 @@ func (c *Cluster) Add() *Replica {
 	return r
 }
 
-// Replace puts a new replica, which does not run yet, in the place of the i-th, and returns both. The
-// old one is as it was: stop or kill it.
+// Replace puts a new replica, which does not run yet, in the place of the i-th, and returns both.
+// The old one is as it was: stop or kill it.
 func (c *Cluster) Replace(i int) (old, young *Replica) {
 	old, c.Replicas[i] = c.Replicas[i], c.make()
 	return old, c.Replicas[i]

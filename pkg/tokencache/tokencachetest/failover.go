@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// The cluster's Redis uses database 0. Database 1 is the secondary, as far behind as the last Replicate;
-// time passes in both. Each script is one step for everybody else.
+// The cluster's Redis uses database 0. Database 1 is the secondary, as far behind as the last
+// Replicate; time passes in both. Each script is one step for everybody else.
 const (
 	replicateLua = `
 redis.call('SELECT', 1)

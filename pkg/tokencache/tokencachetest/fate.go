@@ -6,8 +6,8 @@ import "time"
 type Fate struct {
 	Issued  time.Time
 	Expires time.Time // of its own life
-	// Superseded is when the next value was issued, after which this one worked for the overlap. A forced
-	// fetch of a Repeating upstream leaves no overlap: it sets Killed.
+	// Superseded is when the next value was issued, after which this one worked for the overlap. A
+	// forced fetch of a Repeating upstream leaves no overlap: it sets Killed.
 	Superseded time.Time
 	By         int // the fetch that superseded it, numbered from 1; 0: of a foreign refresher
 	Killed     time.Time

@@ -40,8 +40,8 @@ func (l *Link) Dial(context.Context, string, string) (net.Conn, error) {
 	if l.refusesDial() {
 		return nil, errCut
 	}
-	// Without the lock: miniredis takes its own to dial, and holds it while it writes a reply that is longer than the
-	// queue, whose reader takes the lock of the link.
+	// Without the lock: miniredis takes its own to dial, and holds it while it writes a reply that
+	// is longer than the queue, whose reader takes the lock of the link.
 	inner, err := l.dial()
 	if err != nil {
 		return nil, err
@@ -115,16 +115,17 @@ func (l *Link) LoseReplies(skip, n int) {
 	l.skip, l.lose = skip, n
 }
 
-// LoseReplyTo loses the reply to the next command that contains mark, such as a script's hash, after Redis
-// has acted, by closing the connection.
+// LoseReplyTo loses the reply to the next command that contains mark, such as a script's hash,
+// after Redis has acted, by closing the connection.
 func (l *Link) LoseReplyTo(mark string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mark = mark
 }
 
-// Delay lets every other script reach Redis d later, even if its sender has closed the connection by
-// then, as what is in flight does. So commands on two connections overtake each other. Until [Link.Heal].
+// Delay lets every other script reach Redis d later, even if its sender has closed the connection
+// by then, as what is in flight does. So commands on two connections overtake each other. Until
+// [Link.Heal].
 func (l *Link) Delay(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,9 +193,9 @@ func (l *Link) losesReply(c *conn) bool {
 	return true
 }
 
-// conn is a client's end of a connection. The server's answers go through a queue, as they do through
-// a kernel's buffers: miniredis publishes while it holds its one mutex, and would otherwise wait
-// there for a subscriber that is waiting for its next answer.
+// conn is a client's end of a connection. The server's answers go through a queue, as they do
+// through a kernel's buffers: miniredis publishes while it holds its one mutex, and would otherwise
+// wait there for a subscriber that is waiting for its next answer.
 type conn struct {
 	net.Conn // what the server sees
 	answers  net.Conn
@@ -251,8 +252,8 @@ func (c *conn) fly(p []byte) bool {
 	l := c.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Only scripts are slow: go-redis shakes hands under a lock, and while another waits for that, a bubble's
-	// time stops.
+	// Only scripts are slow: go-redis shakes hands under a lock, and while another waits for that,
+	// a bubble's time stops.
 	slow := l.delay+l.latency > 0 && bytes.Contains(p[:min(len(p), 16)], []byte("eval"))
 	if c.closed || !slow && c.flying == 0 {
 		return false

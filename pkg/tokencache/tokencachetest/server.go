@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// RedisServer starts a real redis-server for this test and returns its address. Without one installed
-// the test is skipped, or fails if the environment says WXTOKEN_REQUIRE_REDIS=1. Not for a bubble.
+// RedisServer starts a real redis-server for this test and returns its address. Without one
+// installed the test is skipped, or fails if the environment says WXTOKEN_REQUIRE_REDIS=1. Not for
+// a bubble.
 func RedisServer(t testing.TB, args ...string) (addr string) {
 	t.Helper()
 	bin, err := exec.LookPath("redis-server")
@@ -46,10 +47,11 @@ func RedisServer(t testing.TB, args ...string) (addr string) {
 	return ""
 }
 
-// FreePort returns a TCP port of this host that was free a moment ago, and that no other call is given before the test
-// ends, in this process or another one: the UDP port of the same number is held so long, as the mark. It is none of
-// those that the system gives to connections, so that a server which was killed can have it again. Nor is the one
-// 10000 higher, which a node of a Redis Cluster needs, too.
+// FreePort returns a TCP port of this host that was free a moment ago, and that no other call is
+// given before the test ends, in this process or another one: the UDP port of the same number is
+// held so long, as the mark. It is none of those that the system gives to connections, so that a
+// server which was killed can have it again. Nor is the one 10000 higher, which a node of a Redis
+// Cluster needs, too.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {

@@ -164,8 +164,8 @@ const (
 	FetchCorp                 // a WeCom app's token replaced by a new one
 )
 
-// ForeignRefresh replaces the app's token as if another program had fetched one, outside every quota
-// and count but [Knobs.ForcedEvery], and returns what was issued.
+// ForeignRefresh replaces the app's token as if another program had fetched one, outside every
+// quota and count but [Knobs.ForcedEvery], and returns what was issued.
 func (s *Server) ForeignRefresh(app string, how Fetch) Issue {
 	s.mu.Lock()
 	defer s.mu.Unlock()

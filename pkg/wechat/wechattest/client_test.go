@@ -24,7 +24,8 @@ var (
 	agentB   = wechattest.App{ID: "ww1", Secret: "b", Kind: wechattest.Corp, Agent: "B"}
 )
 
-// bubble runs a test in virtual time, with a simulator and a client that talks to it over real HTTP.
+// bubble runs a test in virtual time, with a simulator and a client that talks to it over real
+// HTTP.
 func bubble(t *testing.T, test func(t *testing.T, sim *wechattest.Server, c *wechat.Client)) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := wechattest.New(official, mini, agentA, agentB)
@@ -119,8 +120,8 @@ func TestClientReachesEveryEndpoint(t *testing.T) {
 	})
 }
 
-// TestEveryFault lets each fault strike a classic fetch and checks both sides: what the client makes
-// of it, and whether a token was issued.
+// TestEveryFault lets each fault strike a classic fetch and checks both sides: what the client
+// makes of it, and whether a token was issued.
 func TestEveryFault(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

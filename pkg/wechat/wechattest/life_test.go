@@ -287,7 +287,8 @@ func TestTicketLooksFreshUntilItIsNot(t *testing.T) {
 	})
 }
 
-// TestLifeTellsWhatWasTrueThen: what a test asks afterwards is what [wechattest.Server.Status] said then.
+// TestLifeTellsWhatWasTrueThen: what a test asks afterwards is what [wechattest.Server.Status] said
+// then.
 func TestLifeTellsWhatWasTrueThen(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
 		born := time.Now()

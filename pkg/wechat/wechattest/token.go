@@ -135,8 +135,8 @@ func (s *Server) Valid(app, value string) bool {
 
 // Life returns from when to when a token works, as far as is decided by now: what happens later may
 // bring its end nearer, but never before the moment of that. It returns false for a value that was
-// never issued to the app. A test that got a token between two moments knows by it whether the token
-// worked then, whenever it asks. FlapFor is left out.
+// never issued to the app. A test that got a token between two moments knows by it whether the
+// token worked then, whenever it asks. FlapFor is left out.
 func (s *Server) Life(app, value string) (from, to time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,16 +26,16 @@ type Lookup func(name string) (tokencache.Key, bool)
 type Options struct {
 	// Timeout is the budget of each call. Default 10 s.
 	Timeout time.Duration
-	// MaxInFlight is how many calls may wait for a refresh at once, how many for the rest of their body, and how many
-	// for WeChat on their way through Proxy and Plain. The next one that has to wait is refused with 429. What is
-	// answered from memory is never refused. Default 1024 each.
+	// MaxInFlight is how many calls may wait for a refresh at once, how many for the rest of their
+	// body, and how many for WeChat on their way through Proxy and Plain. The next one that has to
+	// wait is refused with 429. What is answered from memory is never refused. Default 1024 each.
 	MaxInFlight int
-	// Apps returns the configured apps, for what needs to know more of one than the key of its token:
-	// the drop-in paths and the tickets. It is asked at each call, so that the set can change, and must
-	// be safe for concurrent use. Default: those paths are not there.
+	// Apps returns the configured apps, for what needs to know more of one than the key of its
+	// token: the drop-in paths and the tickets. It is asked at each call, so that the set can
+	// change, and must be safe for concurrent use. Default: those paths are not there.
 	Apps func() *apps.Set
-	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has: WeChat's
-	// own, from an SDK with another base URL. Default: those paths are not there.
+	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has:
+	// WeChat's own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler
 	// Bearer returns the bearer token that every caller must send; empty: none is demanded. It is
 	// asked at each call, so that it can change. Default: none is demanded.
@@ -46,8 +46,9 @@ type Options struct {
 	Log *zap.Logger
 }
 
-// New returns the handler of the listener that serves values. It starts no goroutine. A request that it has
-// served names in its Pattern the path that was registered for it, or nothing: never text of the caller.
+// New returns the handler of the listener that serves values. It starts no goroutine. A request
+// that it has served names in its Pattern the path that was registered for it, or nothing: never
+// text of the caller.
 func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second

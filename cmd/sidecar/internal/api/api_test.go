@@ -303,7 +303,8 @@ func TestReportsThatAreRefused(t *testing.T) {
 	})
 }
 
-// Upstream is away and the margin has begun: the old value is better than none, and says what it is.
+// Upstream is away and the margin has begun: the old value is better than none, and says what it
+// is.
 func TestStaleValueSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &tokencachetest.Upstream{Mode: tokencachetest.Repeating, Fault: func(n int, _ string) tokencachetest.Fault {

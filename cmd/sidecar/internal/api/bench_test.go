@@ -13,8 +13,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// BenchmarkHTTPHit compares a hit with a handler that does nothing but write the same answer, in the
-// same run. The metric is the ratio of the two: over a real connection it is what a caller notices.
+// BenchmarkHTTPHit compares a hit with a handler that does nothing but write the same answer, in
+// the same run. The metric is the ratio of the two: over a real connection it is what a caller
+// notices.
 func BenchmarkHTTPHit(b *testing.B) {
 	face := newFace(b, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
 	body := face.call("GET", tokenPath, "").Body.Bytes()

@@ -28,9 +28,9 @@ var dropInPlatform = map[string]apps.Platform{
 	pathCorpToken: apps.WeCom, pathCorpJSAPI: apps.WeCom, pathCorpTicket: apps.WeCom,
 }
 
-// SDKs subtract a reserve from expires_in, and break, or ask each time, if nothing is left: up to 1500 s
-// where WeChat gives a new token whenever it is asked, up to 300 s where it does so in the last 5
-// minutes only. expires_in is rounded down, hence a second more.
+// SDKs subtract a reserve from expires_in, and break, or ask each time, if nothing is left: up to
+// 1500 s where WeChat gives a new token whenever it is asked, up to 300 s where it does so in the
+// last 5 minutes only. expires_in is rounded down, hence a second more.
 const (
 	leastClassic = 1501 * time.Second
 	leastStable  = 301 * time.Second
@@ -49,8 +49,9 @@ func (h *handler) dropIn(m *web.Mux) {
 	}
 }
 
-// dropInPath returns the drop-in path that a path means: WeChat takes a slash at the end, and upper case must not lead
-// a caller's secret past the drop-in to WeChat, where it would end the shared token. "" if it is none.
+// dropInPath returns the drop-in path that a path means: WeChat takes a slash at the end, and upper
+// case must not lead a caller's secret past the drop-in to WeChat, where it would end the shared
+// token. "" if it is none.
 func dropInPath(path string) string {
 	path = strings.ToLower(strings.TrimRight(path, "/"))
 	if _, ok := dropInPlatform[path]; ok {
@@ -122,9 +123,10 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 
 // obtain returns the value to hand out.
 //
-// A forced refresh is a report of the present value: upstream is asked whether it rejects it, at most one
-// replica replaces it, and only within the budget of reports. A value that works stays, because it is
-// not the caller's alone; WeChat itself would replace it, and everybody else's with it.
+// A forced refresh is a report of the present value: upstream is asked whether it rejects it, at
+// most one replica replaces it, and only within the budget of reports. A value that works stays,
+// because it is not the caller's alone; WeChat itself would replace it, and everybody else's with
+// it.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
 	t, err := h.read(ctx, want.key, want.least)
 	if err != nil || !want.force {
@@ -156,8 +158,8 @@ func (a issued) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	buf = append(buf, `":`...)
 	buf = web.AppendString(buf, a.token.Value.Reveal())
 	buf = append(buf, `,"expires_in":`...)
-	// A value in doubt may have no life that is sure, and clients take 0 for an error although the value
-	// may well work.
+	// A value in doubt may have no life that is sure, and clients take 0 for an error although the
+	// value may well work.
 	buf = strconv.AppendInt(buf, max(1, int64(a.token.ExpiresIn/time.Second)), 10)
 	return append(buf, '}'), typeWeChat[a.platform]
 }
@@ -168,8 +170,9 @@ const (
 	fieldTicket = "ticket"
 )
 
-// refusal is a problem with an errcode that WeChat itself would have given. text is WeChat's wording, and
-// hint tells a person what to do here. It has no rid: that names a request in WeChat's own log.
+// refusal is a problem with an errcode that WeChat itself would have given. text is WeChat's
+// wording, and hint tells a person what to do here. It has no rid: that names a request in WeChat's
+// own log.
 func refusal(kind string, errcode int, text, hint string) *web.Problem {
 	return &web.Problem{Kind: kind, Status: http.StatusOK, Errcode: errcode, Detail: text + " (wxtoken: " + hint + ")"}
 }
@@ -189,11 +192,12 @@ func (e wechatError) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	return append(buf, '}'), typeWeChat[e.platform]
 }
 
-// inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status is 200, as WeChat's is,
-// unless WeChat would not serve such a caller either.
+// inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status
+// is 200, as WeChat's is, unless WeChat would not serve such a caller either.
 func inWeChatsShape(p *web.Problem, path string) (e wechatError, status int, ok bool) {
 	path = collapse(path)
-	// All of WeChat's paths have two segments and more. One that leads nowhere here is none of them.
+	// All of WeChat's paths have two segments and more. One that leads nowhere here is none of
+	// them.
 	if strings.HasPrefix(path, "/v1/") || strings.Count(path, "/") < 2 || p.Kind == web.KindNotFound {
 		return wechatError{}, 0, false
 	}
@@ -212,7 +216,8 @@ func inWeChatsShape(p *web.Problem, path string) (e wechatError, status int, ok 
 	case p.Kind == web.KindLimited:
 		e.code, e.text = 45009, "reach max api daily quota limit (wxtoken: "+p.Detail+")"
 	case p.Status != http.StatusOK && e.code != 0 && rejectsToken(e.code):
-		// WeChat says so of a wrong secret; here it would tell an SDK that its token is bad, and to ask again.
+		// WeChat says so of a wrong secret; here it would tell an SDK that its token is bad, and to
+		// ask again.
 		e.code = 40125
 	case e.code == 0:
 		e.code, e.text = -1, "system error (wxtoken: "+p.Detail+")"

@@ -29,8 +29,8 @@ func newDropInTarget(f *testing.F) *dropInTarget {
 	return d
 }
 
-// check returns whose value an answer holds, if it holds one. Whatever was sent, it is an answer that an
-// SDK can read, and shows neither a secret nor more than the one value.
+// check returns whose value an answer holds, if it holds one. Whatever was sent, it is an answer
+// that an SDK can read, and shows neither a secret nor more than the one value.
 func (d *dropInTarget) check(t *testing.T, w *httptest.ResponseRecorder) (config.App, bool) {
 	t.Helper()
 	var a struct {
@@ -65,8 +65,8 @@ func named(a config.App, name string) bool {
 	return name == a.CredentialID() || name == a.ID || a.Alias != "" && name == a.Alias
 }
 
-// FuzzDropInQuery: no caller gets a value without naming its app, or without its secret where one is
-// demanded.
+// FuzzDropInQuery: no caller gets a value without naming its app, or without its secret where one
+// is demanded.
 func FuzzDropInQuery(f *testing.F) {
 	d := newDropInTarget(f)
 	paths := []string{"/cgi-bin/token", "/cgi-bin/gettoken", "/cgi-bin/ticket/getticket", "/cgi-bin/get_jsapi_ticket", "/cgi-bin/ticket/get", "/cgi-bin/stable_token"}

@@ -37,7 +37,8 @@ func TestNoAppsIsNoPanic(t *testing.T) {
 	}
 }
 
-// 40001 on a fetch is a wrong secret. On a drop-in path it would tell an SDK to ask for a token again.
+// 40001 on a fetch is a wrong secret. On a drop-in path it would tell an SDK to ask for a token
+// again.
 func TestAWrongSecretIsNoBadToken(t *testing.T) {
 	cause := &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40001, Message: "invalid credential"}
 	for path := range dropInPlatform {

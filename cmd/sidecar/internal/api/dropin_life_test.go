@@ -79,8 +79,8 @@ func TestDropInOverloadIsASystemError(t *testing.T) {
 	})
 }
 
-// force_refresh is a report: a value that works stays, one that WeChat rejects is replaced once, and
-// nothing is replaced more often than the budget allows.
+// force_refresh is a report: a value that works stays, one that WeChat rejects is replaced once,
+// and nothing is replaced more often than the budget allows.
 func TestForcedRefreshIsAReport(t *testing.T) {
 	const body = `{"grant_type":"client_credential","appid":"wx0000000000000001","force_refresh":true}`
 	synctest.Test(t, func(t *testing.T) {

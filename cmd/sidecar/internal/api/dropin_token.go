@@ -22,8 +22,8 @@ type credentials struct {
 	ForceRefresh bool   `json:"force_refresh"`
 }
 
-// classicToken understands /cgi-bin/token. SDKs send the parameters in the query; Tencent's present page
-// lists them as a body, so a form or a JSON object fills in what the query lacks.
+// classicToken understands /cgi-bin/token. SDKs send the parameters in the query; Tencent's present
+// page lists them as a body, so a form or a JSON object fills in what the query lacks.
 func (h *handler) classicToken(ctx context.Context, w http.ResponseWriter, r *http.Request) (wanted, error) {
 	q := r.URL.Query()
 	in := credentials{GrantType: q.Get("grant_type"), AppID: q.Get("appid"), Secret: q.Get("secret")}
@@ -62,8 +62,8 @@ func (h *handler) stableToken(ctx context.Context, w http.ResponseWriter, r *htt
 	return wanted{key: app.Key, field: fieldToken, least: leastStable, force: in.ForceRefresh}, nil
 }
 
-// admit returns the app of a caller. It checks what WeChat checks, in WeChat's order, except that the
-// secret may be anything unless the app demands it.
+// admit returns the app of a caller. It checks what WeChat checks, in WeChat's order, except that
+// the secret may be anything unless the app demands it.
 func (h *handler) admit(in credentials) (*apps.App, error) {
 	if in.AppID == "" {
 		return nil, refusal("bad-request", 41002, "appid missing", "no appid in the query, or for stable_token in a JSON body")
@@ -97,13 +97,14 @@ func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.
 	return wanted{key: app.Key, field: fieldToken, least: leastClassic}, nil
 }
 
-// admitCorp returns the agent of a caller: the one that the call names by its path or header; else the one whose secret
-// it sent; or, whatever it sent, the only one of the corp. One that demands its secret is given for nothing else. WeCom
-// looks at the secret first.
+// admitCorp returns the agent of a caller: the one that the call names by its path or header; else
+// the one whose secret it sent; or, whatever it sent, the only one of the corp. One that demands
+// its secret is given for nothing else. WeCom looks at the secret first.
 func (h *handler) admitCorp(name, corpid string, sent secret.String) (*apps.App, error) {
 	agents := h.apps().Agents(corpid)
 	if app := h.apps().Find(apps.WeCom, name); app != nil {
-		// The corpid must not be another's. A placeholder in its place, which is no corp here, names none.
+		// The corpid must not be another's. A placeholder in its place, which is no corp here,
+		// names none.
 		if len(agents) > 0 && !slices.Contains(agents, app) && corpid != app.ID {
 			return nil, refusal("unknown-app", 40013, "invalid corpid", "the path or X-Wxtoken-App names an app of another corp")
 		}
@@ -153,7 +154,8 @@ func parseCredentials(body []byte) credentials {
 	return credentials{GrantType: form.Get("grant_type"), AppID: form.Get("appid"), Secret: form.Get("secret")}
 }
 
-// parameters are those of the query; of a POST, a form or a JSON object fills in what the query lacks.
+// parameters are those of the query; of a POST, a form or a JSON object fills in what the query
+// lacks.
 func parameters(ctx context.Context, w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	q := r.URL.Query()
 	if r.Method != http.MethodPost {

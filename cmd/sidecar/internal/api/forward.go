@@ -7,8 +7,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
-// forward is the face of calls that go on to WeChat. They have no budget here: an upload may take its
-// time, and the proxy watches over it.
+// forward is the face of calls that go on to WeChat. They have no budget here: an upload may take
+// its time, and the proxy watches over it.
 func (h *handler) forward(m *web.Mux) {
 	m.Handle(web.AnyMethod, "/proxy/", h.forwarding(h.opts.Proxy))
 	m.Handle(web.AnyMethod, "/v1/", m.Rest) // never WeChat's
@@ -21,8 +21,8 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 			h.fail(w, r, web.Unauthorized())
 			return
 		}
-		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get ours, and
-		// not make WeChat end it.
+		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get ours,
+		// and not make WeChat end it.
 		if app, path, is := tokenPath(r.URL.Path); is && h.opts.Apps != nil {
 			inner := r.Clone(r.Context())
 			inner.URL.Path, inner.URL.RawPath = path, ""

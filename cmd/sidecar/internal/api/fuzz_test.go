@@ -12,8 +12,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// FuzzReportBody: whatever the body, there is an answer; a refusal repeats nothing of it and shows no
-// value; and nothing but the current value costs a call upstream.
+// FuzzReportBody: whatever the body, there is an answer; a refusal repeats nothing of it and shows
+// no value; and nothing but the current value costs a call upstream.
 func FuzzReportBody(f *testing.F) {
 	for _, body := range []string{
 		`{"access_token":"x","errcode":40001}`, `{"access_token":"x"}`, `{"ACCESS_TOKEN":"x","errcode":"42001"}`,
@@ -40,7 +40,8 @@ func FuzzReportBody(f *testing.F) {
 	})
 }
 
-// FuzzPath: only the path itself gets at a value. What a router or a proxy might take for it does not.
+// FuzzPath: only the path itself gets at a value. What a router or a proxy might take for it does
+// not.
 func FuzzPath(f *testing.F) {
 	for _, path := range []string{
 		tokenPath, "/v1/apps/wx0000000000000001/token", "/v1/apps/shop/token/", "//v1/apps/shop/token", "/v1/apps/shop/../shop/token",

@@ -15,7 +15,8 @@ func (h *handler) guard(r *http.Request) *web.Problem {
 	if !plainTarget(r) {
 		return web.BadRequest("The request target is not a plain path: no scheme or host, no . or .. segment, no encoded slash or backslash, no control character; below /v1 no empty segment either. (A base URL that ends in a slash makes one.)")
 	}
-	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any name.
+	// With a bearer token no page that rebinds a name can do harm, and other hosts may call by any
+	// name.
 	if h.opts.Bearer().Empty() && !h.ownHost(r) && !h.upstreamsHost(r) {
 		return &web.Problem{Kind: "forbidden-host", Status: http.StatusForbidden, Title: "The Host is not this listener's",
 			Detail: "Call it by a loopback address, by localhost or by its own address; with a bearer token, by any name."}
@@ -31,9 +32,9 @@ func (h *handler) guard(r *http.Request) *web.Problem {
 	return nil
 }
 
-// forwarding are headers that reverse proxies, load balancers and content networks add, and that a client
-// of this listener has no reason to send. To them come all that begin with X-Forwarded. What tracing adds
-// is not among them: the pod's own programs send that.
+// forwarding are headers that reverse proxies, load balancers and content networks add, and that a
+// client of this listener has no reason to send. To them come all that begin with X-Forwarded. What
+// tracing adds is not among them: the pod's own programs send that.
 var forwarding = map[string]bool{
 	"Via": true, "Forwarded": true, "Forwarded-For": true, "X-Real-Ip": true, "X-Original-Forwarded-For": true,
 	"X-Original-Host": true, "X-Original-Url": true, "X-Rewrite-Url": true, "X-Host": true, "X-Proxyuser-Ip": true,
@@ -58,8 +59,8 @@ func forwarded(h http.Header) string {
 	return ""
 }
 
-// plainTarget reports whether r asks for a path that means the same to everybody who reads it. On WeChat's paths several
-// slashes mean one, because SDKs double them and WeChat takes it.
+// plainTarget reports whether r asks for a path that means the same to everybody who reads it. On
+// WeChat's paths several slashes mean one, because SDKs double them and WeChat takes it.
 func plainTarget(r *http.Request) bool {
 	if r.Method == http.MethodConnect || r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" {
 		return false
@@ -90,14 +91,14 @@ func plainTarget(r *http.Request) bool {
 }
 
 // upstreamsHost reports whether r was meant for the upstream of an app, by a pod whose name service
-// says that it is here. A page that is led here by such a trick has its own site's name, so this lets no
-// page in. But no client of /v1 has a reason to call it by a name of WeChat.
+// says that it is here. A page that is led here by such a trick has its own site's name, so this
+// lets no page in. But no client of /v1 has a reason to call it by a name of WeChat.
 func (h *handler) upstreamsHost(r *http.Request) bool {
 	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().Hosts[strings.ToLower(web.HostName(r))]
 }
 
-// ownHost reports whether the Host of r is a name of this listener. A page of another site reaches a
-// loopback listener under that site's name, if its DNS answers 127.0.0.1.
+// ownHost reports whether the Host of r is a name of this listener. A page of another site reaches
+// a loopback listener under that site's name, if its DNS answers 127.0.0.1.
 func (h *handler) ownHost(r *http.Request) bool {
 	name := web.HostName(r)
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)

@@ -16,8 +16,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// FuzzHead: whatever the head of a request says, a value goes only to a program of the pod that has the
-// bearer token, if there is one; and no refusal repeats what was sent.
+// FuzzHead: whatever the head of a request says, a value goes only to a program of the pod that has
+// the bearer token, if there is one; and no refusal repeats what was sent.
 func FuzzHead(f *testing.F) {
 	for _, host := range []string{"127.0.0.1:7200", "localhost", "LOCALHOST:1", "[::1]:7200", "[::ffff:127.0.0.1]", "api.weixin.qq.com", "evil.example", "127.0.0.1.evil.example", "localhost.", "2130706433", "0177.0.0.1",
 		"", ":", "::1", "[::1", "127.1", "localhost:x:y", "[fe80::1%25lo]", "a\x00b"} {
@@ -76,8 +76,8 @@ func validName(s string) bool {
 	return s != "" && strings.Trim(s, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }
 
-// FuzzSignBody: a body is answered with signatures that WeChat would verify, of the addresses as they were sent,
-// or refused without a word of it. Neither shows the ticket.
+// FuzzSignBody: a body is answered with signatures that WeChat would verify, of the addresses as
+// they were sent, or refused without a word of it. Neither shows the ticket.
 func FuzzSignBody(f *testing.F) {
 	for _, body := range []string{
 		`{"url":"https://shop.example/a?b=c#d"}`, `{"urls":["https://a/","HTTP://b"]}`, `{"url":"https://a","ticket":"jsapi"}`, `{"url":"https://a","ticket":"agent_config"}`,

@@ -77,7 +77,8 @@ func isPage(u string) bool {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest = rest[:i]
 	}
-	// U+FFFD is what a decoder made of something that is no character: the page has another address.
+	// U+FFFD is what a decoder made of something that is no character: the page has another
+	// address.
 	return rest != "" && !strings.ContainsFunc(u, func(c rune) bool { return c <= ' ' || c == 0x7f || c == utf8.RuneError })
 }
 

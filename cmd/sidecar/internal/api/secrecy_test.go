@@ -31,7 +31,8 @@ var canaries = []string{"CANARY-1/+value", "CANARY-2/+value", "CANARY-bearer/+",
 // findCanary returns the first canary in text, in whatever form.
 func findCanary(text string) string { return secrettest.Find(text, append(canaries, "CANARY")...) }
 
-// A day of everything that goes wrong. Values leave through answers of 200 and through nothing else.
+// A day of everything that goes wrong. Values leave through answers of 200 and through nothing
+// else.
 func TestNoValueLeavesButInAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fault error

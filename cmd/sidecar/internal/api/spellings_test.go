@@ -96,7 +96,8 @@ func TestATicketIsKeptFromTheFirstTimeThatItIsAskedFor(t *testing.T) {
 	})
 }
 
-// Of several agents of a corp, a call gets the one that it names by path or header, whatever secret it sends.
+// Of several agents of a corp, a call gets the one that it names by path or header, whatever secret
+// it sends.
 func TestGettokenGivesTheAgentThatTheCallNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var on onward
@@ -122,7 +123,8 @@ func TestGettokenGivesTheAgentThatTheCallNames(t *testing.T) {
 	})
 }
 
-// What is in memory is given however many calls wait: for WeChat, for a refresh, or for their own body.
+// What is in memory is given however many calls wait: for WeChat, for a refresh, or for their own
+// body.
 func TestMemoryAnswersWhateverOthersWaitFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })

@@ -27,8 +27,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// The apps of a stack: one of each kind, each kind also with a demanded secret, and a corp with two agents.
-// lone is the only agent of its corp.
+// The apps of a stack: one of each kind, each kind also with a demanded secret, and a corp with two
+// agents. lone is the only agent of its corp.
 var (
 	plain   = config.App{ID: "wx0000000000000001", Alias: "shop", Secret: secret.New("CANARY-s1"), Endpoint: config.EndpointStable, Tickets: []string{"jsapi", "wx_card"}}
 	classic = config.App{ID: "wx0000000000000002", Secret: secret.New("CANARY-s2"), Endpoint: config.EndpointClassic}

@@ -37,8 +37,8 @@ func strangers() int {
 	return 50_000
 }
 
-// strange are requests for what there is not, or that must not be kept, each another one for each n. Each is with the
-// status that answers it.
+// strange are requests for what there is not, or that must not be kept, each another one for each
+// n. Each is with the status that answers it.
 var strange = []struct {
 	name   string
 	status int
@@ -85,8 +85,8 @@ var strange = []struct {
 	{"odd target", 400, func(n int) (_, _, _, _ string) { return "GET", fmt.Sprintf("/v1/apps/%d/../x", n), "", "" }},
 }
 
-// Whoever can reach the listener can name as many apps, pages and hosts as they like. None of that may be
-// remembered, counted by its name, or asked of anybody.
+// Whoever can reach the listener can name as many apps, pages and hosts as they like. None of that
+// may be remembered, counted by its name, or asked of anybody.
 func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: the heap is the process's.
 	s := newStack(t, api.Options{}, nil, plain, strict, lone)
@@ -161,8 +161,8 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	if got := asked.Load(); got != calls {
 		t.Errorf("WeChat was asked %d times", got-calls)
 	}
-	// A reported value that this replica does not know may be newer than its snapshot: such reports share
-	// a look each 100 ms, a script of some 20 commands. Nothing else asks Redis.
+	// A reported value that this replica does not know may be newer than its snapshot: such reports
+	// share a look each 100 ms, a script of some 20 commands. Nothing else asks Redis.
 	if got, most := commands.Load(), 30*(int64(took/(100*time.Millisecond))+1); got > most {
 		t.Errorf("Redis got %d commands, want at most %d", got, most)
 	}

@@ -35,20 +35,21 @@ type App struct {
 	Agent    string
 	Platform Platform
 
-	// Secret is what the drop-in paths compare with the secret that a caller sends: to demand it, if
-	// RequireSecret is set, and to tell the agents of one corp apart.
+	// Secret is what the drop-in paths compare with the secret that a caller sends: to demand it,
+	// if RequireSecret is set, and to tell the agents of one corp apart.
 	Secret        secret.String
 	RequireSecret bool
 
-	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card, agent_config.
+	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card,
+	// agent_config.
 	Tickets map[string]tokencache.Key
-	// Host is the upstream's name, without a port, if callers may call by it: those whose name service
-	// says that it is here. Empty: they may not.
+	// Host is the upstream's name, without a port, if callers may call by it: those whose name
+	// service says that it is here. Empty: they may not.
 	Host string
 }
 
-// Apps is a set of apps with their names. It is immutable, so safe for concurrent use. The zero value
-// and nil are empty.
+// Apps is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
+// value and nil are empty.
 type Set struct {
 	byName map[string]*App // id or corpid:agent, and alias
 	ByKey  map[tokencache.Key]*App
@@ -101,8 +102,8 @@ func (s *Set) Find(p Platform, name string) *App {
 	return nil
 }
 
-// Agents returns the apps that a corpid can mean. A name that means one, corpid:agent or an alias, will
-// do in its place.
+// Agents returns the apps that a corpid can mean. A name that means one, corpid:agent or an alias,
+// will do in its place.
 func (s *Set) Agents(corpid string) []*App {
 	if a := s.Find(WeCom, corpid); a != nil {
 		return []*App{a}

@@ -14,8 +14,8 @@ var version, revision string
 // unknown is what is said where nothing is known.
 const unknown = "unknown"
 
-// Version is that of the image, or what the go command says that this is: a tag, or a commit and its
-// time.
+// Version is that of the image, or what the go command says that this is: a tag, or a commit and
+// its time.
 func Version() string {
 	if version != "" {
 		return version

@@ -1,5 +1,5 @@
-// Package cli runs the commands of the program, and has those that ask a running sidecar: get, status, wait and
-// healthcheck, besides version and help.
+// Package cli runs the commands of the program, and has those that ask a running sidecar: get,
+// status, wait and healthcheck, besides version and help.
 package cli
 
 import (
@@ -27,7 +27,8 @@ type Command struct {
 	Run     func(ctx context.Context, c *Invocation) int
 }
 
-// Run runs the command that args name, the first of commands if they name none, and returns the exit status.
+// Run runs the command that args name, the first of commands if they name none, and returns the
+// exit status.
 func Run(ctx context.Context, commands []Command, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	c := &Invocation{commands: commands, Getenv: config.Trimmed(getenv), Stdout: stdout, Stderr: stderr}
 	name := commands[0].Name

@@ -83,7 +83,8 @@ func dialAddress(address string) (network, dialled string) {
 	return "tcp", net.JoinHostPort(host, port)
 }
 
-// unreached returns why no sidecar answered at an address, and what in the configuration may be the cause.
+// unreached returns why no sidecar answered at an address, and what in the configuration may be the
+// cause.
 func (c client) unreached(address, named string, err error) error {
 	why := "no answer: " + plain(err)
 	switch {

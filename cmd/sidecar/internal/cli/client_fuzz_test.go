@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzAnswers: whatever answers at the address of a sidecar, the commands print as many lines as there is to
-// say, of what a terminal shows as it is.
+// FuzzAnswers: whatever answers at the address of a sidecar, the commands print as many lines as
+// there is to say, of what a terminal shows as it is.
 func FuzzAnswers(f *testing.F) {
 	for _, body := range []string{
 		`{"started":true,"missing":"","version":"v1.2.3","uptime":3661,"apps":[{"id":"wx1","alias":"shop","credentials":[{"kind":"access_token","state":"fresh","version":1700000000500,"expires_in":7000,"renew_in":5200,"in_doubt":false,"rejected":false,"foreign_refresher":true,"backoff":0,"error":""}]}]}`,

@@ -29,8 +29,8 @@ func (c *Invocation) Flags() *flag.FlagSet {
 	return set
 }
 
-// Parse reads the flags, wherever they stand among the other arguments, which it returns, at most so
-// many. If done, the command is over with that exit status.
+// Parse reads the flags, wherever they stand among the other arguments, which it returns, at most
+// so many. If done, the command is over with that exit status.
 func (c *Invocation) Parse(set *flag.FlagSet, atMost int) (rest []string, status int, done bool) {
 	for args := c.args; ; {
 		switch err := set.Parse(args); {
@@ -46,15 +46,16 @@ func (c *Invocation) Parse(set *flag.FlagSet, atMost int) (rest []string, status
 		rest, args = append(rest, set.Arg(0)), set.Args()[1:]
 	}
 	if len(rest) > atMost {
-		// Not repeated further: it may be what a flag forgot to take, such as a URL with a password.
+		// Not repeated further: it may be what a flag forgot to take, such as a URL with a
+		// password.
 		return nil, c.Misused(fmt.Errorf("%d arguments, and it takes at most %d", len(rest), atMost)), true
 	}
 	return rest, 0, false
 }
 
-// wrongFlag says what package flag found wrong after it had read some arguments, with before others in
-// front of them. Of its error only the kind is used: its text repeats the argument, which may be a URL with
-// a password. What is repeated is the name of a flag that there is, or a plain word.
+// wrongFlag says what package flag found wrong after it had read some arguments, with before others
+// in front of them. Of its error only the kind is used: its text repeats the argument, which may be
+// a URL with a password. What is repeated is the name of a flag that there is, or a plain word.
 func wrongFlag(set *flag.FlagSet, err error, read []string, before int) error {
 	nameOf := func(i int) string {
 		name, _, _ := strings.Cut(strings.TrimLeft(read[i], "-"), "=")

@@ -111,8 +111,8 @@ func orDash(n int64) string {
 	return seconds(n).String()
 }
 
-// oneLine keeps a text of another program from being more than one line, and from being anything else to a
-// terminal.
+// oneLine keeps a text of another program from being more than one line, and from being anything
+// else to a terminal.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

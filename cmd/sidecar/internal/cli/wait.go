@@ -92,8 +92,8 @@ func runWait(ctx context.Context, c *Invocation) int {
 	return c.become(program)
 }
 
-// await returns nil when every token can be had, or what was missing when ctx ended. The configuration
-// is read at each look: its volume may be mounted later than this begins.
+// await returns nil when every token can be had, or what was missing when ctx ended. The
+// configuration is read at each look: its volume may be mounted later than this begins.
 func (c *Invocation) await(ctx context.Context, o config.Overrides, apps []string) error {
 	var said string
 	for {
@@ -141,7 +141,8 @@ func (c client) missing(ctx context.Context, apps []string) error {
 	return nil
 }
 
-// become replaces this process by a program, which gets its standard streams, environment and signals.
+// become replaces this process by a program, which gets its standard streams, environment and
+// signals.
 func (c *Invocation) become(program []string) int {
 	path, err := exec.LookPath(program[0])
 	if err == nil {

@@ -245,7 +245,8 @@ func isNamespace(s string) bool {
 	return len(s) <= 64 && isName(strings.ReplaceAll(s, ":", "_"))
 }
 
-// CheckListen returns what is wrong with a listen address, if anything. The error does not repeat it.
+// CheckListen returns what is wrong with a listen address, if anything. The error does not repeat
+// it.
 func CheckListen(address string) error {
 	_, err := checkListen(address)
 	return err

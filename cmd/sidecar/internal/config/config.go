@@ -99,8 +99,8 @@ type Config struct {
 	SocketMode fs.FileMode
 	// AllowRemote permits a Listen that other hosts can reach.
 	AllowRemote bool
-	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream: a pod whose hosts file
-	// says that api.weixin.qq.com is here.
+	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream: a pod whose
+	// hosts file says that api.weixin.qq.com is here.
 	AllowUpstreamHost bool
 	// Bearer, unless empty, is demanded from every caller of Listen. It comes from BearerTokenFile.
 	Bearer          secret.String
@@ -116,11 +116,11 @@ type Config struct {
 	// ordinary container and would outlive it.
 	Quit bool
 
-	// KeptBodies bounds the request bodies that the proxy keeps at one time to repeat a call, in bytes. 0 leaves the
-	// choice to the proxy (8 MiB).
+	// KeptBodies bounds the request bodies that the proxy keeps at one time to repeat a call, in
+	// bytes. 0 leaves the choice to the proxy (8 MiB).
 	KeptBodies int
-	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none. Default:
-	// the app, if there is only one; else empty, for none.
+	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none.
+	// Default: the app, if there is only one; else empty, for none.
 	DefaultApp string
 	// Apps holds at least one app, in the order of the file, then the app of the environment.
 	Apps []App
@@ -140,7 +140,8 @@ type Redis struct {
 	// seeds; a cluster with one seed names it twice. Otherwise it is [RedisSingle] (for
 	// redis.ParseURL).
 	Form string
-	// TLS names files for rediss://. In what the user wrote they are options of the URL; in URL they are not.
+	// TLS names files for rediss://. In what the user wrote they are options of the URL; in URL
+	// they are not.
 	TLS RedisTLS
 }
 
@@ -150,8 +151,8 @@ type Log struct {
 	Format string // LogAuto, LogJSON or LogConsole
 }
 
-// Drain says how long a program that was asked to stop goes on serving: its pod's apps may have been
-// asked at the same moment, and need their tokens to finish.
+// Drain says how long a program that was asked to stop goes on serving: its pod's apps may have
+// been asked at the same moment, and need their tokens to finish.
 type Drain struct {
 	// Max is how long at most. 0 ends it at once.
 	Max time.Duration
@@ -181,7 +182,8 @@ type App struct {
 	Secret     secret.String
 	SecretFile string
 
-	// Tickets are the tickets to keep besides the access token. Others are kept while they are asked for. Empty means none.
+	// Tickets are the tickets to keep besides the access token. Others are kept while they are
+	// asked for. Empty means none.
 	Tickets []string
 	// Probe says how a reported token is tried out before it is replaced.
 	Probe string

@@ -17,7 +17,8 @@ func (c *Config) Equal(o *Config) bool {
 }
 
 // NeedsRestart names the settings, as keys of the file, that differ and that a running program
-// cannot take over: where it listens, how it logs and stops, and which keys of which Redis it shares with the others.
+// cannot take over: where it listens, how it logs and stops, and which keys of which Redis it
+// shares with the others.
 func (c *Config) NeedsRestart(o *Config) []string {
 	var keys []string
 	for _, s := range []struct {

@@ -11,8 +11,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
-// FuzzRedisURL: a URL is one that go-redis takes in its form, or a mistake that repeats nothing secret of
-// it. SECRET is replaced by a password, or a part of one that was not percent-encoded.
+// FuzzRedisURL: a URL is one that go-redis takes in its form, or a mistake that repeats nothing
+// secret of it. SECRET is replaced by a password, or a part of one that was not percent-encoded.
 func FuzzRedisURL(f *testing.F) {
 	for _, url := range []string{
 		"redis://redis:6379/3", "rediss://u:SECRET@[::1]:6379/0?dial_timeout=3s&pool_size=5", "unix://user:SECRET@/run/redis.sock?db=1",
@@ -51,7 +51,8 @@ func FuzzRedisURL(f *testing.F) {
 	})
 }
 
-// FuzzSecretFile: a file holds a secret and at most white space and a byte order mark around it, or it is a mistake that repeats nothing of it.
+// FuzzSecretFile: a file holds a secret and at most white space and a byte order mark around it, or
+// it is a mistake that repeats nothing of it.
 func FuzzSecretFile(f *testing.F) {
 	for _, content := range []string{
 		"SECRET", "SECRET\n", "SECRET\r\n", "SECRET\n\n", " SECRET", "SECRET x", "SECRET\x00", "\xef\xbb\xbfSECRET", "", "\n", "é", "\r", strings.Repeat("SECRET", 200), strings.Repeat("x", 4096), strings.Repeat("x", 4097),

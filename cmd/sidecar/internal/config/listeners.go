@@ -10,9 +10,9 @@ type Listeners struct {
 	Doubts []string
 }
 
-// LoadListeners reads the part of the configuration that a caller of a running sidecar needs, from the
-// same places as [Load]. It refuses nothing: the sidecar keeps its configuration when a new one is
-// wrong, and the caller may have neither the secrets nor the URL of Redis.
+// LoadListeners reads the part of the configuration that a caller of a running sidecar needs, from
+// the same places as [Load]. It refuses nothing: the sidecar keeps its configuration when a new one
+// is wrong, and the caller may have neither the secrets nor the URL of Redis.
 func LoadListeners(o Overrides, getenv func(string) string) Listeners {
 	l := loader{env: getenv}
 	f := l.file(o.Config)

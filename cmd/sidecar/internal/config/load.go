@@ -17,8 +17,8 @@ import (
 // [Trimmed], and a variable that is empty was not given.
 //
 // The environment can hold one app (WECHAT_APPID with WECHAT_SECRET or WECHAT_SECRET_FILE,
-// WECHAT_ENDPOINT, WECHAT_API_BASE, WECHAT_TICKETS), which is added to those of the file. It is a mistake if the
-// file has it as well: nothing of one overrides the other.
+// WECHAT_ENDPOINT, WECHAT_API_BASE, WECHAT_TICKETS), which is added to those of the file. It is a
+// mistake if the file has it as well: nothing of one overrides the other.
 //
 // The error is an [*Errors] with every mistake. Load keeps nothing and may be called at any time,
 // by any number of goroutines.
@@ -37,8 +37,8 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	return c, nil
 }
 
-// Trimmed returns getenv without what surrounds a value: a newline, because the Secret was made with echo; a byte
-// order mark, because a file was saved by an editor of Windows.
+// Trimmed returns getenv without what surrounds a value: a newline, because the Secret was made
+// with echo; a byte order mark, because a file was saved by an editor of Windows.
 func Trimmed(getenv func(string) string) func(string) string {
 	return func(name string) string { return trim(getenv(name)) }
 }
@@ -75,8 +75,8 @@ func (l *loader) file(path string) file {
 	return parse(filepath.Base(path), data, &l.notes)
 }
 
-// plainPath is what the path of a configuration looks like. A mistake repeats no other: it may be a URL
-// with a password, or a secret.
+// plainPath is what the path of a configuration looks like. A mistake repeats no other: it may be a
+// URL with a password, or a secret.
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./-]*(\.ya?ml|\.json|\.conf)$|^/[A-Za-z0-9_./-]*$`)
 
 // pick returns the first value that was given, by flag, environment or file, and notes its origin.

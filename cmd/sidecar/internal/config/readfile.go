@@ -18,7 +18,8 @@ const (
 	worldRead = 0o004   // permission bit
 )
 
-// readFile reads a regular file of at most limit bytes. Its errors say what to do and name the path.
+// readFile reads a regular file of at most limit bytes. Its errors say what to do and name the
+// path.
 func readFile(path string, limit int) ([]byte, fs.FileMode, error) {
 	// Checked before opening: opening a pipe blocks until another process writes to it.
 	info, err := os.Stat(path)
@@ -56,8 +57,8 @@ func explain(path string, err error) error {
 	return fmt.Errorf("%s: %w", path, err)
 }
 
-// secretFile returns the content of a file that holds one secret and perhaps white space around it. If it
-// cannot, it notes a mistake at the key called at and returns the empty text.
+// secretFile returns the content of a file that holds one secret and perhaps white space around it.
+// If it cannot, it notes a mistake at the key called at and returns the empty text.
 func (n *notes) secretFile(path, at string) secret.String {
 	if !filepath.IsAbs(path) {
 		// Not repeated: it may be the secret itself.
@@ -75,16 +76,16 @@ func (n *notes) secretFile(path, at string) secret.String {
 	return n.checkSecret(string(data), at, path+": ")
 }
 
-// inKubernetesVolume reports whether kubelet mounted path. Only the containers that mount it can reach it, whatever
-// its mode says; and its files belong to root, so without an fsGroup for the whole pod the program can read them by
-// that one bit only.
+// inKubernetesVolume reports whether kubelet mounted path. Only the containers that mount it can
+// reach it, whatever its mode says; and its files belong to root, so without an fsGroup for the
+// whole pod the program can read them by that one bit only.
 func inKubernetesVolume(path string) bool {
 	target, err := os.Readlink(path)
 	return err == nil && strings.HasPrefix(target, "..data/")
 }
 
-// checkSecret trims what is around a secret and refuses what can be none. The prefix goes before the text
-// of the mistake.
+// checkSecret trims what is around a secret and refuses what can be none. The prefix goes before
+// the text of the mistake.
 func (n *notes) checkSecret(s, at, prefix string) secret.String {
 	s = trim(s)
 	switch {

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// RedisTLS says with which files the sidecar and Redis show each other who they are. Empty fields were not
-// given; a certificate comes with its key. [Load] has read them once, so they were good then.
+// RedisTLS says with which files the sidecar and Redis show each other who they are. Empty fields
+// were not given; a certificate comes with its key. [Load] has read them once, so they were good
+// then.
 type RedisTLS struct {
 	CertFile, KeyFile string // the sidecar's own certificate, with what leads to its CA, and its key; PEM
 	CAFile            string // the CAs that Redis' certificate may come from, instead of the host's; PEM

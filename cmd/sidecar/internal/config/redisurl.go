@@ -61,8 +61,8 @@ func redisForm(raw string) (form, wrong string) {
 	return "", wrongOption(form, scheme+"://host/?", u.RawQuery)
 }
 
-// fromReplicas are options of go-redis for Sentinels by which a client asks replicas. In a Cluster they are
-// harmless: scripts go to the master.
+// fromReplicas are options of go-redis for Sentinels by which a client asks replicas. In a Cluster
+// they are harmless: scripts go to the master.
 var fromReplicas = [...]string{"replica_only", "use_disconnected_replicas", "route_by_latency", "route_by_latency_tolerance", "route_randomly"}
 
 // ownOptions are options of go-redis whose values the sidecar's budgets and its ACL rest on.
@@ -137,8 +137,8 @@ func holdsPassword(raw string) bool {
 	return len(Redis{URL: secret.New(raw)}.Secrets()) > 0
 }
 
-// Secrets returns the passwords in the URL: those of Redis and of the Sentinels. A text that came from
-// Redis may repeat them.
+// Secrets returns the passwords in the URL: those of Redis and of the Sentinels. A text that came
+// from Redis may repeat them.
 func (r Redis) Secrets() []secret.String {
 	u, err := url.Parse(r.URL.Reveal())
 	if err != nil {

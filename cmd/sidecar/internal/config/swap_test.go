@@ -12,8 +12,9 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
-// Kubelet swaps a mounted volume a thousand times, and removes each generation at once, while a watcher
-// reads it as fast as it can. It tells of no error, of no half of a secret, and of none twice or late.
+// Kubelet swaps a mounted volume a thousand times, and removes each generation at once, while a
+// watcher reads it as fast as it can. It tells of no error, of no half of a secret, and of none
+// twice or late.
 func TestAThousandSwapsOfTheVolumeAreReadWell(t *testing.T) {
 	t.Parallel()
 	const swaps = 1000
@@ -80,7 +81,8 @@ func TestAThousandSwapsOfTheVolumeAreReadWell(t *testing.T) {
 	}
 }
 
-// A mounted Secret belongs to root, and another user reads it by the bit for all: no reason to warn.
+// A mounted Secret belongs to root, and another user reads it by the bit for all: no reason to
+// warn.
 func TestTheModeOfAMountedSecretIsNoReasonToWarn(t *testing.T) {
 	t.Parallel()
 	f := newFolder(t)

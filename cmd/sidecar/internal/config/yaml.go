@@ -185,8 +185,8 @@ var refused = map[string]string{
 	"<<":           "merge keys are not supported: write the keys out",
 }
 
-// printable is what a key has to look like to be named in a message. A secret that lost its key,
-// as in {secret:0123...}, is a key to YAML; the secrets of WeChat and WeCom have 32 and 43 characters.
+// printable is what a key has to look like to be named in a message. A secret that lost its key, as
+// in {secret:0123...}, is a key to YAML; the secrets of WeChat and WeCom have 32 and 43 characters.
 var printable = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,30}$`)
 
 func (w walker) unknown(key *yaml.Node, path string, known fields) {

@@ -1,5 +1,6 @@
-// Package dev is the --dev of the program: a Redis and a WeChat inside its process, each only if none is
-// configured. It is for trying things out, and 2.3 MB large, so only a build with the tag dev links it.
+// Package dev is the --dev of the program: a Redis and a WeChat inside its process, each only if
+// none is configured. It is for trying things out, and 2.3 MB large, so only a build with the tag
+// dev links it.
 package dev
 
 import (
@@ -19,8 +20,8 @@ import (
 // App is the account that the simulator knows.
 var App = wechattest.App{ID: "wx00000000000000de", Secret: "development-only"}
 
-// Mode is what runs for --dev. Its settings reach the program by the environment, as a user's would, so that
-// the wiring is the same.
+// Mode is what runs for --dev. Its settings reach the program by the environment, as a user's
+// would, so that the wiring is the same.
 type Mode struct {
 	redis *miniredis.Miniredis
 	sim   *http.Server

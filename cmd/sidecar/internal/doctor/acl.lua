@@ -1,5 +1,6 @@
--- Which commands may this user not run, and which (name?) does this Redis not have? Looked up where Redis can say so without running them (7.0),
--- with the keys of a credential; else ('do') by running them, with keys that no program uses.
+-- Which commands may this user not run, and which (name?) does this Redis not have? Looked up where
+-- Redis can say so without running them (7.0), with the keys of a credential; else ('do') by
+-- running them, with keys that no program uses.
 local value, meta, lock, backoff, journal = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local channel, mode = ARGV[1], ARGV[2]
 
@@ -7,7 +8,8 @@ if mode == 'look' and not redis.acl_check_cmd then return 'do' end
 
 local missing, seen = {}, {}
 
--- may returns whether the command is permitted, and nil if this Redis has none of this name: it was renamed.
+-- may returns whether the command is permitted, and nil if this Redis has none of this name: it was
+-- renamed.
 local function may(...)
   if mode == 'look' then
     local known, permitted = pcall(redis.acl_check_cmd, ...)

@@ -1,10 +1,10 @@
 // Package doctor looks for what keeps a sidecar from working, and says in words what to fix: the
-// configuration, its secret files, the way to Redis and what it permits, the way to WeChat and what it
-// says to the credentials.
+// configuration, its secret files, the way to Redis and what it permits, the way to WeChat and what
+// it says to the credentials.
 //
-// It disturbs nothing that runs. It reads no key of the sidecar but that of a token, writes only keys
-// of its own, for seconds, and asks WeChat only what cannot end anybody's token; see [Options.Fetch]
-// for the one exception. It prints no secret and no value of a credential.
+// It disturbs nothing that runs. It reads no key of the sidecar but that of a token, writes only
+// keys of its own, for seconds, and asks WeChat only what cannot end anybody's token; see
+// [Options.Fetch] for the one exception. It prints no secret and no value of a credential.
 package doctor
 
 import (
@@ -44,13 +44,13 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// Connect returns a client as the sidecar would use it. It does no I/O.
 	Connect func(config.Redis) (redis.UniversalClient, error)
-	// Fetch permits to try the secret of an app where that ends the app's present token, if there is
-	// one: on the endpoint token, and on WeCom. It is not done while Redis has a token.
+	// Fetch permits to try the secret of an app where that ends the app's present token, if there
+	// is one: on the endpoint token, and on WeCom. It is not done while Redis has a token.
 	Fetch bool
 }
 
-// patience bounds each question to Redis, to a name service or to a peer that is dialled; WeChat gets
-// what its client gives it.
+// patience bounds each question to Redis, to a name service or to a peer that is dialled; WeChat
+// gets what its client gives it.
 const patience = 3 * time.Second
 
 // Examine makes every check that makes sense, in order, and hands each finding to report at once.

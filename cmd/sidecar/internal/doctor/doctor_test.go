@@ -364,8 +364,8 @@ func TestDoctorExaminesACluster(t *testing.T) {
 	p.checkAmong(t, want{"redis permissions", doctor.Fail, "may not use hset", "+hset"})
 }
 
-// sentinel starts a Sentinel that watches the patient's Redis as mine, with more lines of its configuration, and returns
-// its port.
+// sentinel starts a Sentinel that watches the patient's Redis as mine, with more lines of its
+// configuration, and returns its port.
 func (p *patient) sentinel(t *testing.T, more string) string {
 	t.Helper()
 	host, port, _ := strings.Cut(p.redis, ":")
@@ -398,7 +398,8 @@ func TestDoctorCallsNoCertificateGoodThatNothingVerifies(t *testing.T) {
 	p.checkAmong(t, want{"redis TLS", doctor.Warn, "skip_verify=true: any server at this address is taken for Redis, and reads its password and the tokens; the certificate", "take skip_verify out"})
 }
 
-// Sentinels have users of their own: the doctor says which login is refused, and where the URL has it.
+// Sentinels have users of their own: the doctor says which login is refused, and where the URL has
+// it.
 func TestDoctorTellsTheSentinelsLoginFromThatOfRedis(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// Where in WeChat's consoles things are, as its pages say in 2026: the settings of official and service
-// accounts have moved from mp.weixin.qq.com to the developers' platform.
+// Where in WeChat's consoles things are, as its pages say in 2026: the settings of official and
+// service accounts have moved from mp.weixin.qq.com to the developers' platform.
 const (
 	secretPage = "official or service account: developers.weixin.qq.com/platform, 我的业务 > 公众号/服务号 > 基础信息 > 开发密钥; " +
 		"mini program: mp.weixin.qq.com, 管理 > 开发管理 > 开发设置"

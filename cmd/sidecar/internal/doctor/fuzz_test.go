@@ -14,8 +14,8 @@ import (
 
 const canary = "CANARY+redis/password"
 
-// FuzzFindings: whatever Redis or WeChat says of itself, a finding is one line that a terminal shows as it
-// is, and repeats no secret that the peer repeats (SECRET is replaced by one).
+// FuzzFindings: whatever Redis or WeChat says of itself, a finding is one line that a terminal
+// shows as it is, and repeats no secret that the peer repeats (SECRET is replaced by one).
 func FuzzFindings(f *testing.F) {
 	f.Add("# Memory\r\nused_memory:1048576\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\nrdb_last_bgsave_status:ok\r\n", "7.0.15", "master", "standalone", "go-redis\n")
 	f.Add("used_memory:99\nmaxmemory:100\nmaxmemory_policy:allkeys-lru\naof_enabled:1\n", "6.2", "slave", "cluster", "NOPERM this user has no permissions to run the 'evalsha' command")

@@ -15,7 +15,8 @@ const (
 	leastFreeShares = 10 // one of so many
 )
 
-// memory looks for what would make Redis forget keys, where the ACL lets it: the least ACL does not.
+// memory looks for what would make Redis forget keys, where the ACL lets it: the least ACL does
+// not.
 func (e *examination) memory(ctx context.Context, nodes []node) {
 	for _, n := range nodes {
 		info, err := e.info(ctx, n)

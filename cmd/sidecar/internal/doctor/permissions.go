@@ -64,8 +64,8 @@ func (e *examination) permissions(ctx context.Context) {
 	}
 }
 
-// renamed reports the commands that this Redis does not have under their names, marked with a ?, and returns the others.
-// What is for people, and events, the sidecar can do without.
+// renamed reports the commands that this Redis does not have under their names, marked with a ?,
+// and returns the others. What is for people, and events, the sidecar can do without.
 func (e *examination) renamed(check string, commands []string) (others []string) {
 	const fix = "take the rename-command out of redis.conf, and let the ACL decide who may use the command"
 	for _, c := range commands {
@@ -86,7 +86,8 @@ func (e *examination) renamed(check string, commands []string) (others []string)
 	return others
 }
 
-// mayNot reports commands that the user is not permitted; text is what Redis said, if it adds something.
+// mayNot reports commands that the user is not permitted; text is what Redis said, if it adds
+// something.
 func (e *examination) mayNot(check string, commands []string, text string) {
 	if text != "" {
 		text = ": " + text
@@ -121,7 +122,8 @@ func namesOf(reply any) (names []string) {
 	return names
 }
 
-// mayHear reports whether the channel can be subscribed to, and if not, whether that is for the channel.
+// mayHear reports whether the channel can be subscribed to, and if not, whether that is for the
+// channel.
 func (e *examination) mayHear(ctx context.Context, channel string) (ok, noChannel bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

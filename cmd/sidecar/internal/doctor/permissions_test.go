@@ -224,7 +224,8 @@ func TestAnACLOfTheExactKeysIsEnough(t *testing.T) {
 	}
 }
 
-// Before Redis 7 permissions cannot be looked up in a script, so the commands are run, on other keys.
+// Before Redis 7 permissions cannot be looked up in a script, so the commands are run, on other
+// keys.
 func TestWithoutLookingUpTheCommandsAreTriedOut(t *testing.T) {
 	t.Parallel()
 	r := newACLRig(t)

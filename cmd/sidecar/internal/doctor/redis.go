@@ -42,7 +42,8 @@ func (e *examination) redis(ctx context.Context) {
 	e.memory(ctx, nodes)
 }
 
-// redisTargets returns the addresses that the client dials first, and notes the credentials that it sends.
+// redisTargets returns the addresses that the client dials first, and notes the credentials that it
+// sends.
 func (e *examination) redisTargets(rdb redis.UniversalClient) []target {
 	var network string
 	var addresses []string
@@ -78,8 +79,8 @@ func (e *examination) credentials(username, password string) {
 	}
 }
 
-// reachAny reports whether one of several can be reached; then what is wrong with the others is no more
-// than a warning.
+// reachAny reports whether one of several can be reached; then what is wrong with the others is no
+// more than a warning.
 func (e *examination) reachAny(ctx context.Context, targets []target) bool {
 	var findings []Finding
 	report := e.report
@@ -189,7 +190,8 @@ func (e *examination) wherePassword() string {
 	return "redis://user:password@host"
 }
 
-// sentinelsRefuse reports whether the Sentinels refuse the login, so that the client never asks Redis.
+// sentinelsRefuse reports whether the Sentinels refuse the login, so that the client never asks
+// Redis.
 func (e *examination) sentinelsRefuse(ctx context.Context, check string) bool {
 	o, err := redis.ParseFailoverURL(e.cfg.Redis.URL.Reveal())
 	if err != nil {

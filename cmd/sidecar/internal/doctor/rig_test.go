@@ -100,8 +100,9 @@ func (p *patient) stand(t *testing.T, app, value string) {
 	p.do(t, "SET", "wxtoken:{"+app+"}:access_token", value, "PX", "600000")
 }
 
-// until runs the doctor until judge has no objection. The doctor gives a question up if there is no answer for a while,
-// for redisIOTimeout at least. That may be the fault of a busy machine: so a run that took longer is done again.
+// until runs the doctor until judge has no objection. The doctor gives a question up if there is no
+// answer for a while, for redisIOTimeout at least. That may be the fault of a busy machine: so a
+// run that took longer is done again.
 func (p *patient) until(t *testing.T, judge func(findings []doctor.Finding, text string, code int) (objections []string), args ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -118,7 +119,8 @@ func (p *patient) until(t *testing.T, judge func(findings []doctor.Finding, text
 	}
 }
 
-// examine runs the command, for people and for programs, and returns what both said. That holds no secret.
+// examine runs the command, for people and for programs, and returns what both said. That holds no
+// secret.
 func (p *patient) examine(t *testing.T, args ...string) (findings []doctor.Finding, text string, code int, objections []string) {
 	t.Helper()
 	getenv := func(name string) string { return p.env[name] }

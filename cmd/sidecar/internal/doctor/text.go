@@ -13,8 +13,8 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// oneLine keeps what a peer said from being more than one line of the report, and from being anything else
-// to a terminal.
+// oneLine keeps what a peer said from being more than one line of the report, and from being
+// anything else to a terminal.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -97,9 +97,9 @@ func probe(app config.App) wechat.Probe {
 	return wechat.ProbeCallbackIP
 }
 
-// app asks WeChat what it says to the credentials: on stable_token by asking for the token, which comes
-// back unchanged. On the other endpoints that could invalidate the present token, so the token in
-// Redis is tried out instead.
+// app asks WeChat what it says to the credentials: on stable_token by asking for the token, which
+// comes back unchanged. On the other endpoints that could invalidate the present token, so the
+// token in Redis is tried out instead.
 func (e *examination) app(ctx context.Context, app config.App) {
 	ctx, cancel := context.WithTimeout(ctx, wechat.DefaultTimeout)
 	defer cancel()

@@ -12,20 +12,21 @@ import (
 const (
 	// headTime is how long the head of a request may take.
 	headTime = 5 * time.Second
-	// ProgressTime is how long the body of a request, or an answer, may make no progress. A transfer that makes
-	// progress takes as long as it takes.
+	// ProgressTime is how long the body of a request, or an answer, may make no progress. A
+	// transfer that makes progress takes as long as it takes.
 	ProgressTime = 30 * time.Second
 	// IdleTime is how long a connection is kept between two requests.
 	IdleTime = 2 * time.Minute
 
-	// The connections of each listener. The memory of all of them, 20 KiB each, fits the container's 64 MiB.
+	// The connections of each listener. The memory of all of them, 20 KiB each, fits the
+	// container's 64 MiB.
 	MaxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
 	MaxOpsConnections   = 64
 )
 
-// boundedListener accepts at most max connections. When one more comes, it closes the one on which nothing
-// has moved for the longest: an idle one, or that of a peer which holds it on purpose. A probe of the
-// kubelet gets through even if other pods hold as many connections as they can.
+// boundedListener accepts at most max connections. When one more comes, it closes the one on which
+// nothing has moved for the longest: an idle one, or that of a peer which holds it on purpose. A
+// probe of the kubelet gets through even if other pods hold as many connections as they can.
 type boundedListener struct {
 	net.Listener
 	max int
@@ -63,7 +64,8 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// boundedConn is a connection of a [boundedListener]. An answer that the peer does not read ends it.
+// boundedConn is a connection of a [boundedListener]. An answer that the peer does not read ends
+// it.
 type boundedConn struct {
 	net.Conn
 	listener *boundedListener
@@ -107,8 +109,8 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// boundBodies gives the body of each request a deadline that moves with it. http.Server.ReadTimeout would
-// end uploads that make progress, and the context of calls that wait.
+// boundBodies gives the body of each request a deadline that moves with it. http.Server.ReadTimeout
+// would end uploads that make progress, and the context of calls that wait.
 func boundBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
@@ -137,8 +139,9 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	b.extend()
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		// net/http has taken the deadline off, and reads the connection to see whether the peer goes away, for as
-		// long as the handler takes. One more Read of the body must not put a deadline on that.
+		// net/http has taken the deadline off, and reads the connection to see whether the peer
+		// goes away, for as long as the handler takes. One more Read of the body must not put a
+		// deadline on that.
 		b.leave()
 	}
 	return n, err
@@ -152,7 +155,8 @@ func (b *boundedBody) extend() {
 	}
 }
 
-// leave gives the deadline back. A proxied call may still read the body for a moment after its handler.
+// leave gives the deadline back. A proxied call may still read the body for a moment after its
+// handler.
 func (b *boundedBody) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 )
 
 // Callers counts the connections of a listener. A process that ends takes its connections with it,
-// so that is how a sidecar sees that the app beside it is gone: Kubernetes does not say so. The zero value is ready for use.
+// so that is how a sidecar sees that the app beside it is gone: Kubernetes does not say so. The
+// zero value is ready for use.
 type Callers struct {
 	mu    sync.Mutex
 	open  int
@@ -29,8 +30,8 @@ func (c *Callers) Track(_ net.Conn, s http.ConnState) {
 	}
 }
 
-// Leave returns when no client has been connected for quiet, counted from now at the earliest, or when
-// ctx ends. An app without kept-alive connections is not seen between its calls: quiet must be
+// Leave returns when no client has been connected for quiet, counted from now at the earliest, or
+// when ctx ends. An app without kept-alive connections is not seen between its calls: quiet must be
 // longer than these are apart.
 func (c *Callers) Leave(ctx context.Context, quiet time.Duration) {
 	begin := time.Now()

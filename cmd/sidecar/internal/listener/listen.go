@@ -1,4 +1,5 @@
-// Package listener opens the sockets of the sidecar, serves on a bounded number of connections, and drains them.
+// Package listener opens the sockets of the sidecar, serves on a bounded number of connections, and
+// drains them.
 package listener
 
 import (
@@ -38,8 +39,9 @@ func Open(address string, mode fs.FileMode) (net.Listener, error) {
 // umask is held while the umask of the process is another one.
 var umask sync.Mutex
 
-// listenUnix creates a socket that has its mode from the first moment on: a chmod afterwards would leave
-// one in which others can connect. What other goroutines create meanwhile gets fewer permissions, not more.
+// listenUnix creates a socket that has its mode from the first moment on: a chmod afterwards would
+// leave one in which others can connect. What other goroutines create meanwhile gets fewer
+// permissions, not more.
 func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	umask.Lock()
 	defer umask.Unlock()
@@ -48,8 +50,8 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	return net.Listen("unix", path)
 }
 
-// removeDeadSocket removes what a killed process left behind, and nothing else: a socket that answers
-// is in use, and one that cannot be dialled may be.
+// removeDeadSocket removes what a killed process left behind, and nothing else: a socket that
+// answers is in use, and one that cannot be dialled may be.
 func removeDeadSocket(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -74,8 +76,8 @@ func removeDeadSocket(path string) error {
 // stopGrace is how long answers in progress may take after the program was asked to stop.
 const stopGrace = 5 * time.Second
 
-// Serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has begun.
-// It tells track of the connections.
+// Serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has
+// begun. It tells track of the connections.
 func Serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
 	server := &http.Server{
 		Handler:           boundBodies(h),

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Complaints keeps what lasts from being logged at each occurrence. The zero value is ready for use.
-// Safe for concurrent use. Its keys are of a bounded set.
+// Complaints keeps what lasts from being logged at each occurrence. The zero value is ready for
+// use. Safe for concurrent use. Its keys are of a bounded set.
 type Complaints struct {
 	mu  sync.Mutex
 	all map[string]*complaint

@@ -25,8 +25,8 @@ type scene struct {
 	configure func(replica string, c *tokencache.Credential)
 	// play makes the fault, from a cluster that runs and has a value in each replica.
 	play func(t *testing.T, c *tokencachetest.Cluster)
-	// want are series, as "name label value ...", of which the replicas together show something (or as much
-	// as after >= or ==), and quiet those of which they show nothing.
+	// want are series, as "name label value ...", of which the replicas together show something (or
+	// as much as after >= or ==), and quiet those of which they show nothing.
 	want, quiet string
 }
 
@@ -68,7 +68,8 @@ func untilRenewal(t *testing.T, c *tokencachetest.Cluster) {
 	t.Error("nothing is due")
 }
 
-// untilBackoff is when a replica has begun to back off from a refresh that was due. A short backoff ends within seconds.
+// untilBackoff is when a replica has begun to back off from a refresh that was due. A short backoff
+// ends within seconds.
 func untilBackoff(t *testing.T, c *tokencachetest.Cluster) {
 	t.Helper()
 	untilRenewal(t, c)

@@ -11,9 +11,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// LogEvents returns an observer for [tokencache.Options] that logs what a person may need. A state that
-// lasts is logged when it changes and once a minute while it does, not at each event.
-// That a caller got nothing is logged by the handler.
+// LogEvents returns an observer for [tokencache.Options] that logs what a person may need. A state
+// that lasts is logged when it changes and once a minute while it does, not at each event. That a
+// caller got nothing is logged by the handler.
 func LogEvents(log *zap.Logger) func(tokencache.Event) {
 	l := &eventLog{log: log, foreign: map[tokencache.Key]bool{}}
 	return l.observe
@@ -108,7 +108,8 @@ func (l *eventLog) redisState(e tokencache.Event) {
 	if isStore {
 		switch class := failed.Class(); class {
 		case tokencache.StoreNoPerm, tokencache.StoreReadOnly, tokencache.StoreOOM:
-			// It answers, and what it refuses it may go on refusing between operations that it does not.
+			// It answers, and what it refuses it may go on refusing between operations that it does
+			// not.
 			if n := l.complaints.Due(string(class), time.Now()); n > 0 {
 				l.log.Error("redis refuses an operation", redisFields(failed, n)...)
 			}

@@ -61,8 +61,8 @@ type Metrics struct {
 // reads are the outcomes of reading one credential.
 type reads struct{ memory, redis, upstream, stale, failed, canceled prometheus.Counter }
 
-// NewMetrics registers the metrics with reg, and panics if they already are, as MustRegister does. The
-// configuration counts as read successfully from now on.
+// NewMetrics registers the metrics with reg, and panics if they already are, as MustRegister does.
+// The configuration counts as read successfully from now on.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "wxtoken_" + name, Help: help}, labels)
@@ -162,7 +162,8 @@ const (
 	probeUnknown  = "unknown"
 )
 
-// TrackOnDemand sets the credentials that are counted from their first event or read on. Call it before Track.
+// TrackOnDemand sets the credentials that are counted from their first event or read on. Call it
+// before Track.
 func (m *Metrics) TrackOnDemand(keys ...tokencache.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -282,7 +283,8 @@ func (m *Metrics) Proxied(k tokencache.Key, outcome string, retried Retried) {
 	m.proxied.WithLabelValues(k.App, outcome, string(retried)).Inc()
 }
 
-// ForeignToken counts a call that took the caller's token, which is none of a configured app, to WeChat.
+// ForeignToken counts a call that took the caller's token, which is none of a configured app, to
+// WeChat.
 func (m *Metrics) ForeignToken(k tokencache.Key, retried Retried) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -302,8 +304,8 @@ func (m *Metrics) Reloaded(err error) {
 	m.ConfigValid()
 }
 
-// ConfigValid says that the configuration as it can be read now is in force, also when that is the one
-// that stayed.
+// ConfigValid says that the configuration as it can be read now is in force, also when that is the
+// one that stayed.
 func (m *Metrics) ConfigValid() {
 	m.reloadOK.Set(1)
 	m.reloadStamp.Set(stamp(time.Now()))

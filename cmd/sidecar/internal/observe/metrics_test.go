@@ -167,8 +167,8 @@ func TestSeriesFollowTheConfiguration(t *testing.T) {
 	}
 }
 
-// A bad configuration shows until the one in force can be read again, and the stamp is of the last good
-// one.
+// A bad configuration shows until the one in force can be read again, and the stamp is of the last
+// good one.
 func TestReloaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()

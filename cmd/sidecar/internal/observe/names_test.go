@@ -30,7 +30,8 @@ func exposed(t *testing.T, c prometheus.Collector) string {
 	return regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(w.Body.String(), "")
 }
 
-// everything is a registry as the program has it, after each thing that makes a series has happened.
+// everything is a registry as the program has it, after each thing that makes a series has
+// happened.
 func everything(t *testing.T) *prometheus.Registry {
 	reg := prometheus.NewPedanticRegistry()
 	m := observe.NewMetrics(reg)
@@ -52,7 +53,8 @@ func everything(t *testing.T) *prometheus.Registry {
 	return reg
 }
 
-// Dashboards and alerts are written from this list: a change of it is a change of what users rely on.
+// Dashboards and alerts are written from this list: a change of it is a change of what users rely
+// on.
 func TestTheMetricsAreThoseOfTheList(t *testing.T) {
 	families, err := everything(t).Gather()
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package observe has the observers of [tokencache.Event]: metrics, log and traces. It also counts what the
-// listeners and the proxy answer. No label, field or attribute holds a secret, a value or a caller's text.
+// Package observe has the observers of [tokencache.Event]: metrics, log and traces. It also counts
+// what the listeners and the proxy answer. No label, field or attribute holds a secret, a value or
+// a caller's text.
 package observe
 
 import (
@@ -35,8 +36,8 @@ func (m *Metrics) Observe(e tokencache.Event) {
 	}
 }
 
-// operation returns the failed operation on Redis that an event is about. What it did to a refresh is
-// another event.
+// operation returns the failed operation on Redis that an event is about. What it did to a refresh
+// is another event.
 func operation(e tokencache.Event) (*tokencache.StoreError, bool) {
 	if e.Reason != "" {
 		return nil, false

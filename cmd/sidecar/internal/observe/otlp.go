@@ -24,9 +24,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// exporter sends spans as OTLP over HTTP in protobuf (opentelemetry.io/docs/specs/otlp, "Binary Protobuf
-// Encoding"). The SDK's own exporters are linked with gRPC: 3.5 MB more of image and 5 MB more of memory in
-// every pod, traced or not.
+// exporter sends spans as OTLP over HTTP in protobuf (opentelemetry.io/docs/specs/otlp, "Binary
+// Protobuf Encoding"). The SDK's own exporters are linked with gRPC: 3.5 MB more of image and 5 MB
+// more of memory in every pod, traced or not.
 type exporter struct {
 	url     string
 	headers map[string]secret.String // they authenticate
@@ -87,7 +87,8 @@ func exporterOf(getenv func(string) string) (*exporter, error) {
 	return e, nil
 }
 
-// isHeader reports whether net/http would send a header, without asking it: its errors repeat the name.
+// isHeader reports whether net/http would send a header, without asking it: its errors repeat the
+// name.
 func isHeader(name, value string) bool {
 	const free = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	return name != "" && strings.Trim(name, free) == "" && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
@@ -186,6 +187,6 @@ func attributes(all []attribute.KeyValue) []*commonpb.KeyValue {
 	return out
 }
 
-// utf8 replaces what is not UTF-8. Protobuf refuses a string with other bytes, and with it every span of
-// the batch; the text of an error may quote bytes of Redis.
+// utf8 replaces what is not UTF-8. Protobuf refuses a string with other bytes, and with it every
+// span of the batch; the text of an error may quote bytes of Redis.
 func utf8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

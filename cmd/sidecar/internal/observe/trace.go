@@ -24,14 +24,15 @@ type Tracer struct {
 	tracer   trace.Tracer
 }
 
-// NewTracer returns the Tracer that the environment asks for: nil, unless OTEL_TRACES_EXPORTER is otlp, or an
-// OTLP endpoint is named and OTEL_TRACES_EXPORTER is not none; or if OTEL_SDK_DISABLED is true. failed is
-// told of spans that could not be sent. The error says which variable asks for what cannot be done.
+// NewTracer returns the Tracer that the environment asks for: nil, unless OTEL_TRACES_EXPORTER is
+// otlp, or an OTLP endpoint is named and OTEL_TRACES_EXPORTER is not none; or if OTEL_SDK_DISABLED
+// is true. failed is told of spans that could not be sent. The error says which variable asks for
+// what cannot be done.
 //
-// OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT, each also with TRACES_ after OTLP_, say where the
-// spans go; OTEL_SERVICE_NAME (default wxtoken) and OTEL_RESOURCE_ATTRIBUTES whose they are;
-// OTEL_TRACES_SAMPLER and OTEL_BSP_* are as the SDK has them. The protocol is http/protobuf, the default
-// of the specification; grpc would add 3.5 MB to the image of every pod.
+// OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT, each also with TRACES_ after OTLP_, say where
+// the spans go; OTEL_SERVICE_NAME (default wxtoken) and OTEL_RESOURCE_ATTRIBUTES whose they are;
+// OTEL_TRACES_SAMPLER and OTEL_BSP_* are as the SDK has them. The protocol is http/protobuf, the
+// default of the specification; grpc would add 3.5 MB to the image of every pod.
 func NewTracer(version string, failed func(error)) (*Tracer, error) {
 	to, err := exporterOf(os.Getenv) // as the SDK, which takes no other environment
 	if to == nil || err != nil {
@@ -61,7 +62,8 @@ func (t *Tracer) Close(ctx context.Context) error {
 	return t.provider.Shutdown(ctx)
 }
 
-// Observe makes the span of a refresh, or of a report, that has ended. It is for [tokencache.Options].
+// Observe makes the span of a refresh, or of a report, that has ended. It is for
+// [tokencache.Options].
 func (t *Tracer) Observe(e tokencache.Event) {
 	if t == nil || e.Reason == "" {
 		return
@@ -81,10 +83,10 @@ func (t *Tracer) Observe(e tokencache.Event) {
 	span.End(trace.WithTimestamp(end))
 }
 
-// Handler returns h with a span around each call, whose parent is the caller's, by W3C's traceparent. The
-// span is named after the method and the pattern that h's mux leaves in [http.Request.Pattern], so that must
-// be one of a closed set: a path is the caller's to choose, and may hold a secret. A call that h refuses
-// before its mux is asked has no route.
+// Handler returns h with a span around each call, whose parent is the caller's, by W3C's
+// traceparent. The span is named after the method and the pattern that h's mux leaves in
+// [http.Request.Pattern], so that must be one of a closed set: a path is the caller's to choose,
+// and may hold a secret. A call that h refuses before its mux is asked has no route.
 func (t *Tracer) Handler(h http.Handler) http.Handler {
 	if t == nil {
 		return h

@@ -19,8 +19,8 @@ import (
 
 const canary = "CANARYc0ffee/+00"
 
-// FuzzEnvironment: what the variables ask for can be done, or an error says at the start which one asks for what
-// cannot, and repeats nothing of it (SECRET is replaced by a password).
+// FuzzEnvironment: what the variables ask for can be done, or an error says at the start which one
+// asks for what cannot, and repeats nothing of it (SECRET is replaced by a password).
 func FuzzEnvironment(f *testing.F) {
 	f.Add("", "http://fakeCollector:4318", "http/protobuf", "10000", "Authorization=Basic%20SECRET, X-Tenant = shop")
 	f.Add("otlp", "", "", "", "")
@@ -47,7 +47,8 @@ func FuzzEnvironment(f *testing.F) {
 		if u, err := url.Parse(e.url); err != nil || u.Host == "" || e.client.Timeout <= 0 {
 			t.Errorf("%q, %v", e.url, e.client.Timeout)
 		}
-		// What net/http would refuse each time is refused at the start: it finds fault with a request before it dials.
+		// What net/http would refuse each time is refused at the start: it finds fault with a
+		// request before it dials.
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url, nil)
 		if err != nil {
 			return
@@ -63,7 +64,8 @@ func FuzzEnvironment(f *testing.F) {
 	})
 }
 
-// FuzzSpan: of what a caller sends, a span holds the ids of its trace and nothing else that is free to choose.
+// FuzzSpan: of what a caller sends, a span holds the ids of its trace and nothing else that is free
+// to choose.
 func FuzzSpan(f *testing.F) {
 	f.Add("GET", "/v1/apps/SECRET/token", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "")
 	f.Add("SECRET", "/proxy/SECRET/cgi-bin/menu/get", "00-SECRET-b7ad6b7169203331-01", "SECRET")

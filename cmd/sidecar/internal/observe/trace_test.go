@@ -167,7 +167,8 @@ func TestACallAndARefreshAreSpansWithoutValues(t *testing.T) {
 	}
 }
 
-// decode returns what a fakeCollector reads, which must be no more and no less than the messages of OTLP.
+// decode returns what a fakeCollector reads, which must be no more and no less than the messages of
+// OTLP.
 func decode(t *testing.T, body []byte) *collectorpb.ExportTraceServiceRequest {
 	t.Helper()
 	sent := new(collectorpb.ExportTraceServiceRequest)

@@ -1,5 +1,5 @@
-// Package ops is the operations listener: health, start-up, metrics, the status page, and quit. No answer of it
-// carries the value of a credential.
+// Package ops is the operations listener: health, start-up, metrics, the status page, and quit. No
+// answer of it carries the value of a credential.
 package ops
 
 import (
@@ -15,9 +15,10 @@ import (
 
 // OpsOptions are optional; the zero value is ready for use.
 type Options struct {
-	// Started reports whether the start is over: the listener of values serves, and every credential
-	// had a value once or is in a state that its owner knows about and can read on /status. The text
-	// says what is missing, without a value. It is not asked again after the first yes. Default: yes.
+	// Started reports whether the start is over: the listener of values serves, and every
+	// credential had a value once or is in a state that its owner knows about and can read on
+	// /status. The text says what is missing, without a value. It is not asked again after the
+	// first yes. Default: yes.
 	Started func() (bool, string)
 	// Quit is called by POST /quitquitquit, perhaps more than once. Default: there is no such path.
 	Quit func()
@@ -45,12 +46,12 @@ type Options struct {
 //
 // Neither health nor readiness depends on Redis or on WeChat after the start. A restart brings
 // neither back, but costs what is in memory; and the readiness of a sidecar counts towards its
-// pod's, so an outage of Redis would take every pod of the application out of service at once, while
-// each of them could still answer from memory. An outage shows in /metrics and /status.
+// pod's, so an outage of Redis would take every pod of the application out of service at once,
+// while each of them could still answer from memory. An outage shows in /metrics and /status.
 //
 // Readiness stays while the process is stopping, too. Kubernetes takes a terminating pod out of its
-// Services whatever its probes say, and stops a native sidecar (KEP-753) after the containers that it
-// serves: they are still finishing their requests, and need their tokens for them.
+// Services whatever its probes say, and stops a native sidecar (KEP-753) after the containers that
+// it serves: they are still finishing their requests, and need their tokens for them.
 func New(o Options) http.Handler {
 	if o.Started == nil {
 		o.Started = func() (bool, string) { return true, "" }

@@ -90,8 +90,8 @@ func TestQuitIsForThePodAlone(t *testing.T) {
 	webtest.WantProblem(t, webtest.Serve(h, "GET", "/quitquitquit", ""), 405, "method-not-allowed")
 }
 
-// Kubelet and Prometheus come by the pod's address or a name of the cluster, perhaps through a proxy. A web page
-// that rebinds its site's name to this address comes by that name.
+// Kubelet and Prometheus come by the pod's address or a name of the cluster, perhaps through a
+// proxy. A web page that rebinds its site's name to this address comes by that name.
 func TestOpsAnswersUnderNamesThatNoSiteHas(t *testing.T) {
 	h := ops.New(ops.Options{})
 	for host, code := range map[string]int{

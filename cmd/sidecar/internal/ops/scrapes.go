@@ -14,11 +14,12 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
-// maxScrapes is how many renderings of the metrics are kept for those that read them. Scrapers that take
-// their time keep theirs in memory; once there are so many, all others share the newest.
+// maxScrapes is how many renderings of the metrics are kept for those that read them. Scrapers that
+// take their time keep theirs in memory; once there are so many, all others share the newest.
 const maxScrapes = 4
 
-// scrapes answers /metrics. One rendering is made at a time, and all who ask before it begins share it.
+// scrapes answers /metrics. One rendering is made at a time, and all who ask before it begins share
+// it.
 type scrapes struct {
 	render http.Handler
 
@@ -64,8 +65,8 @@ func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// take returns a rendering to read, not older than asked. A request that comes while one is made waits for the
-// next.
+// take returns a rendering to read, not older than asked. A request that comes while one is made
+// waits for the next.
 func (s *scrapes) take(asked time.Time) *scrape {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()

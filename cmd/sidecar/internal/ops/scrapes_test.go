@@ -68,7 +68,8 @@ func TestScrapersShareOneRendering(t *testing.T) {
 	})
 }
 
-// Each rendering that is being read stays in memory: scrapers that do not read on get no one more each.
+// Each rendering that is being read stays in memory: scrapers that do not read on get no one more
+// each.
 func TestSlowScrapersHoldFewRenderings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := ops.New(ops.Options{Gatherer: gauge(t)})

@@ -152,8 +152,8 @@ func TestAnswersStream(t *testing.T) {
 	}
 }
 
-// WeChat repeats the token in a header: the caller does not see it. Headers of WeChat that look like
-// ours do not come through.
+// WeChat repeats the token in a header: the caller does not see it. Headers of WeChat that look
+// like ours do not come through.
 func TestNoTokenInAnyHeader(t *testing.T) {
 	r := newRig(t, config{})
 	token := r.token(shop)
@@ -173,8 +173,8 @@ func TestNoTokenInAnyHeader(t *testing.T) {
 	}
 }
 
-// However a call ends, the answer has WeChat's shape, the status says whether calling again is safe,
-// and nothing that is said holds the token.
+// However a call ends, the answer has WeChat's shape, the status says whether calling again is
+// safe, and nothing that is said holds the token.
 func TestEveryFailureHasItsAnswer(t *testing.T) {
 	kill := func(r *rig) { r.token(shop); r.sim.KillTokens(shop.Name()) }
 	upstream := func(effect wechattest.Effect) func(*rig) {

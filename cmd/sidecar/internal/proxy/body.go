@@ -50,7 +50,8 @@ func (c *call) readBody(limit int64) ([]byte, error) {
 	from := io.LimitReader(c.in.Body, limit+1)
 	for {
 		if len(kept) == cap(kept) {
-			// Never more at once than what came so far, and in one piece when the rest is known to be less.
+			// Never more at once than what came so far, and in one piece when the rest is known to
+			// be less.
 			grow := max(4<<10, len(kept))
 			if rest := c.in.ContentLength + 1 - int64(len(kept)); rest > 0 {
 				grow = int(min(int64(grow), rest))

@@ -29,7 +29,8 @@ const (
 	mediaDownload = "/proxy/shop/cgi-bin/media/get?media_id=size-"
 )
 
-// allocated returns how many bytes all of this process, client and WeChat included, allocates for f.
+// allocated returns how many bytes all of this process, client and WeChat included, allocates for
+// f.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -174,8 +175,9 @@ func TestKillsAreNotSeen(t *testing.T) {
 			})
 		}
 		for i := range kills {
-			// Two deaths within one call are more than one retry can fix. So a death comes at any moment
-			// after a caller has met the last one, but for the second in which others still meet it.
+			// Two deaths within one call are more than one retry can fix. So a death comes at any
+			// moment after a caller has met the last one, but for the second in which others still
+			// meet it.
 			for r.sim.Calls(shop.Name()).Issued < i+1 {
 				time.Sleep(rand.N(100 * time.Millisecond))
 			}

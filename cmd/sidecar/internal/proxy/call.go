@@ -65,11 +65,12 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 }
 
 // dropped are the headers that do not go on, besides those that httputil takes away: they are meant
-// for this listener, or would tell WeChat of it. Expect is answered here: WeChat gets the body at once.
+// for this listener, or would tell WeChat of it. Expect is answered here: WeChat gets the body at
+// once.
 var dropped = [...]string{"Authorization", "Connection", "Cookie", "Expect", "Te", "Upgrade", "X-Real-Ip"}
 
-// RoundTrip sends the request with a token, and once more if WeChat rejects it. Trailers are not passed on: WeChat has
-// none, and one may repeat the query.
+// RoundTrip sends the request with a token, and once more if WeChat rejects it. Trailers are not
+// passed on: WeChat has none, and one may repeat the query.
 func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := c.exchange(req)
 	if err != nil {
@@ -104,8 +105,9 @@ func (c *call) exchange(req *http.Request) (*http.Response, error) {
 	if !rejected {
 		return res, err
 	}
-	// The cache compares: if the token was replaced meanwhile, this costs nothing. If a probe finds that WeChat accepts
-	// the token, WeChat's servers disagree for a moment, and the next one may accept it, too.
+	// The cache compares: if the token was replaced meanwhile, this costs nothing. If a probe finds
+	// that WeChat accepts the token, WeChat's servers disagree for a moment, and the next one may
+	// accept it, too.
 	next, err := c.p.cache.Report(c.ctx, c.app.Key, token.Value)
 	if err != nil || next.Value.Equal(token.Value) && next.Stale || c.stream != nil {
 		return res, nil
@@ -122,13 +124,13 @@ func (c *call) repeat(req *http.Request, rejected *http.Response, token tokencac
 	return res, err
 }
 
-// shortestToken is less than any access token has: WeChat's and WeCom's have more than 100 characters. What is shorter is a
-// placeholder in an SDK's configuration.
+// shortestToken is less than any access token has: WeChat's and WeCom's have more than 100
+// characters. What is shorter is a placeholder in an SDK's configuration.
 const shortestToken = 32
 
-// foreignToken returns the caller's token if it is to be sent as it came: it is no current or lately replaced one of
-// an app that is configured here, so it may be another account's; and WeChat has not rejected it lately. Empty: there
-// is none.
+// foreignToken returns the caller's token if it is to be sent as it came: it is no current or
+// lately replaced one of an app that is configured here, so it may be another account's; and WeChat
+// has not rejected it lately. Empty: there is none.
 func (c *call) foreignToken() secret.String {
 	sent, _ := param(c.in.URL.RawQuery, accessToken)
 	token := secret.New(sent)
@@ -257,7 +259,8 @@ func scrub(h http.Header, token secret.String) {
 	}
 }
 
-// encodes reports whether text holds the token once what is percent-encoded in it is decoded, as often as that takes.
+// encodes reports whether text holds the token once what is percent-encoded in it is decoded, as
+// often as that takes.
 func encodes(text string, token secret.String) bool {
 	for strings.ContainsRune(text, '%') {
 		plain := percentDecoded(text)

@@ -16,20 +16,20 @@
 //
 // The query gets access_token=<ours> in front, and loses any that the caller sent; everything else
 // of it stays byte for byte. If WeChat answers that the token is bad, the token is reported to the
-// cache (which compares: an old one costs nothing) and the call is repeated once with the new one; or
-// with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may disagree
-// for a moment. After that WeChat's answer goes back whatever it says. If the report brings nothing
-// that may work, the first answer does.
+// cache (which compares: an old one costs nothing) and the call is repeated once with the new one;
+// or with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may
+// disagree for a moment. After that WeChat's answer goes back whatever it says. If the report
+// brings nothing that may work, the first answer does.
 //
-// A token of the caller's that is neither a current nor a lately replaced one of a configured app may
-// be another account's: it is sent as it came. If WeChat rejects it, ours takes its place and the call
-// is repeated; for 10 minutes that token is then replaced at once, as is a placeholder of fewer than 32
-// characters.
+// A token of the caller's that is neither a current nor a lately replaced one of a configured app
+// may be another account's: it is sent as it came. If WeChat rejects it, ours takes its place and
+// the call is repeated; for 10 minutes that token is then replaced at once, as is a placeholder of
+// fewer than 32 characters.
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
 // before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
-// together. A longer one, or one without room, is streamed and sent once: when its token turns out to be
-// bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
+// together. A longer one, or one without room, is streamed and sent once: when its token turns out
+// to be bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
 // chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
 // measured, a longer one is refused with 411.
 //
@@ -46,8 +46,9 @@
 // # What comes back
 //
 // WeChat's status, headers and body, without 1xx answers and trailers. Redirects are not followed.
-// Errors are looked for in answers of at most 64 KiB whose first bytes begin a JSON object, whatever
-// their media type; everything else is streamed as it comes and never kept. The proxy adds:
+// Errors are looked for in answers of at most 64 KiB whose first bytes begin a JSON object,
+// whatever their media type; everything else is streamed as it comes and never kept. The proxy
+// adds:
 //
 //	X-Wxtoken-Version: 1764000000000   the version of the token that was sent
 //	X-Wxtoken-Retried: 1               WeChat rejected the first token, and the call was repeated
@@ -55,8 +56,8 @@
 //	X-Wxtoken-Stale: 1                 the token may no longer have worked, and there was no better one
 //
 // No header holds the token: where WeChat repeats it (a redirect repeats the query), it is replaced
-// by [redacted]. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call it
-// is asked about, token included: to a program that could have asked for that token itself.
+// by [redacted]. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call
+// it is asked about, token included: to a program that could have asked for that token itself.
 //
 // What the proxy says itself has WeChat's shape, {"errcode":-1,"errmsg":"wxtoken: ..."}, and the
 // header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
@@ -73,10 +74,10 @@
 // # Where it goes
 //
 // To the app's configured upstream and nowhere else. Nothing of a request chooses a host: a target
-// with a scheme or host, an upgrade, and any path that is not made of letters, digits and - . _ ~ is
-// refused; WeChat has no other paths, so nothing encoded can mean one thing here and another there.
-// If no connection to the upstream comes about, its fallbacks are tried, whatever the method, since
-// nothing was sent; the host is then left for last for half a minute.
+// with a scheme or host, an upgrade, and any path that is not made of letters, digits and - . _ ~
+// is refused; WeChat has no other paths, so nothing encoded can mean one thing here and another
+// there. If no connection to the upstream comes about, its fallbacks are tried, whatever the
+// method, since nothing was sent; the host is then left for last for half a minute.
 //
 // A handler of this package must see the path as it was sent: http.ServeMux answers "//" and ".."
 // with a redirect before it gets there.

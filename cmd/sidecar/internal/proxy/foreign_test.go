@@ -27,8 +27,8 @@ func (r *rig) accepting(tokens ...string) {
 	})
 }
 
-// A token of no app that is configured may be another account's: it is sent as it came. If WeChat rejects it, the
-// sidecar's own takes its place.
+// A token of no app that is configured may be another account's: it is sent as it came. If WeChat
+// rejects it, the sidecar's own takes its place.
 func TestATokenOfNoConfiguredAppIsSentAsItCame(t *testing.T) {
 	valid, dead := "97_"+strings.Repeat("v", 133), "97_"+strings.Repeat("d", 133)
 	for _, path := range []string{"/cgi-bin/menu/get", menu} {
@@ -68,7 +68,8 @@ func TestATokenOfNoConfiguredAppIsSentAsItCame(t *testing.T) {
 	}
 }
 
-// The first bytes of a short answer decide whether it is an error of WeChat, whatever it calls itself.
+// The first bytes of a short answer decide whether it is an error of WeChat, whatever it calls
+// itself.
 func TestHealingGoesByContent(t *testing.T) {
 	const rejected = `{"errcode":42001,"errmsg":"access_token expired hints: [x]"}`
 	for _, kind := range []string{"application/json:UTF-8", "application/octet-stream", "image/jpeg", "multipart/mixed", "json", "", "text/plain; encoding=utf-8"} {
@@ -89,7 +90,8 @@ func TestHealingGoesByContent(t *testing.T) {
 	}
 }
 
-// The bodies that are kept share a budget. A call that finds no room is streamed and not repeated, and small calls go on.
+// The bodies that are kept share a budget. A call that finds no room is streamed and not repeated,
+// and small calls go on.
 func TestKeptBodiesShareABudget(t *testing.T) {
 	const size, room = 100 << 10, 3
 	r := newRig(t, config{options: proxy.Options{MaxKept: room * size}})
@@ -142,7 +144,8 @@ func TestKeptBodiesShareABudget(t *testing.T) {
 	}
 }
 
-// The token leaves in no head of WeChat's: not in one that announces another, not behind the body, in no spelling.
+// The token leaves in no head of WeChat's: not in one that announces another, not behind the body,
+// in no spelling.
 func TestNoHeadHoldsTheToken(t *testing.T) {
 	r := newRig(t, config{})
 	token := r.token(shop)

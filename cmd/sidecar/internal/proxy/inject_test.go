@@ -144,8 +144,8 @@ func TestWeComHasItsOwnCodes(t *testing.T) {
 	}
 }
 
-// WeChat says 40001 for a token that a probe finds good, because its servers disagree for a moment: the call is repeated
-// once with the same token, and what comes then is the answer.
+// WeChat says 40001 for a token that a probe finds good, because its servers disagree for a moment:
+// the call is repeated once with the same token, and what comes then is the answer.
 func TestATokenThatWorksIsTriedOnceMore(t *testing.T) {
 	for _, times := range []int{1, 2, 3} {
 		r := newRig(t, config{})
@@ -191,9 +191,9 @@ func TestThereIsOneRetry(t *testing.T) {
 	}
 }
 
-// Bodies around the limit: with a length, one that cannot be kept is sent once and its answer passes
-// even if the token was bad; without, it is refused before WeChat hears of it. What goes out always
-// has a length.
+// Bodies around the limit: with a length, one that cannot be kept is sent once and its answer
+// passes even if the token was bad; without, it is refused before WeChat hears of it. What goes out
+// always has a length.
 func TestBodiesAroundTheLimit(t *testing.T) {
 	const limit = 5000
 	body := func(n int) string { return `"` + strings.Repeat("x", n-2) + `"` }

@@ -21,8 +21,8 @@ func checkTarget(r *http.Request) *refusal {
 			return refuse(http.StatusBadRequest, "the query has a control character or a space")
 		}
 	}
-	// Java's client offers h2c with every request and goes on without it. That is not forwarded; who
-	// asks for anything else means it.
+	// Java's client offers h2c with every request and goes on without it. That is not forwarded;
+	// who asks for anything else means it.
 	for _, protocol := range r.Header["Upgrade"] {
 		if !strings.EqualFold(protocol, "h2c") {
 			return refuse(http.StatusBadRequest, "upgrades are not forwarded")
@@ -101,8 +101,8 @@ var (
 )
 
 // injects reports whether a call takes an access token of ours. The path is plain. Upper and lower
-// case, and a slash at the end, make no difference: if they make none to WeChat, a user's token must
-// not be overwritten; if they do, there is no such path.
+// case, and a slash at the end, make no difference: if they make none to WeChat, a user's token
+// must not be overwritten; if they do, there is no such path.
 func injects(api wechat.API, path, rawQuery string) bool {
 	list := notInjected
 	if api == wechat.APICorpCall {

@@ -30,7 +30,8 @@ func peek(res *http.Response) int {
 		buf = buf[:len(buf)+n]
 	}
 	if err != io.EOF && int64(len(buf)) != res.ContentLength {
-		// Too long, no object, or broken off: what was read, and then what follows, or what broke it.
+		// Too long, no object, or broken off: what was read, and then what follows, or what broke
+		// it.
 		rest := io.Reader(body)
 		if err != nil {
 			rest = broken{err}
@@ -47,9 +48,10 @@ func peek(res *http.Response) int {
 	return code
 }
 
-// isPeekable reports whether an answer may be an error of WeChat, as far as its head shows. Its media type shows nothing:
-// WeChat says application/json with all sorts of parameters, some that do not parse, text/plain, octet-stream, or nothing.
-// The first bytes decide. One that is compressed although it was asked for as it is begins with no brace.
+// isPeekable reports whether an answer may be an error of WeChat, as far as its head shows. Its
+// media type shows nothing: WeChat says application/json with all sorts of parameters, some that do
+// not parse, text/plain, octet-stream, or nothing. The first bytes decide. One that is compressed
+// although it was asked for as it is begins with no brace.
 func isPeekable(res *http.Response) bool {
 	return res.ContentLength <= maxPeek && res.ContentLength != 0 && res.StatusCode != http.StatusPartialContent &&
 		(res.Request == nil || res.Request.Method != http.MethodHead)

@@ -12,7 +12,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// Which app a plain call is for: the appid, then a token of ours, then the header, then the default.
+// Which app a plain call is for: the appid, then a token of ours, then the header, then the
+// default.
 func TestPlainCallFindsItsApp(t *testing.T) {
 	withDefault := newRig(t, config{names: "hr"})
 	without := newRig(t, config{})
@@ -121,7 +122,8 @@ func TestUpstreamPrefixAndReload(t *testing.T) {
 	}
 }
 
-// What belongs between two hosts, to this listener, or to the machinery, does not go on. All else does.
+// What belongs between two hosts, to this listener, or to the machinery, does not go on. All else
+// does.
 func TestRequestHeaders(t *testing.T) {
 	r := newRig(t, config{})
 	a := r.call("POST", send, "{}",

@@ -22,19 +22,20 @@ type Options struct {
 	// idle connections to a host, proxy from the environment, 3 s each to connect and for the TLS
 	// handshake.
 	Transport http.RoundTripper
-	// Timeout is how long a call may stand still. Until an answer begins, that is the time for all of
-	// it, token included (and once more if it is repeated), except that what is read of a streamed
-	// body starts it again; afterwards, everything that is read of the answer does. Default 30 s.
+	// Timeout is how long a call may stand still. Until an answer begins, that is the time for all
+	// of it, token included (and once more if it is repeated), except that what is read of a
+	// streamed body starts it again; afterwards, everything that is read of the answer does.
+	// Default 30 s.
 	Timeout time.Duration
 	// MaxReplay is the longest request body that is kept, to be sent again with a new token, in
 	// bytes; so much memory a call may take. Default 1 MiB; negative: none is kept.
 	MaxReplay int64
-	// MaxKept bounds the bodies that are kept at one time by all calls together, in bytes. A call that finds no room
-	// streams its body and is not repeated; a chunked one is refused, because WeChat wants to know its length. Default
-	// 8 MiB; negative: none is kept.
+	// MaxKept bounds the bodies that are kept at one time by all calls together, in bytes. A call
+	// that finds no room streams its body and is not repeated; a chunked one is refused, because
+	// WeChat wants to know its length. Default 8 MiB; negative: none is kept.
 	MaxKept int64
-	// Observe is called at the end of each call, for logs and metrics. It must not block, and must be safe
-	// for concurrent use. Default: none.
+	// Observe is called at the end of each call, for logs and metrics. It must not block, and must
+	// be safe for concurrent use. Default: none.
 	Observe func(Result)
 }
 
@@ -47,8 +48,9 @@ type Result struct {
 	Status int
 	// Errcode is WeChat's, as far as the answer was looked at, or that of the proxy's own answer.
 	Errcode int
-	// Injected says that the call takes an access token, Retried that it was repeated after WeChat had rejected the
-	// first one. Foreign says that the first one was the caller's own, of no app that is configured here.
+	// Injected says that the call takes an access token, Retried that it was repeated after WeChat
+	// had rejected the first one. Foreign says that the first one was the caller's own, of no app
+	// that is configured here.
 	Injected, Retried, Foreign bool
 	Took                       time.Duration
 	// Err says why it did not end well, if there is more to say than Outcome. It is safe to log.
@@ -56,7 +58,8 @@ type Result struct {
 }
 
 // Proxy puts the access token into calls of WeChat's API. Safe for concurrent use. It is an
-// [http.Handler] for the paths that begin with /proxy/; [Proxy.Plain] is one for WeChat's own paths.
+// [http.Handler] for the paths that begin with /proxy/; [Proxy.Plain] is one for WeChat's own
+// paths.
 type Proxy struct {
 	cache     *tokencache.Cache
 	apps      func() *Apps
@@ -203,8 +206,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 	}
 }
 
-// writer passes an answer on as it comes, also if its length is known. httputil's FlushInterval would
-// do so, too, but with a timer for each answer and a mutex that is held while it writes.
+// writer passes an answer on as it comes, also if its length is known. httputil's FlushInterval
+// would do so, too, but with a timer for each answer and a mutex that is held while it writes.
 type writer struct {
 	http.ResponseWriter
 	stream bool // there is more to come than what is in memory

@@ -7,9 +7,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// rejectedTokens are callers' tokens that WeChat has rejected lately: a placeholder in an SDK's configuration, or one that
-// was replaced before this sidecar started. They are not sent a second time. The zero value is ready for use. Safe for
-// concurrent use.
+// rejectedTokens are callers' tokens that WeChat has rejected lately: a placeholder in an SDK's
+// configuration, or one that was replaced before this sidecar started. They are not sent a second
+// time. The zero value is ready for use. Safe for concurrent use.
 type rejectedTokens struct {
 	mu   sync.Mutex
 	list [64]rejectedToken
@@ -21,7 +21,8 @@ type rejectedToken struct {
 	at    time.Time
 }
 
-// rejectedFor is how long a token that WeChat rejected is not tried again: WeChat's servers may disagree for a while.
+// rejectedFor is how long a token that WeChat rejected is not tried again: WeChat's servers may
+// disagree for a while.
 const rejectedFor = 10 * time.Minute
 
 func (r *rejectedTokens) add(token secret.String) {

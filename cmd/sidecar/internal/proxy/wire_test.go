@@ -99,8 +99,8 @@ func TestHangingUpCancelsTheCall(t *testing.T) {
 	}
 }
 
-// A caller who stops sending, one who stops reading, and a WeChat that stops answering in the middle
-// are each given up, in virtual time.
+// A caller who stops sending, one who stops reading, and a WeChat that stops answering in the
+// middle are each given up, in virtual time.
 func TestNothingStandsStillForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, config{wire: onPipes})

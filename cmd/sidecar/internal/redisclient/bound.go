@@ -12,8 +12,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxRedisReply bounds one text of Redis' in bytes. What the sidecar asks for has some thousand. Whoever may publish on
-// the channel, or write a key, could send half a gigabyte, which go-redis reads whole.
+// maxRedisReply bounds one text of Redis' in bytes. What the sidecar asks for has some thousand.
+// Whoever may publish on the channel, or write a key, could send half a gigabyte, which go-redis
+// reads whole.
 const maxRedisReply = 1 << 20
 
 var errLongReply = errors.New("a text of Redis is longer than any that the sidecar asks for")
@@ -30,8 +31,8 @@ func boundedDialer(timeout time.Duration, config *tls.Config) func(context.Conte
 	}
 }
 
-// redisConn follows the lengths that Redis announces: a text is "$N", a line break, N bytes and a line break; in RESP3
-// also with ! and =. One goroutine reads at a time.
+// redisConn follows the lengths that Redis announces: a text is "$N", a line break, N bytes and a
+// line break; in RESP3 also with ! and =. One goroutine reads at a time.
 type redisConn struct {
 	net.Conn
 	skip int64  // of the present text are still to come, its line break included

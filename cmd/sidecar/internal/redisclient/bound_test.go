@@ -45,7 +45,8 @@ func TestALongTextOfRedisEndsTheConnection(t *testing.T) {
 	}
 }
 
-// A neighbour publishes 25 MB on the channel: the subscription is not worth so much memory, and commands go on.
+// A neighbour publishes 25 MB on the channel: the subscription is not worth so much memory, and
+// commands go on.
 func TestAHugePublishIsNotTakenWhole(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
 	rdb, err := Connect(config.Redis{URL: secret.New("redis://" + addr), Form: config.RedisSingle})

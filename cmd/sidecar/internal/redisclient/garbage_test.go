@@ -22,8 +22,8 @@ func (a always) Fetch(context.Context, tokencache.Request) (tokencache.Value, er
 	return tokencache.Value{Value: secret.New(string(a)), Life: 2 * time.Hour, RenewLeft: 5 * time.Minute}, nil
 }
 
-// Garbage that is longer than [maxRedisReply] must not end the connection at every look at a credential: no look would ever
-// find out that it is garbage.
+// Garbage that is longer than [maxRedisReply] must not end the connection at every look at a
+// credential: no look would ever find out that it is garbage.
 func TestHugeGarbageInRedisIsReplaced(t *testing.T) {
 	t.Parallel()
 	huge := strings.Repeat("g", 2<<20)

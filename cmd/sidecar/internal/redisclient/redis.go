@@ -1,5 +1,5 @@
-// Package redisclient makes go-redis clients as the cache needs them: with short timeouts, bounded replies, and the
-// certificates of the configuration.
+// Package redisclient makes go-redis clients as the cache needs them: with short timeouts, bounded
+// replies, and the certificates of the configuration.
 package redisclient
 
 import (
@@ -22,8 +22,9 @@ import (
 const (
 	redisDialTimeout = 500 * time.Millisecond
 	IOTimeout        = 400 * time.Millisecond
-	// A dead master is left out once the Cluster has another: go-redis learns that by no error of a connection, but
-	// only when it looks again, by default after a minute. It looks only when there is something to ask.
+	// A dead master is left out once the Cluster has another: go-redis learns that by no error of a
+	// connection, but only when it looks again, by default after a minute. It looks only when there
+	// is something to ask.
 	redisClusterLook = time.Second
 )
 
@@ -103,8 +104,8 @@ func noMaintNotifications() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// Log passes go-redis' own messages to log at debug level, because the cache reports what matters as events. No
-// message holds one of the secrets.
+// Log passes go-redis' own messages to log at debug level, because the cache reports what matters
+// as events. No message holds one of the secrets.
 func Log(log *zap.Logger, secrets []secret.String) {
 	redis.SetLogger(&logger{log.Named("redis").Sugar(), secrets})
 }

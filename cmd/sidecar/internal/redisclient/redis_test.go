@@ -9,7 +9,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
-// What the URL says of times and of connections holds, and what it does not say is this program's own.
+// What the URL says of times and of connections holds, and what it does not say is this program's
+// own.
 func TestOptionsOfTheRedisURLAreHonoured(t *testing.T) {
 	load := func(url string) redis.UniversalClient {
 		t.Helper()

@@ -11,8 +11,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 )
 
-// useFiles makes to use the files of from. The certificate and its key are read again for each connection,
-// so that a rotation needs no restart; the CAs are read now.
+// useFiles makes to use the files of from. The certificate and its key are read again for each
+// connection, so that a rotation needs no restart; the CAs are read now.
 func useFiles(to *tls.Config, from config.RedisTLS) error {
 	if to == nil {
 		return nil // not rediss://
@@ -42,8 +42,8 @@ type clientCertificate struct {
 	last *tls.Certificate // that could be read
 }
 
-// get returns the certificate as it is now. While a rotation has replaced only one of the two files, it is
-// the one before.
+// get returns the certificate as it is now. While a rotation has replaced only one of the two
+// files, it is the one before.
 func (c *clientCertificate) get() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,9 +19,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// SDKs subtract a reserve from expires_in and break when nothing is left. For two days, every second, the
-// drop-in answers leave them something, and every token works. It is here and not with the faces because
-// the renewal that makes it true is decided here.
+// SDKs subtract a reserve from expires_in and break when nothing is left. For two days, every
+// second, the drop-in answers leave them something, and every token works. It is here and not with
+// the faces because the renewal that makes it true is decided here.
 func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 	span := span()
 	agent := config.App{ID: "ww1", Agent: "100", Platform: config.PlatformWeCom, Secret: secret.New("a")}

@@ -22,7 +22,8 @@ const AccessToken = "access_token"
 const (
 	// overlap is how long WeChat promises that a replaced token still works.
 	overlap = 5 * time.Minute
-	// stableRenewLeft lies 3 s inside the last 5 minutes: until then stable_token repeats the token.
+	// stableRenewLeft lies 3 s inside the last 5 minutes: until then stable_token repeats the
+	// token.
 	stableRenewLeft = overlap - 3*time.Second
 	// classicRenewLeft leaves room for SDKs that subtract up to 1500 s from expires_in.
 	classicRenewLeft = 30 * time.Minute
@@ -73,7 +74,8 @@ func tokenCredential(app config.App, client *wechat.Client) tokencache.Credentia
 			cred, err := client.CorpToken(ctx, app.ID, app.Secret)
 			return value(cred, classicRenewLeft), err
 		})
-		// Whether gettoken repeats a valid token is no longer documented, so it must not be relied on.
+		// Whether gettoken repeats a valid token is no longer documented, so it must not be relied
+		// on.
 		c.Overlap = overlap
 	case app.Endpoint == config.EndpointClassic:
 		c.Source = fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
@@ -95,7 +97,8 @@ func tokenCredential(app config.App, client *wechat.Client) tokencache.Credentia
 	return c
 }
 
-// value says when upstream has a better one. A life shorter than WeChat's 7200 s keeps the proportion.
+// value says when upstream has a better one. A life shorter than WeChat's 7200 s keeps the
+// proportion.
 func value(c wechat.Credential, renewLeft time.Duration) tokencache.Value {
 	if renewLeft == classicRenewLeft {
 		renewLeft = min(renewLeft, c.ExpiresIn/4)

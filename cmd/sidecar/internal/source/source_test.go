@@ -114,7 +114,8 @@ func TestATokenThatStableTokenRepeatsAlthoughItIsDeadIsForced(t *testing.T) {
 		if err != nil || !s.sim.Valid(id, token.Value.Reveal()) {
 			t.Fatalf("got %+v, %v", token, err)
 		}
-		// A normal call first: it is free, and would have been enough after a refresh by another program.
+		// A normal call first: it is free, and would have been enough after a refresh by another
+		// program.
 		if c := s.sim.Calls(id); c.StableNormal != 2 || c.StableForced != 1 || c.Probes != 1 {
 			t.Errorf("%d normal and %d forced fetches, %d probes; want 2, 1, 1", c.StableNormal, c.StableForced, c.Probes)
 		}
@@ -211,7 +212,8 @@ func TestProbeTellsRejectionFromEverythingElse(t *testing.T) {
 	})
 }
 
-// A wrong secret is waited for under its own fingerprint, by the ticket too: the right one heals both.
+// A wrong secret is waited for under its own fingerprint, by the ticket too: the right one heals
+// both.
 func TestTheRightSecretHealsTheTicketAsSoonAsTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wrong := app(config.EndpointStable)

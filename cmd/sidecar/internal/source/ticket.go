@@ -19,10 +19,10 @@ var ticketKinds = map[string]string{
 }
 
 const (
-	// getticket says 7200 however old the ticket is, so what it says about the life is worth little.
-	// A ticket is asked for again so often (with the cache's spread, every 3.5 to 4.5 minutes) that a
-	// new one is noticed while WeChat still accepts the old one; some 400 calls a day of a quota that
-	// users saw end at 10 000.
+	// getticket says 7200 however old the ticket is, so what it says about the life is worth
+	// little. A ticket is asked for again so often (with the cache's spread, every 3.5 to 4.5
+	// minutes) that a new one is noticed while WeChat still accepts the old one; some 400 calls a
+	// day of a quota that users saw end at 10 000.
 	ticketEvery = 3*time.Minute + 30*time.Second
 	// ticketTrust is how long a ticket is used if WeChat cannot be asked again.
 	ticketTrust = time.Hour
@@ -30,7 +30,8 @@ const (
 	ticketsPerDay = 1000
 )
 
-// ticketIdle is how long a ticket that the configuration does not name is kept after it was asked for.
+// ticketIdle is how long a ticket that the configuration does not name is kept after it was asked
+// for.
 const ticketIdle = time.Hour
 
 // Tickets are the tickets that an app can have, named as in the configuration.
@@ -102,7 +103,8 @@ func parentError(err error) error {
 		f.RetryAfter = u.RetryAfter
 	}
 	if cause, ok := errors.AsType[*tokencache.FetchError](err); ok {
-		// The class too: what holds only for this secret, or this pod, holds no further for the ticket.
+		// The class too: what holds only for this secret, or this pod, holds no further for the
+		// ticket.
 		f.Class, f.Code, f.Message = cause.Class, cause.Code, "the access token is not available: "+cause.Message
 	}
 	return f

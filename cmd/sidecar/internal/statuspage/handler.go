@@ -1,5 +1,5 @@
-// Package statuspage is /status: what this replica knows of each credential, of Redis and of the other replicas,
-// as a page for people and as JSON for programs.
+// Package statuspage is /status: what this replica knows of each credential, of Redis and of the
+// other replicas, as a page for people and as JSON for programs.
 package statuspage
 
 import (
@@ -16,7 +16,8 @@ type Options struct {
 	Started func() (bool, string)
 	// Status is what /status shows: [tokencache.Cache.Status]. Default: no credentials.
 	Status func() []tokencache.Status
-	// Apps returns the configured apps, for their aliases and whose API they belong to. Default: none.
+	// Apps returns the configured apps, for their aliases and whose API they belong to. Default:
+	// none.
 	Apps func() *apps.Set
 	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
 	// says nothing of Redis.

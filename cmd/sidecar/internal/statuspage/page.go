@@ -153,7 +153,8 @@ func conditionLevel(c condition, worst level) level {
 	return worst
 }
 
-// called returns an app, or an app's credential as app/kind, under the name that people gave the app.
+// called returns an app, or an app's credential as app/kind, under the name that people gave the
+// app.
 func (p *page) called(name string) string {
 	app, kind, _ := strings.Cut(name, "/")
 	for _, a := range p.Apps {

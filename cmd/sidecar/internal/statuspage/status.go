@@ -242,8 +242,8 @@ type look struct {
 	made time.Time
 }
 
-// take returns the last look, or a new one if that is older than lookEvery. All who ask meanwhile wait for
-// it, no longer than lookTime, and share it.
+// take returns the last look, or a new one if that is older than lookEvery. All who ask meanwhile
+// wait for it, no longer than lookTime, and share it.
 func (l *looks) take(perApp int, ask func(context.Context, int) (tokencache.Journal, error)) *look {
 	shared, _, _ := l.asking.Do("", func() (any, error) {
 		if last := l.last.Load(); last != nil && time.Since(last.made) < lookEvery {

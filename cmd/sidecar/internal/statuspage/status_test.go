@@ -62,8 +62,8 @@ func page(t *testing.T, o statuspage.Options) (markup, text string) {
 	return markup, strings.Join(strings.Fields(text), " ")
 }
 
-// wantWellFormed wants every tag closed in its turn, and every attribute quoted: where it is not, escaping
-// a text is not enough.
+// wantWellFormed wants every tag closed in its turn, and every attribute quoted: where it is not,
+// escaping a text is not enough.
 func wantWellFormed(t *testing.T, markup string) {
 	t.Helper()
 	tag := regexp.MustCompile(`<(/?)([a-z][a-z0-9]*)(?: [a-z][a-z0-9-]*="[^"<>]*")*(/?)>`)

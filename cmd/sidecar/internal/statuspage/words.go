@@ -49,8 +49,8 @@ func resultWords(r, why tokencache.Result) string {
 	return string(r)
 }
 
-// askedFor is why a value is cut when a fetch begins. Its end is an entry of its own, unless the holder
-// died.
+// askedFor is why a value is cut when a fetch begins. Its end is an entry of its own, unless the
+// holder died.
 const askedFor = "fetch"
 
 // ended returns entries, newest first, without the beginnings of those fetches whose end follows.

@@ -71,8 +71,8 @@ func mediaRange(part string) (name string, q float64) {
 	return strings.TrimSpace(name), q
 }
 
-// WantsHTML reports whether an Accept header names HTML, and likes it better than JSON. That is what
-// browsers send; curl and monitoring send anything but.
+// WantsHTML reports whether an Accept header names HTML, and likes it better than JSON. That is
+// what browsers send; curl and monitoring send anything but.
 func WantsHTML(accept []string) bool {
 	var html, json quality
 	for _, line := range accept {

@@ -8,8 +8,8 @@ import (
 // failFunc answers with an error.
 type failFunc func(http.ResponseWriter, *http.Request, error)
 
-// Mux is where each face registers its paths. It answers what no face knows in the faces' own shape,
-// which http.ServeMux would do in plain text.
+// Mux is where each face registers its paths. It answers what no face knows in the faces' own
+// shape, which http.ServeMux would do in plain text.
 type Mux struct {
 	paths  *http.ServeMux
 	routes map[string]*route

@@ -96,8 +96,8 @@ func internal() *Problem {
 		Detail: "This is a bug; the log of the sidecar says where."}
 }
 
-// ProblemOf is the one place where an error becomes an answer. What it says of an error that it does
-// not know is nothing: the log has the text.
+// ProblemOf is the one place where an error becomes an answer. What it says of an error that it
+// does not know is nothing: the log has the text.
 func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -131,8 +131,8 @@ func ProblemOf(err error) *Problem {
 	case errors.Is(err, context.DeadlineExceeded):
 		p.Kind, p.Title, p.Detail = "timeout", "No value came in time", "The refresh goes on; ask again."
 	case errors.Is(err, tokencache.ErrClosed), errors.Is(err, context.Canceled):
-		// Canceled is the refresh, which only the end of the cache cancels; or the caller, who does not
-		// read this.
+		// Canceled is the refresh, which only the end of the cache cancels; or the caller, who does
+		// not read this.
 		p.Kind, p.Title, p.Detail = "stopping", "The sidecar is stopping", "No value is in memory, and none is fetched any more."
 	}
 	return p

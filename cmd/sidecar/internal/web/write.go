@@ -1,6 +1,6 @@
-// Package web is what every HTTP listener of the sidecar shares: answers and problems, the mux, content
-// negotiation, and recovery from panics. It is the one place where an error becomes a status and where bytes
-// are written.
+// Package web is what every HTTP listener of the sidecar shares: answers and problems, the mux,
+// content negotiation, and recovery from panics. It is the one place where an error becomes a
+// status and where bytes are written.
 package web
 
 import (

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Serve sends a request to h as a program of the pod does, and returns the answer. headers are names and values in turn.
+// Serve sends a request to h as a program of the pod does, and returns the answer. headers are
+// names and values in turn.
 func Serve(h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Host = "127.0.0.1:7200"
