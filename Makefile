@@ -18,7 +18,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
 
-.PHONY: run build image image-check figures test race integration faults histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build shape words image image-check figures test race integration faults histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run -tags dev ./cmd/sidecar --dev
@@ -75,7 +75,7 @@ model: ## the refresh protocol, checked exhaustively by spin; each guard taken o
 manifests: ## deploy: rendered, decoded, held against policies; alerts and dashboard against the program's metrics
 	cd deploy && $(GO) test -timeout 10m -count 1 ./...
 
-check: fmt vet lint tidy vuln ## everything about the code that is no test
+check: fmt vet words lint tidy vuln ## everything about the code that is no test
 
 fmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -84,6 +84,13 @@ fmt:
 vet:
 	$(call each,$(GO) vet ./...)
 	$(GO) vet -tags dev ./cmd/sidecar
+
+# Words that hide who acts: the subject of a sentence is the caller, this replica, the lease holder, Redis or WeChat.
+words:
+	@! git grep -nEw 'nobody|somebody|whoever|whom|stands|heard' -- '*.go' '*.lua'
+
+shape: ## how readable the code is, in figures, beside their goals
+	$(GO) run ./integration/shape
 
 lint:
 	$(call each,$(GO) run $(STATICCHECK) ./...)

@@ -66,19 +66,42 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 		return cmd
 	}
 
-	about, err := sidecar("version").CombinedOutput()
+	about, err := tryCommands(sidecar, src.version)
 	if err != nil {
-		return fmt.Errorf("version: %w\n%s", err, about)
+		return err
 	}
-	if words := strings.Fields(string(about)); len(words) < 2 || words[1] != src.version {
-		return fmt.Errorf("version says\n%s\nthe image is of %s", about, src.version)
+	ready, err := tryServing(ctx, sidecar, values, ops)
+	if err != nil {
+		return err
+	}
+	how := "with its files"
+	if os.Geteuid() == 0 {
+		how = fmt.Sprintf("with nothing but its files, as uid %d", uid)
+	}
+	fmt.Fprintf(stdout, "\nrun %s: ready after %d ms, handed out a token, healthy, stopped with status 0\n%s", how, ready.Milliseconds(), about)
+	return nil
+}
+
+// tryCommands runs the commands that need no running sidecar, and returns what version says.
+func tryCommands(sidecar func(...string) *exec.Cmd, version string) (about []byte, err error) {
+	about, err = sidecar("version").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("version: %w\n%s", err, about)
+	}
+	if words := strings.Fields(string(about)); len(words) < 2 || words[1] != version {
+		return nil, fmt.Errorf("version says\n%s\nthe image is of %s", about, version)
 	}
 	if out, err := sidecar("healthcheck").CombinedOutput(); err == nil {
-		return fmt.Errorf("healthcheck says that all is well where nothing runs:\n%s", out)
+		return nil, fmt.Errorf("healthcheck succeeds where nothing runs:\n%s", out)
 	}
 	if out, err := sidecar("--dev").CombinedOutput(); err == nil || !strings.Contains(string(out), "built without --dev") {
-		return fmt.Errorf("--dev is for builds with the tag dev, and the image's program does not say so:\n%s", out)
+		return nil, fmt.Errorf("--dev is for builds with the tag dev, and the image's program does not say so:\n%s", out)
 	}
+	return about, nil
+}
+
+// tryServing starts the sidecar, takes a token from it and stops it. It returns the time until it was ready.
+func tryServing(ctx context.Context, sidecar func(...string) *exec.Cmd, values, ops string) (ready time.Duration, err error) {
 	var log bytes.Buffer
 	serve := sidecar()
 	serve.Stdout, serve.Stderr = &log, &log
@@ -86,10 +109,10 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	serve.WaitDelay = 10 * time.Second
 	began := time.Now()
 	if err := serve.Start(); err != nil {
-		return err
+		return 0, err
 	}
 	err = waitReady(ctx, "http://"+ops+"/readyz")
-	ready := time.Since(began)
+	ready = time.Since(began)
 	if err == nil {
 		err = wantBody(ctx, "http://"+values+"/v1/apps/"+tryOutApp+"/token", tryOutToken)
 	}
@@ -100,14 +123,9 @@ func tryOut(ctx context.Context, archive string, src source, stdout io.Writer) e
 	}
 	_ = serve.Process.Signal(syscall.SIGTERM)
 	if err := errors.Join(err, serve.Wait()); err != nil {
-		return fmt.Errorf("%w\n%s", err, &log)
+		return 0, fmt.Errorf("%w\n%s", err, &log)
 	}
-	how := "with its files"
-	if os.Geteuid() == 0 {
-		how = fmt.Sprintf("with nothing but its files, as uid %d", uid)
-	}
-	fmt.Fprintf(stdout, "\nrun %s: ready after %d ms, handed out a token, healthy, stopped with status 0\n%s", how, ready.Milliseconds(), about)
-	return nil
+	return ready, nil
 }
 
 const (

@@ -22,8 +22,8 @@ func (t *tree) figures() []figure {
 	helpers, most := t.helpers()
 	return []figure{
 		atMost("files in cmd/sidecar", float64(t.count("cmd/sidecar")), 8, ""),
-		atMost("files in internal/api", float64(t.count("cmd/sidecar/internal/api")), 12, ""),
-		atMost("edges between "+strings.Join(faces, ", "), float64(edges), 12, ""),
+		atMost("files in internal/api", float64(t.count("cmd/sidecar/internal/api")), 10, "about 6 besides the three of the drop-in paths and doc.go"),
+		atMost("edges between "+strings.Join(faces, ", "), float64(edges), 9, ""),
 		atMost("pairs of them that need each other", float64(mutual), 0, ""),
 		atMost("files of a read, in docs/architecture.md", float64(t.filesOf("A read")), 8, ""),
 		atMost("files of a refresh, in docs/architecture.md", float64(t.filesOf("A refresh")), 18, "scripts and both libraries included"),
@@ -32,8 +32,8 @@ func (t *tree) figures() []figure {
 		atMost("files of more than 400 lines", float64(files), 0, file),
 		atMost("lines with a word that hides who acts", float64(words), 0, line),
 		atMost("constants of tokencache without their type's name", float64(len(t.bareConstants())), 0, strings.Join(t.bareConstants(), " ")),
-		atMost("functions of tokencache that return (bool, error)", float64(len(t.boolErrors())), 1, strings.Join(t.boolErrors(), " ")),
-		atMost("comment lines wider than 120 columns, in %", wide, 5, widest),
+		atMost("functions of tokencache that return (bool, error)", float64(len(t.boolErrors())), 2, strings.Join(t.boolErrors(), " ")+": whether it did it, not whether to look again"),
+		atMost("comment lines wider than 100 columns, in %", wide, 1, widest),
 		atMost("helpers per test", helpers, 0.6, most),
 		atLeast("test lines per code line, pkg and cmd", t.ratio("pkg", "cmd"), 1.2, ""),
 		atLeast("test lines per code line, doctor", t.ratio("cmd/sidecar/internal/doctor"), 0.8, ""),
@@ -136,14 +136,14 @@ func (t *tree) unclear() (n int, where string) {
 	return n, where
 }
 
-// wideComments returns the share of comment lines of more than 120 columns, in percent.
+// wideComments returns the share of comment lines of more than 100 columns, in percent.
 func (t *tree) wideComments() (share float64, widest string) {
 	all, wide, most := 0, 0, 0
 	for _, s := range t.sources {
 		for _, group := range s.syntax.Comments {
 			for _, line := range strings.Split(group.Text(), "\n") {
 				all++
-				if width := len([]rune(line)) + 3; width > 120 {
+				if width := len([]rune(line)) + 3; width > 100 {
 					wide++
 					if width > most {
 						most, widest = width, s.path

@@ -112,6 +112,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		known:       map[tokencache.Key]bool{},
 	}
 	m.hot.Store(&map[tokencache.Key]*reads{})
+	m.preset()
+	m.ConfigValid()
+	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
+		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.capped, m.steps,
+		m.problems, m.panics, m.proxied, m.foreign, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
+	return m
+}
+
+// preset makes the series that need no app, so that a rate over them begins at 0.
+func (m *Metrics) preset() {
 	for _, op := range redisOps {
 		for _, class := range tokencache.StoreClasses {
 			m.redis.WithLabelValues(op, string(class))
@@ -123,11 +133,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, direction := range []string{forward, backward} {
 		m.steps.WithLabelValues(direction)
 	}
-	m.ConfigValid()
-	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
-		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.capped, m.steps,
-		m.problems, m.panics, m.proxied, m.foreign, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
-	return m
 }
 
 // Values of labels.
