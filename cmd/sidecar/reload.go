@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"os/signal"
 	"sync"
@@ -14,17 +13,15 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // apply puts a configuration into force. Of one that it refuses, nothing is.
 func (s *sidecar) apply(cfg *config.Config) error {
-	set, err := newSettings(cfg)
+	set, err := source.Apps(cfg)
 	if err != nil {
 		return err
 	}
@@ -35,7 +32,7 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err := s.cache.Set(creds...); err != nil {
 		return err
 	}
-	s.live.Store(set)
+	s.live.Store(&settings{apps: set, bearer: cfg.Bearer})
 	return nil
 }
 
@@ -116,66 +113,10 @@ func (r *reloads) recovered() {
 	r.last.Read, r.last.Err = time.Now(), nil
 }
 
-// settings is what the faces need of a configuration. It is immutable.
+// settings is what a new configuration replaces at once. It is immutable.
 type settings struct {
-	apps    *apps.Set
-	proxied *proxy.Apps
-	bearer  secret.String
-}
-
-func newSettings(cfg *config.Config) (*settings, error) {
-	s := &settings{bearer: cfg.Bearer}
-	var faces []apps.App
-	var proxied []proxy.App
-	for _, app := range cfg.Apps {
-		p, err := proxyApp(app)
-		if err != nil {
-			return nil, err
-		}
-		proxied = append(proxied, p)
-		host := ""
-		if cfg.AllowUpstreamHost {
-			host = p.Upstream.Hostname()
-		}
-		faces = append(faces, faceApp(app, host))
-	}
-	s.apps = apps.New(faces...)
-	var err error
-	s.proxied, err = proxy.NewApps(proxied, cfg.DefaultApp)
-	return s, err
-}
-
-func faceApp(app config.App, host string) apps.App {
-	a := apps.App{
-		Key: source.Key(app), ID: app.ID, Alias: app.Alias, Agent: app.Agent, Host: host,
-		Secret: app.Secret, RequireSecret: app.RequireSecret, Tickets: map[string]tokencache.Key{},
-	}
-	if app.Platform == config.PlatformWeCom {
-		a.Platform = apps.WeCom
-	}
-	for _, name := range source.Tickets(app) {
-		a.Tickets[name] = source.TicketKey(app, name)
-	}
-	return a
-}
-
-func proxyApp(app config.App) (proxy.App, error) {
-	a := proxy.App{Key: source.Key(app), Names: []string{app.CredentialID(), app.Alias}, AppID: app.ID, API: wechat.APICall}
-	if app.Platform == config.PlatformWeCom {
-		a.API = wechat.APICorpCall
-	}
-	for i, base := range append([]string{app.APIBase}, app.APIFallbacks...) {
-		u, err := url.Parse(base)
-		switch {
-		case err != nil: // the configuration was checked
-			return a, fmt.Errorf("app %s: an API base cannot be used", app.CredentialID())
-		case i == 0:
-			a.Upstream = u
-		default:
-			a.Fallbacks = append(a.Fallbacks, u)
-		}
-	}
-	return a, nil
+	apps   *apps.Set
+	bearer secret.String
 }
 
 // keys returns those of the credentials that are always kept, and of those that are kept while they

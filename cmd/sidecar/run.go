@@ -87,10 +87,10 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	if s.ops, err = listener.Open(cfg.OpsListen, cfg.SocketMode); err != nil {
 		return nil, err
 	}
-	s.forward = proxy.New(s.cache, func() *proxy.Apps { return s.live.Load().proxied }, proxy.Options{
+	configured := func() *apps.Set { return s.live.Load().apps }
+	s.forward = proxy.New(s.cache, configured, proxy.Options{
 		MaxKept: int64(cfg.KeptBodies), Observe: func(r proxy.Result) { observeCall(s.metrics, log, r) },
 	})
-	configured := func() *apps.Set { return s.live.Load().apps }
 	s.valueFace = api.New(s.cache, func(name string) (tokencache.Key, bool) { return configured().Lookup(name) }, api.Options{
 		Apps: configured, Bearer: func() secret.String { return s.live.Load().bearer },
 		Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,

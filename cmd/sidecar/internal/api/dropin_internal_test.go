@@ -11,7 +11,7 @@ import (
 
 // No secret at all is never the right one, not even for an app that came without.
 func TestNoSecretIsNeverTheRightOne(t *testing.T) {
-	set := apps.New(
+	set := apps.New("",
 		apps.App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, ID: "wx1", RequireSecret: true},
 		apps.App{Key: tokencache.Key{App: "ww1:1", Kind: "access_token"}, ID: "ww1", Agent: "1", Platform: apps.WeCom, RequireSecret: true},
 	)
@@ -26,7 +26,7 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 
 // A configuration may be missing for a moment; then there is no app.
 func TestNoAppsIsNoPanic(t *testing.T) {
-	for _, set := range []*apps.Set{nil, {}, apps.New()} {
+	for _, set := range []*apps.Set{nil, {}, apps.New("")} {
 		h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}
 		if _, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 			t.Error("an app out of nothing")

@@ -94,7 +94,7 @@ func plainTarget(r *http.Request) bool {
 // says that it is here. A page that is led here by such a trick has its own site's name, so this
 // lets no page in. But no client of /v1 has a reason to call it by a name of WeChat.
 func (h *handler) upstreamsHost(r *http.Request) bool {
-	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().Hosts[strings.ToLower(web.HostName(r))]
+	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().AllowsHost(web.HostName(r))
 }
 
 // ownHost reports whether the Host of r is a name of this listener. A page of another site reaches

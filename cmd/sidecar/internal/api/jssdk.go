@@ -88,7 +88,7 @@ func (h *handler) sign(ctx context.Context, token tokencache.Key, in signRequest
 	if err != nil {
 		return signatures{}, err
 	}
-	app := h.apps().ByKey[token]
+	app := h.apps().ByKey(token)
 	if app == nil {
 		return signatures{}, web.UnknownApp()
 	}

@@ -92,21 +92,19 @@ func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), 
 
 // faces is what the program makes of a configuration for the handler.
 func faces(configured []config.App) *apps.Set {
-	var all []apps.App
+	cfg := &config.Config{AllowUpstreamHost: true}
 	for _, a := range configured {
-		f := apps.App{
-			Key: source.Key(a), ID: a.ID, Alias: a.Alias, Agent: a.Agent, Secret: a.Secret, RequireSecret: a.RequireSecret,
-			Tickets: map[string]tokencache.Key{}, Host: "api.weixin.qq.com",
-		}
+		a.APIBase = "https://api.weixin.qq.com"
 		if a.Platform == config.PlatformWeCom {
-			f.Platform, f.Host = apps.WeCom, "qyapi.weixin.qq.com"
+			a.APIBase = "https://qyapi.weixin.qq.com"
 		}
-		for _, name := range source.Tickets(a) {
-			f.Tickets[name] = source.TicketKey(a, name)
-		}
-		all = append(all, f)
+		cfg.Apps = append(cfg.Apps, a)
 	}
-	return apps.New(all...)
+	set, err := source.Apps(cfg)
+	if err != nil {
+		panic(err)
+	}
+	return set
 }
 
 // credentials are the sources' own, but they reach the simulator.

@@ -26,7 +26,6 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/secret"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // strangers is the number of requests: a million with WXTOKEN_LONG=1, as make histories sets it.
@@ -98,16 +97,11 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	metrics := observe.NewMetrics(registry)
 	registry.MustRegister(observe.NewCollector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
-	var proxied []proxy.App
 	for _, a := range []config.App{plain, strict} {
 		metrics.Track(source.Key(a))
-		proxied = append(proxied, proxy.App{Key: source.Key(a), Names: []string{a.ID, a.Alias}, AppID: a.ID, API: wechat.APICall, Upstream: &url.URL{Scheme: "http", Host: "api.weixin.qq.com"}})
 	}
-	set, err := proxy.NewApps(proxied, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	forward := proxy.New(s.cache, func() *proxy.Apps { return set }, proxy.Options{
+	set := faces([]config.App{plain, strict})
+	forward := proxy.New(s.cache, func() *apps.Set { return set }, proxy.Options{
 		Transport: counting(func(*http.Request) (*http.Response, error) { asked.Add(1); return nil, io.EOF }),
 		Observe:   func(r proxy.Result) { metrics.Proxied(r.App, string(r.Outcome), observe.Once) },
 	})

@@ -28,7 +28,7 @@ func (h *handler) ticket(ctx context.Context, token tokencache.Key, name string)
 }
 
 func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name string) (tokencache.Token, error) {
-	app := h.apps().ByKey[token]
+	app := h.apps().ByKey(token)
 	if app == nil {
 		return tokencache.Token{}, web.UnknownApp() // the configuration has just changed
 	}

@@ -2,13 +2,15 @@
 package apps
 
 import (
+	"net/url"
 	"strings"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// Platform is whose API an app belongs to, and so whose words it is answered in.
+// Platform is the operator of the API that an app belongs to.
 type Platform int
 
 // The platforms.
@@ -25,7 +27,7 @@ func (p Platform) String() string {
 	return "WeChat"
 }
 
-// App is what the faces know of a configured app.
+// App is one configured app, as every listener and the proxy know it. It is immutable.
 type App struct {
 	// Key is the credential that is the app's access token.
 	Key tokencache.Key
@@ -43,81 +45,167 @@ type App struct {
 	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card,
 	// agent_config.
 	Tickets map[string]tokencache.Key
-	// Host is the upstream's name, without a port, if callers may call by it: those whose name
-	// service says that it is here. Empty: they may not.
-	Host string
+
+	// Upstreams are where its calls go: scheme and host, and a path prefix if need be. The second
+	// and later ones are tried in order when no connection to the first comes about.
+	Upstreams []*url.URL
+	// AllowHost permits callers to use the host name of the first upstream as Host: those whose
+	// name service says that it is here.
+	AllowHost bool
 }
 
-// Apps is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
+// API returns which API the calls of the app belong to. It decides what their errcodes mean, and
+// which of them take no token.
+func (a *App) API() wechat.API {
+	if a.Platform == WeCom {
+		return wechat.APICorpCall
+	}
+	return wechat.APICall
+}
+
+// Set is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
 // value and nil are empty.
 type Set struct {
-	byName map[string]*App // id or corpid:agent, and alias
-	ByKey  map[tokencache.Key]*App
-	byCorp map[string][]*App
-	on     map[Platform][]*App
-	Hosts  map[string]bool
+	list     []*App
+	byName   map[string]*App // id or corpid:agent, and alias
+	byID     map[string]*App // by appid or corpid; nil for one that several apps share
+	byKey    map[tokencache.Key]*App
+	byCorp   map[string][]*App
+	on       map[Platform][]*App
+	hosts    map[string]bool
+	standard *App
 }
 
 // New returns the set of the given apps. Of two with the same name, the last one has it.
-func New(apps ...App) *Set {
-	s := &Set{byName: map[string]*App{}, ByKey: map[tokencache.Key]*App{}, byCorp: map[string][]*App{}, on: map[Platform][]*App{}, Hosts: map[string]bool{}}
+// defaultName is the name of the app for calls that name none; empty: there is no such app.
+func New(defaultName string, apps ...App) *Set {
+	s := &Set{
+		byName: map[string]*App{}, byID: map[string]*App{}, byKey: map[tokencache.Key]*App{},
+		byCorp: map[string][]*App{}, on: map[Platform][]*App{}, hosts: map[string]bool{},
+	}
 	for _, a := range apps {
+		s.list = append(s.list, &a)
+		s.byKey[a.Key] = &a
 		s.byName[a.Key.App] = &a
 		if a.Alias != "" {
 			s.byName[a.Alias] = &a
 		}
-		s.ByKey[a.Key] = &a
+		if _, shared := s.byID[a.ID]; shared {
+			s.byID[a.ID] = nil
+		} else {
+			s.byID[a.ID] = &a
+		}
 		s.on[a.Platform] = append(s.on[a.Platform], &a)
 		if a.Platform == WeCom {
 			s.byCorp[a.ID] = append(s.byCorp[a.ID], &a)
 		}
-		if a.Host != "" {
-			s.Hosts[strings.ToLower(a.Host)] = true
+		if a.AllowHost && len(a.Upstreams) > 0 {
+			s.hosts[strings.ToLower(a.Upstreams[0].Hostname())] = true
 		}
 	}
+	s.standard = s.byName[defaultName]
 	return s
 }
 
-// Lookup is a [Lookup].
-func (s *Set) Lookup(name string) (tokencache.Key, bool) {
-	if s == nil || s.byName[name] == nil {
-		return tokencache.Key{}, false
-	}
-	return s.byName[name].Key, true
+// Call is what a call of one of WeChat's own paths says about the app that it is for. The zero
+// value says nothing.
+type Call struct {
+	ID    string        // the query parameter appid
+	Token secret.String // the access token that it carries
+	Name  string        // the header X-Wxtoken-App
+	Host  string        // as of [http.Request]
 }
 
-// Named returns the app of a name, or one of which nothing else is known.
-func (s *Set) Named(name string) App {
-	if s == nil || s.byName[name] == nil {
-		return App{}
+// Of returns the app that a call means, or nil. In this order: the appid; the token, if it is a
+// current or lately replaced one in cache; the header; the default app. An appid that is not
+// configured rules the default out: a call that names an account must not be sent as another one.
+func (s *Set) Of(c Call, cache *tokencache.Cache) *App {
+	if s == nil {
+		return nil
 	}
-	return *s.byName[name]
+	if a := s.byID[c.ID]; a != nil && c.ID != "" {
+		return a
+	}
+	if k, ok := cache.Lookup(c.Token); ok && s.byKey[k] != nil {
+		return s.byKey[k]
+	}
+	if a := s.byName[c.Name]; a != nil {
+		return a
+	}
+	if c.ID == "" {
+		return s.standard
+	}
+	return nil
+}
+
+// At returns an app whose upstream serves calls that take no token and name no app: the first one
+// with the host that was called, else any if all have the same upstream.
+func (s *Set) At(host string) *App {
+	if s == nil || len(s.list) == 0 {
+		return nil
+	}
+	for _, a := range s.list {
+		if a.Upstreams[0].Host == host {
+			return a
+		}
+	}
+	for _, a := range s.list {
+		if a.Upstreams[0].String() != s.list[0].Upstreams[0].String() {
+			return nil
+		}
+	}
+	return s.list[0]
+}
+
+// Lookup returns the key of the access token of the app that name names.
+func (s *Set) Lookup(name string) (tokencache.Key, bool) {
+	a := s.Named(name)
+	if a == nil {
+		return tokencache.Key{}, false
+	}
+	return a.Key, true
+}
+
+// Named returns the app that an id, corpid:agent or an alias names, or nil.
+func (s *Set) Named(name string) *App {
+	if s == nil {
+		return nil
+	}
+	return s.byName[name]
+}
+
+// ByKey returns the app of an access token's key, or nil.
+func (s *Set) ByKey(k tokencache.Key) *App {
+	if s == nil {
+		return nil
+	}
+	return s.byKey[k]
 }
 
 // Find returns the app of a name on a platform, or nil.
 func (s *Set) Find(p Platform, name string) *App {
-	if a := s.byName[name]; a != nil && a.Platform == p {
+	if a := s.Named(name); a != nil && a.Platform == p {
 		return a
 	}
 	return nil
 }
 
-// Agents returns the apps that a corpid can mean. A name that means one, corpid:agent or an alias,
-// will do in its place.
+// Agents returns the apps that a corpid can mean. A name of one of them, corpid:agent or an alias,
+// means that one.
 func (s *Set) Agents(corpid string) []*App {
 	if a := s.Find(WeCom, corpid); a != nil {
 		return []*App{a}
 	}
+	if s == nil {
+		return nil
+	}
 	return s.byCorp[corpid]
 }
 
-// Owner returns the app whose access token value is, or was until lately; nil if there is none.
+// Owner returns the app on a platform whose access token value is, or was until lately, or nil.
 func (s *Set) Owner(cache *tokencache.Cache, p Platform, value secret.String) *App {
 	k, ok := cache.Lookup(value)
-	if !ok {
-		return nil
-	}
-	if a := s.ByKey[k]; a != nil && a.Platform == p {
+	if a := s.ByKey(k); ok && a != nil && a.Platform == p {
 		return a
 	}
 	return nil
@@ -125,8 +213,11 @@ func (s *Set) Owner(cache *tokencache.Cache, p Platform, value secret.String) *A
 
 // Only returns the app of a platform if there is no other, else nil.
 func (s *Set) Only(p Platform) *App {
-	if all := s.on[p]; len(all) == 1 {
-		return all[0]
+	if s != nil && len(s.on[p]) == 1 {
+		return s.on[p][0]
 	}
 	return nil
 }
+
+// AllowsHost reports whether callers may use this host name of an upstream as Host.
+func (s *Set) AllowsHost(name string) bool { return s != nil && s.hosts[strings.ToLower(name)] }

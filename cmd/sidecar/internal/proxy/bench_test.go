@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"net/url"
 	"testing"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 )
 
@@ -30,11 +32,8 @@ func BenchmarkProxyBesideBare(b *testing.B) {
 			target := mustURL(b, upstream.URL)
 			bare := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }})
 			defer bare.Close()
-			set, err := proxy.NewApps([]proxy.App{{Key: key(shop), Names: []string{"shop"}, API: 2, Upstream: target}}, "")
-			if err != nil {
-				b.Fatal(err)
-			}
-			ours := proxy.New(r.cache, func() *proxy.Apps { return set }, proxy.Options{})
+			set := apps.New("", apps.App{Key: key(shop), Alias: "shop", Upstreams: []*url.URL{target}})
+			ours := proxy.New(r.cache, func() *apps.Set { return set }, proxy.Options{})
 			defer ours.Close()
 			front := httptest.NewServer(ours)
 			defer front.Close()

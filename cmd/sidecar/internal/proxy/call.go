@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -24,7 +25,7 @@ import (
 type call struct {
 	p      *Proxy
 	in     *http.Request
-	app    *App
+	app    *apps.App
 	path   string // WeChat's
 	inject bool
 	ctx    context.Context // of the whole exchange
@@ -99,7 +100,7 @@ func (c *call) exchange(req *http.Request) (*http.Response, error) {
 	}
 	token, err := c.p.cache.Get(c.ctx, c.app.Key)
 	if err != nil {
-		return nil, noToken(c.app.API, err)
+		return nil, noToken(c.app.API(), err)
 	}
 	res, rejected, err := c.sendWith(req, token)
 	if !rejected {
@@ -156,12 +157,12 @@ func (c *call) sendWith(req *http.Request, token tokencache.Token) (_ *http.Resp
 		return nil, false, err
 	}
 	c.result.Errcode = peek(res)
-	return res, wechat.Classify(c.app.API, c.result.Errcode) == wechat.ClassBadToken, nil
+	return res, wechat.Classify(c.app.API(), c.result.Errcode) == wechat.ClassBadToken, nil
 }
 
 // send makes one exchange with the first of the app's hosts to which there is a connection.
 func (c *call) send(req *http.Request) (res *http.Response, err error) {
-	for _, base := range c.p.hosts.order(c.app.upstreams) {
+	for _, base := range c.p.hosts.order(c.app.Upstreams) {
 		c.asked.Store(false)
 		c.got.Store(false)
 		res, err = c.p.transport.RoundTrip(c.attempt(req, base))

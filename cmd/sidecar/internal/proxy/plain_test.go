@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // Which app a plain call is for: the appid, then a token of ours, then the header, then the
@@ -77,32 +75,6 @@ func TestPlainCallWithOtherCredentialsNeedsNoApp(t *testing.T) {
 	// Two upstreams are configured; another name than theirs chooses none.
 	if a := r.call("GET", path, "", "Host", "evil.example"); !strings.Contains(a.body, "41002") || len(r.calls()) != 0 {
 		t.Errorf("by another host: %v", a)
-	}
-}
-
-func TestAppsAreChecked(t *testing.T) {
-	good := proxy.App{Key: tokencache.Key{App: "wx1", Kind: "access_token"}, Names: []string{"wx1", ""}, API: wechat.APICall, Upstream: mustURL(t, "https://a.example/prefix")}
-	for name, change := range map[string]func(*proxy.App){
-		"no upstream":   func(a *proxy.App) { a.Upstream = nil },
-		"with a user":   func(a *proxy.App) { a.Upstream = mustURL(t, "https://u:p@a.example") },
-		"with a query":  func(a *proxy.App) { a.Upstream = mustURL(t, "https://a.example?x=1") },
-		"no host":       func(a *proxy.App) { a.Upstream = mustURL(t, "https:///x") },
-		"other scheme":  func(a *proxy.App) { a.Upstream = mustURL(t, "ftp://a.example") },
-		"bad fallback":  func(a *proxy.App) { a.Fallbacks = []*url.URL{nil} },
-		"a name of two": func(a *proxy.App) { a.Names = append(a.Names, "wx1") },
-		"token API":     func(a *proxy.App) { a.API = wechat.APIToken },
-	} {
-		bad := good
-		change(&bad)
-		if _, err := proxy.NewApps([]proxy.App{bad}, ""); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	if _, err := proxy.NewApps([]proxy.App{good}, "unknown"); err == nil {
-		t.Error("unknown default: no error")
-	}
-	if _, err := proxy.NewApps([]proxy.App{good}, "wx1"); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -62,7 +63,7 @@ type Result struct {
 // paths.
 type Proxy struct {
 	cache     *tokencache.Cache
-	apps      func() *Apps
+	apps      func() *apps.Set
 	opts      Options
 	transport http.RoundTripper
 	hosts     hosts
@@ -70,10 +71,10 @@ type Proxy struct {
 	rejected  rejectedTokens
 }
 
-// New returns a proxy that takes its tokens from cache. apps is asked at each call, so that the set
+// New returns a proxy that takes its tokens from cache. configured is asked at each call, so that the set
 // can be replaced while calls are under way; it must be safe for concurrent use and not return nil.
 // New starts no goroutine.
-func New(cache *tokencache.Cache, apps func() *Apps, o Options) *Proxy {
+func New(cache *tokencache.Cache, configured func() *apps.Set, o Options) *Proxy {
 	if o.Transport == nil {
 		o.Transport = newTransport()
 	}
@@ -89,7 +90,7 @@ func New(cache *tokencache.Cache, apps func() *Apps, o Options) *Proxy {
 	if o.Observe == nil {
 		o.Observe = func(Result) {}
 	}
-	return &Proxy{cache: cache, apps: apps, opts: o, transport: o.Transport, kept: budget{limit: max(0, o.MaxKept)}}
+	return &Proxy{cache: cache, apps: configured, opts: o, transport: o.Transport, kept: budget{limit: max(0, o.MaxKept)}}
 }
 
 // Close closes the connections to WeChat that are not in use. The proxy can still be used.
@@ -108,12 +109,12 @@ func (p *Proxy) Plain() http.Handler {
 }
 
 // named finds the app of a path that names it.
-func (p *Proxy) named(r *http.Request) (*App, string, *refusal) {
+func (p *Proxy) named(r *http.Request) (*apps.App, string, *refusal) {
 	name, path, no := splitPath(r.URL)
 	if no != nil {
 		return nil, "", no
 	}
-	app := p.apps().byName[name]
+	app := p.apps().Named(name)
 	if app == nil {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusNotFound, errcode: 40013,
 			text: "no app of this name is configured: the base URL ends in /proxy/ and an id or alias of the configuration"}
@@ -122,29 +123,19 @@ func (p *Proxy) named(r *http.Request) (*App, string, *refusal) {
 }
 
 // plain finds the app of one of WeChat's own paths.
-func (p *Proxy) plain(r *http.Request) (*App, string, *refusal) {
-	path, query, apps := r.URL.EscapedPath(), r.URL.RawQuery, p.apps()
+func (p *Proxy) plain(r *http.Request) (*apps.App, string, *refusal) {
+	path, query, set := r.URL.EscapedPath(), r.URL.RawQuery, p.apps()
 	if !isPlain(path) {
 		return nil, "", refuse(http.StatusBadRequest, pathTricks)
 	}
 	appid, _ := param(query, "appid")
-	app := apps.byAppID[appid]
-	if token, ok := param(query, accessToken); app == nil && ok {
-		if owner, ours := p.cache.Lookup(secret.New(token)); ours {
-			app = apps.byKey[owner]
-		}
-	}
-	if app == nil {
-		app = apps.byName[r.Header.Get("X-Wxtoken-App")]
-	}
-	if app == nil && appid == "" {
-		app = apps.standard
-	}
+	token, _ := param(query, accessToken)
+	app := set.Of(apps.Call{ID: appid, Token: secret.New(token), Name: r.Header.Get("X-Wxtoken-App")}, p.cache)
 	if app != nil {
 		return app, path, nil
 	}
-	// What takes no token of ours needs no app, only to know where WeChat is.
-	if app = apps.of(r.Host); app != nil && !injects(app.API, path, query) {
+	// A call that takes no token needs no app, only a way to WeChat.
+	if app = set.At(r.Host); app != nil && !injects(app.API(), path, query) {
 		return app, path, nil
 	}
 	no := &refusal{outcome: NoApp, status: http.StatusOK, errcode: 41002,
@@ -166,7 +157,7 @@ var discard = log.New(io.Discard, "", 0)
 // errStalled is why a call is cancelled on which nothing moves.
 var errStalled = errors.New("proxy: nothing moves")
 
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.Request) (*App, string, *refusal)) {
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.Request) (*apps.App, string, *refusal)) {
 	start := time.Now()
 	c := &call{p: p, in: r, ctx: r.Context(), result: Result{Outcome: Cut}}
 	// Also when httputil panics to hang up in the middle of an answer, which leaves it at Cut.
@@ -182,7 +173,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 		c.fail(w, r, no)
 		return
 	}
-	c.inject = injects(c.app.API, c.path, r.URL.RawQuery)
+	c.inject = injects(c.app.API(), c.path, r.URL.RawQuery)
 	c.result.App, c.result.Injected = c.app.Key, c.inject
 
 	ctx, cancel := context.WithCancelCause(c.trace(r.Context()))

@@ -19,6 +19,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -40,7 +41,7 @@ type rig struct {
 	t     testing.TB
 	sim   *wechattest.Server
 	cache *tokencache.Cache
-	apps  atomic.Pointer[proxy.Apps]
+	apps  atomic.Pointer[apps.Set]
 	proxy *proxy.Proxy
 	http  *http.Client // calls the proxy
 	front wire
@@ -202,21 +203,18 @@ func key(app wechattest.App) tokencache.Key {
 }
 
 func (r *rig) setApps(base, standard string) {
-	app := func(a wechattest.App, alias string) proxy.App {
-		p := proxy.App{Key: key(a), Names: []string{a.Name(), alias}, AppID: a.ID, API: wechat.APICall,
-			Upstream: mustURL(r.t, base), Fallbacks: []*url.URL{mustURL(r.t, "http://api2.weixin.qq.com")}}
+	app := func(a wechattest.App, alias string) apps.App {
+		p := apps.App{Key: key(a), ID: a.ID, Alias: alias, Agent: a.Agent,
+			Upstreams: []*url.URL{mustURL(r.t, base), mustURL(r.t, "http://api2.weixin.qq.com")}}
 		if a.Kind == wechattest.Corp {
-			p.API, p.Fallbacks = wechat.APICorpCall, nil
+			p.Platform, p.Upstreams = apps.WeCom, p.Upstreams[:1]
 			if base == "http://api.weixin.qq.com" {
-				p.Upstream = mustURL(r.t, "http://qyapi.weixin.qq.com")
+				p.Upstreams[0] = mustURL(r.t, "http://qyapi.weixin.qq.com")
 			}
 		}
 		return p
 	}
-	set, err := proxy.NewApps([]proxy.App{app(shop, "shop"), app(other, "other"), app(agent1, "hr"), app(agent2, "")}, standard)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	set := apps.New(standard, app(shop, "shop"), app(other, "other"), app(agent1, "hr"), app(agent2, ""))
 	r.apps.Store(set)
 }
 

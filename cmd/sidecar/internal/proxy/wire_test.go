@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -167,10 +169,7 @@ func TestOwnTransport(t *testing.T) {
 		}
 	}
 	// Nobody listens there.
-	set, err := proxy.NewApps([]proxy.App{{Key: key(shop), Names: []string{"shop"}, API: 2, Upstream: mustURL(t, "http://127.0.0.1:1")}}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := apps.New("", apps.App{Key: key(shop), Alias: "shop", Upstreams: []*url.URL{mustURL(t, "http://127.0.0.1:1")}})
 	r.apps.Store(set)
 	r.last()
 	a := r.call("POST", send, "{}")

@@ -62,7 +62,7 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 					t.Fatal(err)
 				}
 				cluster.Start()
-				faces := apps.New(face(test.app))
+				faces := apps.New("", face(test.app))
 				h := api.New(cache, faces.Lookup, api.Options{Apps: func() *apps.Set { return faces }})
 				least, start := 7200, time.Now()
 				for time.Since(start) < span {

@@ -177,8 +177,11 @@ func (h *Handler) look() status {
 	apps := h.opts.Apps()
 	for _, c := range all {
 		if n := len(s.Apps); n == 0 || s.Apps[n-1].ID != c.Key.App {
-			known := apps.Named(c.Key.App)
-			s.Apps = append(s.Apps, appStatus{ID: c.Key.App, Alias: known.Alias, platform: known.Platform})
+			app := appStatus{ID: c.Key.App}
+			if known := apps.Named(c.Key.App); known != nil {
+				app.Alias, app.platform = known.Alias, known.Platform
+			}
+			s.Apps = append(s.Apps, app)
 		}
 		app := &s.Apps[len(s.Apps)-1]
 		app.Credentials = append(app.Credentials, credentialStatusOf(c))

@@ -102,7 +102,7 @@ func TestStatusAsJSON(t *testing.T) {
 	read := time.Now()
 	h := statuspage.New(statuspage.Options{
 		Apps: func() *apps.Set {
-			return apps.New(apps.App{Key: key("wx1", "access_token"), Alias: "shop"})
+			return apps.New("", apps.App{Key: key("wx1", "access_token"), Alias: "shop"})
 		},
 		Status: statusOf(wrongSecret("wx2"),
 			tokencache.Status{Key: key("wx1", "jsapi_ticket"), Known: true, InDoubt: true, Rejected: true, ForeignRefresher: true,
@@ -231,7 +231,7 @@ func TestThePageIsLockedDown(t *testing.T) {
 
 func TestThePageSaysHowItIs(t *testing.T) {
 	apps := func() *apps.Set {
-		return apps.New(apps.App{Key: key("wx1", "access_token"), Alias: "shop"}, apps.App{Key: key("ww1:100", "access_token"), Platform: apps.WeCom})
+		return apps.New("", apps.App{Key: key("wx1", "access_token"), Alias: "shop"}, apps.App{Key: key("ww1:100", "access_token"), Platform: apps.WeCom})
 	}
 	refused := good("wx1", "access_token")
 	refused.Err = &tokencache.UnavailableError{Key: refused.Key, Err: &tokencache.FetchError{Class: tokencache.ClassLocal, Code: 40164,
@@ -357,7 +357,7 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 	other.Err = errors.New(hostile)
 	o := statuspage.Options{
 		Status: statusOf(bad, other),
-		Apps:   func() *apps.Set { return apps.New(apps.App{Key: key("wx1", "access_token"), Alias: hostile}) },
+		Apps:   func() *apps.Set { return apps.New("", apps.App{Key: key("wx1", "access_token"), Alias: hostile}) },
 		Journal: seen(tokencache.Journal{Replica: hostile, Reachable: true, Entries: []tokencache.Entry{
 			{Key: key("wx1", "access_token"), By: hostile, Reason: hostile, Result: hostile},
 		}}, &tokencache.StoreError{Err: errors.New(hostile)}),

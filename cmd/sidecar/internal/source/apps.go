@@ -1,0 +1,46 @@
+package source
+
+import (
+	"fmt"
+	"net/url"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+)
+
+// Apps returns the set of the configured apps. The error names the app whose API base cannot be
+// used; a configuration that was checked has none.
+func Apps(cfg *config.Config) (*apps.Set, error) {
+	var list []apps.App
+	for _, c := range cfg.Apps {
+		a := apps.App{
+			Key: Key(c), ID: c.ID, Alias: c.Alias, Agent: c.Agent, Secret: c.Secret, RequireSecret: c.RequireSecret,
+			Tickets: map[string]tokencache.Key{}, AllowHost: cfg.AllowUpstreamHost,
+		}
+		if c.Platform == config.PlatformWeCom {
+			a.Platform = apps.WeCom
+		}
+		for _, name := range Tickets(c) {
+			a.Tickets[name] = TicketKey(c, name)
+		}
+		for _, base := range append([]string{c.APIBase}, c.APIFallbacks...) {
+			u, err := url.Parse(base)
+			if err != nil || !isBase(u) {
+				return nil, fmt.Errorf("app %s: an API base is not a plain http or https URL", c.CredentialID())
+			}
+			a.Upstreams = append(a.Upstreams, u)
+		}
+		list = append(list, a)
+	}
+	set := apps.New(cfg.DefaultApp, list...)
+	if cfg.DefaultApp != "" && set.Named(cfg.DefaultApp) == nil {
+		return nil, fmt.Errorf("the default app %q is not configured", cfg.DefaultApp)
+	}
+	return set, nil
+}
+
+func isBase(u *url.URL) bool {
+	return (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil &&
+		u.Opaque == "" && u.RawQuery == "" && u.Fragment == ""
+}
