@@ -12,7 +12,6 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
@@ -230,46 +229,6 @@ func BenchmarkGetHit(b *testing.B) {
 			_, _ = c.Get(ctx, tokencachetest.Key)
 		}
 	})
-}
-
-// clock is the smallest Source: it needs nothing but the time.
-type clock struct{}
-
-func (clock) Fetch(context.Context, tokencache.Request) (tokencache.Value, error) {
-	return tokencache.Value{Value: secret.New("a-token"), Life: 2 * time.Hour, RenewLeft: 5 * time.Minute}, nil
-}
-
-func ExampleCache() {
-	server, err := miniredis.Run() // yours is a real one
-	if err != nil {
-		panic(err)
-	}
-	defer server.Close()
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
-	defer rdb.Close()
-
-	cache := tokencache.New(rdb, tokencache.Options{})
-	defer cache.Close()
-	key := tokencache.Key{App: "wx0123456789abcdef", Kind: "access_token"}
-	if err := cache.Set(tokencache.Credential{Key: key, Source: clock{}}); err != nil {
-		panic(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	token, err := cache.Get(ctx, key)
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(token.Value, token.ExpiresIn > 119*time.Minute, token.Stale)
-	// Output: [redacted] true false
-}
-
-func ExampleCache_Report() {
-	cache := tokencache.New(redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}), tokencache.Options{})
-	cache.Close()
-	_, err := cache.Report(context.Background(), tokencache.Key{App: "wx1", Kind: "access_token"}, secret.New("old"))
-	fmt.Println(errors.Is(err, tokencache.ErrUnknown))
-	// Output: true
 }
 
 // What a pipeline cannot even be sent for is what Redis said, and not a reply that is not

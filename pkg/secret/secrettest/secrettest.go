@@ -1,5 +1,7 @@
 // Package secrettest finds secrets in what a program under test printed, answered or stored,
 // whatever was done to them on the way. It shares no code with what keeps them out.
+//
+// It is a test kit: its API is not under semantic versioning and may change in any release.
 package secrettest
 
 import (

@@ -9,6 +9,8 @@
 //		c.Start()
 //		token := c.Replicas[0].MustGet(t)
 //	})
+//
+// It is a test kit: its API is not under semantic versioning and may change in any release.
 package tokencachetest
 
 import (

@@ -21,4 +21,6 @@
 //
 // Not simulated: third-party platforms (component_* calls), WeCom suites, message encryption,
 // https, and what any API does beyond checking the token.
+//
+// It is a test kit: its API is not under semantic versioning and may change in any release.
 package wechattest
