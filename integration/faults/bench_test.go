@@ -124,7 +124,7 @@ func (b *bench) lose(script string, n int, how rig.How) (who func() *rig.Sidecar
 	for _, p := range b.All {
 		links = append(links, p.Link)
 	}
-	struck := rig.Lose(b.t, script, n, how, links...)
+	struck := rig.LoseReply(b.t, script, n, how, links...)
 	return func() *rig.Sidecar {
 		b.t.Helper()
 		link := await(b, struck, "a reply to "+script+" is lost")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +24,12 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	code := rig.Main(m)
 	report.print(os.Stdout)
+	if *which == "all" {
+		if err := report.write(); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
 	os.Exit(code)
 }
 
@@ -210,14 +218,15 @@ func (r *results) add(one result) {
 	fmt.Printf("%-8s %s, %s (%v)\n", verdict, one.row.name, one.endpoint, one.took.Round(100*time.Millisecond))
 }
 
-func (r *results) print(out *os.File) {
+// print writes the table: three columns are for people, and RESULTS.md has all figures.
+func (r *results) print(out io.Writer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.all) == 0 {
 		return
 	}
 	slices.SortStableFunc(r.all, func(a, b result) int { return a.row.order() - b.row.order() })
-	fmt.Fprintln(out, "\n| fault | endpoint | promised | fetches | calls | failed | stale | dead | missing | worst wait | revealed by | observed | took | |")
+	fmt.Fprintln(out, "\n| fault | endpoint | promised | fetches | calls | failed | stale | dead | missing | worst wait | revealed by | observed | took | verdict |")
 	fmt.Fprintln(out, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, l := range r.all {
 		verdict, metric := "pass", "-"
@@ -232,6 +241,18 @@ func (r *results) print(out *os.File) {
 			l.seen.Missing, l.seen.MissingFor.Round(time.Millisecond), l.seen.Worst.Round(time.Millisecond), metric,
 			strings.Join(l.notes, ", "), l.took.Round(100*time.Millisecond), verdict)
 	}
+}
+
+// write replaces RESULTS.md by the figures of this run, which had all rows.
+func (r *results) write() error {
+	f, err := os.Create("RESULTS.md")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(f, "# The figures of the fault suite\n\n`make faults` writes this file when it runs all rows. This run was made on %d cores.\n\n"+
+		"*calls* are the calls of the load; *failed*, *stale* and *dead* count its answers, *missing* the readers of the Redis key that found none.\n", runtime.NumCPU())
+	r.print(f)
+	return f.Close()
 }
 
 // cell makes a metric's name fit for a table.

@@ -42,7 +42,7 @@ func newLink(t testing.TB, target string) *Link {
 		close(l.done)
 		_ = listener.Close()
 		l.Heal()
-		l.Cut()
+		l.Reset()
 	})
 	return l
 }
@@ -86,7 +86,7 @@ func (l *Link) carry(near *net.TCPConn) {
 // Refuse resets every connection, and new ones as soon as they are made.
 func (l *Link) Refuse() {
 	l.set(func() { l.refuse = true })
-	l.Cut()
+	l.Reset()
 }
 
 // BlackHole swallows everything in both directions.
@@ -98,11 +98,11 @@ func (l *Link) Delay(d time.Duration) { l.set(func() { l.delay = d }) }
 // Deafen breaks every subscription as soon as it is made, and lets commands pass.
 func (l *Link) Deafen() {
 	l.set(func() { l.deaf = true })
-	l.Cut()
+	l.Reset()
 }
 
-// CutEvery resets all connections every d.
-func (l *Link) CutEvery(d time.Duration) {
+// ResetEvery resets all connections every d.
+func (l *Link) ResetEvery(d time.Duration) {
 	ticker := time.NewTicker(d)
 	l.set(func() { l.cutter = ticker })
 	go func() {
@@ -115,7 +115,7 @@ func (l *Link) CutEvery(d time.Duration) {
 				if !mine {
 					return
 				}
-				l.Cut()
+				l.Reset()
 			case <-l.done:
 				return
 			}
@@ -123,8 +123,8 @@ func (l *Link) CutEvery(d time.Duration) {
 	}()
 }
 
-// Cut resets all connections once.
-func (l *Link) Cut() {
+// Reset resets all connections once.
+func (l *Link) Reset() {
 	l.mu.Lock()
 	conns := l.conns
 	l.conns = map[*wire]struct{}{}
@@ -146,7 +146,7 @@ func (l *Link) Heal() {
 		l.losses, l.lost, l.torn = nil, 0, false
 	})
 	if broken {
-		l.Cut()
+		l.Reset()
 	}
 }
 

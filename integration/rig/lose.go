@@ -28,14 +28,14 @@ type loss struct {
 	left int
 }
 
-// Lose lets the next n replies to a script be lost, of all that pass the links. The script is load,
+// LoseReply lets the next n replies to a script be lost, of all that pass the links. The script is load,
 // begin, commit, finish or cut, or obtain or release for those of the lease. The channel tells on
 // which link one is (Unsent: would have been) applied; it keeps only one message. [Link.Heal] takes
 // a link out.
 //
 // go-redis repeats a command on a connection that broke, up to 3 times, and the scripts are made
 // for that; more losses than that make an operation fail.
-func Lose(t testing.TB, script string, n int, how How, links ...*Link) <-chan *Link {
+func LoseReply(t testing.TB, script string, n int, how How, links ...*Link) <-chan *Link {
 	t.Helper()
 	if !knownScript(t, script) {
 		t.Fatalf("no script %q", script)

@@ -48,7 +48,7 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 			t.Errorf("%d listen after one has stopped, want 2", n)
 		}
 
-		c.Replicas[0].Link.Cut()
+		c.Replicas[0].Link.Refuse()
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()

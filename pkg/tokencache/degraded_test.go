@@ -51,7 +51,7 @@ func TestAValueThatDiesWithoutRedisIsNotHandedOutAsGood(t *testing.T) {
 	t.Parallel()
 	var readOnly atomic.Bool
 	outages := map[string]func(c *cluster, away bool){
-		"cut off":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Cut) },
+		"cut off":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Refuse) },
 		"readonly": func(_ *cluster, away bool) { readOnly.Store(away) },
 	}
 	for name, outage := range outages {

@@ -196,7 +196,7 @@ func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
 			for _, r := range c.Replicas {
 				if r.Name == replica {
 					time.Sleep(14 * time.Second)
-					r.Link.Cut()
+					r.Link.Refuse()
 					time.Sleep(20 * time.Second)
 					r.Link.Heal()
 				}

@@ -135,7 +135,7 @@ func (w *world) unlink(r *replica) {
 
 func (w *world) heal(r *replica) {
 	r.Link.LoseReplies(0, 0)
-	r.Link.LoseReplyTo("")
+	r.Link.LoseReply("")
 	r.Link.Heal()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -69,11 +69,11 @@ var happenings = []happening{
 	{"secret right", 1, func(w *world, _ *replica, _ int) { w.secret("f1") }},
 
 	{"heal", 4, func(w *world, r *replica, _ int) { w.heal(r) }},
-	{"cut", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Cut() }},
+	{"cut", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Refuse() }},
 	{"cut all", 1, func(w *world, _ *replica, n int) {
 		for _, r := range w.replicas() {
 			w.unlink(r)
-			r.Link.Cut()
+			r.Link.Refuse()
 			w.healAfter(time.Duration(n)*6*time.Minute, r)
 		}
 	}},
@@ -208,7 +208,7 @@ func (w *world) loseReplyTo(r *replica, n int) {
 	w.unlink(r)
 	for hash, name := range scripts {
 		if name == scriptNames[n%len(scriptNames)] {
-			r.Link.LoseReplyTo(hash)
+			r.Link.LoseReply(hash)
 		}
 	}
 }

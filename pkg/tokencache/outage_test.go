@@ -17,7 +17,7 @@ func TestAWarmReplicaFailsNoReadWhileRedisOrUpstreamIsAway(t *testing.T) {
 	t.Parallel()
 	var down atomic.Bool
 	away := map[string]func(c *cluster, away bool){
-		"refused":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Cut) },
+		"refused":  func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).Refuse) },
 		"hole":     func(c *cluster, away bool) { eachLink(c, away, (*tokencachetest.Link).BlackHole) },
 		"upstream": func(_ *cluster, away bool) { down.Store(away) },
 	}
@@ -73,7 +73,7 @@ func wantFetchesBelow(t *testing.T, c *cluster, limit int) {
 func TestAWarmReplicaAnswersAtOnceWithoutRedis(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(*tokencachetest.Link){
-		"refused": (*tokencachetest.Link).Cut, "hole": (*tokencachetest.Link).BlackHole,
+		"refused": (*tokencachetest.Link).Refuse, "hole": (*tokencachetest.Link).BlackHole,
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
@@ -98,7 +98,7 @@ func TestAWarmReplicaAnswersAtOnceWithoutRedis(t *testing.T) {
 func TestWithoutRedisASupersedingEndpointIsNotAsked(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(*tokencachetest.Link){
-		"refused": (*tokencachetest.Link).Cut, "hole": (*tokencachetest.Link).BlackHole,
+		"refused": (*tokencachetest.Link).Refuse, "hole": (*tokencachetest.Link).BlackHole,
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
@@ -132,7 +132,7 @@ func TestWithoutRedisARepeatingEndpointIsAskedRarely(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Mode: repeating, Life: 10 * time.Minute}
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
-		eachLink(c, true, (*tokencachetest.Link).Cut)
+		eachLink(c, true, (*tokencachetest.Link).Refuse)
 		storm(c, 10, get).want(t, 30, 0, 0)
 		wantFetches(t, c, 3)
 		stop := c.Watch(time.Second)
@@ -159,7 +159,7 @@ func TestWithoutRedisAWrongSecretIsTriedEverMoreRarely(t *testing.T) {
 		return fault{Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "wrong secret"}}
 	}}
 	bubble(t, 1, u, func(t *testing.T, c *cluster) {
-		c.Replicas[0].Link.Cut()
+		c.Replicas[0].Link.Refuse()
 		for range 3600 {
 			storm(c, 1, get).want(t, 0, 0, 1)
 			time.Sleep(time.Second)
@@ -178,7 +178,7 @@ func TestWithoutRedisTheBackoffOfTheClusterStillHolds(t *testing.T) {
 	bubble(t, 3, u, func(t *testing.T, c *cluster) {
 		storm(c, 1, get).want(t, 0, 0, 3)
 		wantFetches(t, c, 1)
-		eachLink(c, true, (*tokencachetest.Link).Cut)
+		eachLink(c, true, (*tokencachetest.Link).Refuse)
 		for range 20 { // of the 30 s that it lasts at least
 			a := storm(c, 1, get)
 			a.want(t, 0, 0, 3)
@@ -279,7 +279,7 @@ func TestAValueThatCouldNotBeCommittedIsKeptAndNotTradedForTheOldOne(t *testing.
 	}}
 	bubble(t, 1, u, func(t *testing.T, c *cluster) {
 		r := c.Replicas[0]
-		cut = r.Link.Cut
+		cut = r.Link.Refuse
 		first := warm(t, c)
 		for r.Count(tokencache.ResultOrphaned) == 0 {
 			time.Sleep(time.Second)
@@ -313,7 +313,7 @@ func TestAReplicaThatCannotReachRedisDoesNotHammerIt(t *testing.T) {
 		warm(t, c)
 		r := c.Replicas[0]
 		time.Sleep(89 * time.Minute)
-		r.Link.Cut()
+		r.Link.Refuse()
 		before := len(r.Events())
 		time.Sleep(10 * time.Minute) // the renewal is due now
 		if got := len(r.Events()) - before; got > 800 {
@@ -371,7 +371,7 @@ func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 			}}
 			bubble(t, 1, u, func(t *testing.T, c *cluster) {
 				r := c.Replicas[0]
-				cut = r.Link.Cut
+				cut = r.Link.Refuse
 				warm(t, c)
 				told := func() bool {
 					for _, e := range r.Events() {

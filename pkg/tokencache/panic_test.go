@@ -71,7 +71,7 @@ func TestAPanicInAProbeOrAnObserverCostsOneCall(t *testing.T) {
 			for _, away := range []bool{false, true} {
 				token := r.MustGet(t)
 				if away {
-					r.Link.Cut()
+					r.Link.Refuse()
 				}
 				got, err := r.Cache.Report(t.Context(), tokencachetest.Key, token.Value)
 				if err != nil || !got.Stale {

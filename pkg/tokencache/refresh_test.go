@@ -142,7 +142,7 @@ func TestReconnectingReadsEverythingAgain(t *testing.T) {
 	bubble(t, 2, &upstream{}, func(t *testing.T, c *cluster) {
 		old := warm(t, c)
 		other := c.Replicas[1]
-		other.Link.Cut()
+		other.Link.Refuse()
 		c.Upstream.Kill()
 		if _, err := report(old.Value.Reveal())(t.Context(), c.Replicas[0]); err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ func TestAReloadDuringARefreshMixesNoTwoSecrets(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !redis {
-					r.Link.Cut()
+					r.Link.Refuse()
 				}
 				if _, err := get(t.Context(), r); err == nil {
 					t.Error("no error from the old secret")

@@ -268,7 +268,7 @@ func TestAForeignRefresherIsFlaggedAndNotFought(t *testing.T) {
 		}
 		r := c.Replicas[0]
 		before := len(r.Events())
-		r.Link.Cut()
+		r.Link.Refuse()
 		time.Sleep(20 * time.Second)
 		r.Link.Heal()
 		time.Sleep(20 * time.Second)

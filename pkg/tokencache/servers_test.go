@@ -164,7 +164,7 @@ func TestNoSecretAndNoValueLeavesInErrorsEventsJournalOrDumps(t *testing.T) {
 			_, rerr := report(token.Value.Reveal())(t.Context(), r)
 			fmt.Fprintf(&said, "%v %+v %#v %v %#v %+v %#v\n", token, token, token, err, rerr, r.Cache.Status(), r.Credential)
 			if i%10 == 5 {
-				r.Link.Drop()
+				r.Link.Reset()
 			}
 			if i%7 == 0 {
 				c.Upstream.Kill()

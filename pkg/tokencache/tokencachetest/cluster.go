@@ -290,7 +290,7 @@ func (r *Replica) Stop() {
 
 // Kill ends the replica as SIGKILL does: from this moment on nothing of it reaches Redis.
 func (r *Replica) Kill() {
-	r.Link.Cut()
+	r.Link.Refuse()
 	r.Stop()
 }
 

@@ -28,7 +28,7 @@ func (c *Cluster) Replicate() { c.administer(replicateLua) }
 func (c *Cluster) Failover() {
 	c.administer(promoteLua)
 	for _, r := range c.Replicas {
-		r.Link.Drop()
+		r.Link.Reset()
 	}
 }
 

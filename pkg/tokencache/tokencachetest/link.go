@@ -65,16 +65,16 @@ func (l *Link) refusesDial() bool {
 	return l.cut
 }
 
-// Cut closes every connection and refuses new ones, until [Link.Heal].
-func (l *Link) Cut() {
+// Refuse closes every connection and refuses new ones, until [Link.Heal].
+func (l *Link) Refuse() {
 	l.mu.Lock()
 	l.cut = true
 	l.mu.Unlock()
-	l.Drop()
+	l.Reset()
 }
 
-// Drop closes every connection once.
-func (l *Link) Drop() {
+// Reset closes every connection once.
+func (l *Link) Reset() {
 	l.mu.Lock()
 	conns := l.conns
 	l.conns = map[*conn]struct{}{}
@@ -96,15 +96,15 @@ func (l *Link) Deafen() {
 	l.mu.Lock()
 	l.deaf = true
 	l.mu.Unlock()
-	l.Drop()
+	l.Reset()
 }
 
-// Heal ends Cut, BlackHole, Deafen and Delay. What was swallowed stays lost.
+// Heal ends Refuse, BlackHole, Deafen and Delay. What was swallowed stays lost.
 func (l *Link) Heal() {
 	l.mu.Lock()
 	l.cut, l.hole, l.deaf, l.delay = false, false, false, 0
 	l.mu.Unlock()
-	l.Drop()
+	l.Reset()
 }
 
 // LoseReplies lets the next n replies, after skip that arrive, be lost after Redis has acted, by
@@ -115,9 +115,9 @@ func (l *Link) LoseReplies(skip, n int) {
 	l.skip, l.lose = skip, n
 }
 
-// LoseReplyTo loses the reply to the next command that contains mark, such as a script's hash,
+// LoseReply loses the reply to the next command that contains mark, such as a script's hash,
 // after Redis has acted, by closing the connection.
-func (l *Link) LoseReplyTo(mark string) {
+func (l *Link) LoseReply(mark string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mark = mark

@@ -44,7 +44,7 @@ func TestNoValue(t *testing.T) {
 		{name: "local", fault: fetchError(tokencache.ClassLocal, 40164), status: 503, kind: "upstream", errcode: 40164, min: 1, max: 60},
 		{name: "permanent", fault: fetchError(tokencache.ClassPermanent, 40125), status: 502, kind: "upstream-refuses", errcode: 40125, min: 10, max: 120},
 		{name: "slow", fault: tokencachetest.Fault{Before: time.Minute}, status: 503, kind: "timeout", min: 1, max: 1},
-		{name: "no Redis", spoil: func(f *face) { f.cluster.Replicas[0].Link.Cut() }, status: 503, kind: "redis", min: 1, max: 1},
+		{name: "no Redis", spoil: func(f *face) { f.cluster.Replicas[0].Link.Refuse() }, status: 503, kind: "redis", min: 1, max: 1},
 		{name: "closed", spoil: func(f *face) { f.cache.Close() }, status: 503, kind: "stopping", min: 1, max: 1},
 		{name: "not in the cache", spoil: func(f *face) { _ = f.cache.Set() }, status: 404, kind: "unknown-app"},
 	} {

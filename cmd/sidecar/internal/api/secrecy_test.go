@@ -109,7 +109,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 			time.Sleep(2*time.Hour - 30*time.Second)
 			all()
 		}
-		f.cluster.Replicas[0].Link.Cut()
+		f.cluster.Replicas[0].Link.Refuse()
 		all()
 		time.Sleep(3 * time.Hour)
 		all()

@@ -186,7 +186,7 @@ var scenes = []scene{
 		want:  "upstream_fetch_failures_total class local, upstream_errcodes_total errcode 40164, token_backoff_info class local errcode 40164",
 	}, {
 		name:  "Redis refuses connections",
-		play:  severally((*tokencachetest.Link).Cut),
+		play:  severally((*tokencachetest.Link).Refuse),
 		want:  "redis_errors_total op load, redis_errors_total op watch",
 		quiet: "redis_up, subscription_up",
 	}, {
@@ -241,7 +241,7 @@ var scenes = []scene{
 	}, {
 		name: "connections break once",
 		play: func(_ *testing.T, c *tokencachetest.Cluster) {
-			c.Replicas[0].Link.Drop()
+			c.Replicas[0].Link.Reset()
 			time.Sleep(10 * time.Second)
 		},
 		want: "subscriptions_total >=3, subscription_up >=2, redis_errors_total op watch class closed",

@@ -186,7 +186,7 @@ func TestOutageShowsInStatusAndMetricsButNotInProbes(t *testing.T) {
 			t.Errorf("before: %s", w.Body)
 		}
 		away.Store(true)
-		replica.Link.Cut()
+		replica.Link.Refuse()
 		for range 10 {
 			time.Sleep(time.Minute)
 			for _, path := range []string{"/healthz", "/readyz", "/startupz"} {
