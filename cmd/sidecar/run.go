@@ -180,7 +180,7 @@ func (s *sidecar) drain(serving context.Context) {
 	s.callers.Leave(patience, s.cfg.Drain.Quiet)
 }
 
-// started reports whether every credential has a value, or a failure that /status tells of. A start
+// started reports whether every credential has a value, or a failure that /status explains. A start
 // that waited for WeChat or Redis to work would keep the pod's apps from starting, too.
 func started(all []tokencache.Status) (bool, string) {
 	for _, s := range all {

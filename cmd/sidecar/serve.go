@@ -18,7 +18,7 @@ import (
 const serveUsage = "[serve] [flags]"
 
 const serveAbout = `Keeps the tokens and tickets of the configured apps, and hands them out to the programs of
-this pod until it is told to stop (SIGTERM, SIGINT, SIGQUIT). SIGHUP reads the configuration again at once,
+this pod until a signal stops it (SIGTERM, SIGINT, SIGQUIT). SIGHUP reads the configuration again at once,
 which happens every 5 s by itself.
 
 Flags go over the environment, and that over the file. One app needs only the environment:

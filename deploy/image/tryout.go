@@ -100,7 +100,8 @@ func tryCommands(sidecar func(...string) *exec.Cmd, version string) (about []byt
 	return about, nil
 }
 
-// tryServing starts the sidecar, takes a token from it and stops it. It returns the time until it was ready.
+// tryServing starts the sidecar, takes a token from it and stops it. It returns the time until it
+// was ready.
 func tryServing(ctx context.Context, sidecar func(...string) *exec.Cmd, values, ops string) (ready time.Duration, err error) {
 	var log bytes.Buffer
 	serve := sidecar()

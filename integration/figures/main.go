@@ -28,7 +28,7 @@ type plan struct {
 	settle      time.Duration // before the idle window
 	idle        time.Duration
 	apps        int // of the sidecar with many
-	starts      int // of which the median is told
+	starts      int // of which the median is printed
 }
 
 func main() {

@@ -204,7 +204,7 @@ func poll(ctx context.Context, awaited string, ok func() bool) error {
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			return errors.New("in vain: waiting for " + awaited)
+			return errors.New("timed out waiting for " + awaited)
 		case <-time.After(time.Millisecond):
 		}
 	}

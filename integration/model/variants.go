@@ -49,7 +49,7 @@ var broken = []variant{
 // model, each lifted.
 var limits = []variant{
 	{"ACTS_AFTER_HANGING_UP", faults("1"), "I3", "upstream acts on a request after its caller hung up"},
-	{"DEATH_AFTER_LATE_ACTION", faults("2", "EXPIRIES=1"), "I3", "a holder stopped beyond its lease asks, and dies before its cut"},
+	{"DEATH_AFTER_LATE_ACTION", faults("2", "EXPIRIES=1"), "I3", "a lease holder stopped beyond its lease asks, and is killed before its cut"},
 	{"FAILOVER_LOSES_THE_CUT", faults("2", "EXPIRIES=1", "FAILOVER"), "I3", "a failover of Redis loses the cut of a replica that was stopped"},
 	{"CUT_COMES_LATE", faults("1"), "I3", "the cut of a live replica comes more than overlap - cut after upstream acted"},
 }

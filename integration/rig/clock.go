@@ -19,8 +19,8 @@ import (
 // clock is, or, after [Sidecar.Freeze], a suspend. Safe for concurrent use.
 //
 // A Go program reads its clocks in the vDSO, where nothing can be put between, and a host's clock
-// is everybody's: so the sidecar is built with a standard library whose [time.Now] adds what a file
-// says.
+// is shared by all processes: so the sidecar is built with a standard library whose [time.Now] adds
+// what a file says.
 type Clock struct {
 	t    testing.TB
 	file string

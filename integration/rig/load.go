@@ -269,7 +269,7 @@ func dropIn(ctx context.Context, p *Sidecar, method, path, body string) (got, er
 	return got{value: a.AccessToken}, nil
 }
 
-// proxied makes a call that needs a token and is told none.
+// proxied makes a call that needs a token and carries none.
 func proxied(ctx context.Context, p *Sidecar) (got, error) {
 	a := wechatAnswer{}
 	if err := ask(ctx, p, http.MethodPost, "proxy/"+AppID+"/cgi-bin/message/custom/send", `{"touser":"o","msgtype":"text","text":{"content":"x"}}`, &a); err != nil {

@@ -15,8 +15,8 @@ type process struct {
 	exited chan struct{}
 }
 
-// started programs are children of one thread that never ends: where the system can, they are told
-// to die with it, so that a test that is killed leaves none behind.
+// started programs are children of one thread that never ends: where the system can, it
+// kills them with that thread, so that a test that is killed leaves none behind.
 var starts = sync.OnceValue(func() chan func() {
 	todo := make(chan func())
 	go func() {

@@ -100,7 +100,7 @@ func digest(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// The lease's own scripts are another module's. They are told apart by their arguments after the
+// The lease's own scripts are another module's. They are distinguished by their arguments after the
 // key: the token, its length and the TTL; or the token alone.
 var leaseScripts = map[int]string{3: "obtain", 1: "release"}
 

@@ -98,7 +98,8 @@ type Held struct {
 	released chan struct{}
 }
 
-// HoldAnswer holds back the answer to the next fetch of a token. The channel tells of it, once.
+// HoldAnswer holds back the answer to the next fetch of a token. The channel receives once, when it
+// is held.
 func (u *Upstream) HoldAnswer() <-chan *Held {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -172,11 +173,11 @@ func (u *Upstream) Tune(change func(*wechattest.Knobs)) {
 
 // Lenient lets a replaced token live through its overlap however many were issued meanwhile, as
 // WeChat promises. (If it keeps only one replaced token, as some infer, a lost one ends the one
-// before at the moment in which its replacement is issued, a few ms before anybody can commit
+// before at the moment in which its replacement is issued, a few ms before any replica can commit
 // that.)
 func (u *Upstream) Lenient() { u.Tune(func(k *wechattest.Knobs) { k.OverlapKeeps = -1 }) }
 
-// NextFetch returns a channel that tells the name of the sidecar whose fetch comes next, once.
+// NextFetch returns a channel that receives the name of the sidecar whose fetch comes next, once.
 func (u *Upstream) NextFetch() <-chan string {
 	ch := make(chan string, 1)
 	u.OnCall(func(sidecar string, r *http.Request) {

@@ -87,10 +87,10 @@ type Credential struct {
 	Overlap time.Duration
 
 	// Probe asks upstream whether it accepts a value: nil for yes, [ErrRejected] for no, any other
-	// error for no clear answer. Without a Probe every report of the current value is believed.
+	// error for no clear answer. Without a Probe every report of the current value counts as true.
 	Probe func(ctx context.Context, value secret.String) error
 
-	// Fingerprint tells one secret from another without revealing it ([secret.String.Fingerprint]).
+	// Fingerprint distinguishes secrets without revealing them ([secret.String.Fingerprint]).
 	// A backoff because of a wrong secret holds only for replicas with the same fingerprint.
 	Fingerprint string
 
@@ -99,7 +99,7 @@ type Credential struct {
 	Margin time.Duration
 
 	// Idle, if not 0, makes the cache keep the credential only while it is asked for: from the
-	// first call of Get, GetLasting, Fresh or Report until none came for so long. Otherwise nothing
+	// first call of Get, GetAtLeast, Fresh or Report until none came for so long. Otherwise nothing
 	// refreshes it or reads it again, and [Cache.Status] does not list it.
 	Idle time.Duration
 

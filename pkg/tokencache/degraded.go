@@ -71,8 +71,8 @@ func (c *Cache) fetchAlone(ctx context.Context, sl *slot, spec *Credential, w ne
 }
 
 // probeAlone finds out whether upstream accepts a reported value, at most once in probeGap: within
-// it, the last finding is the answer. Without a Probe, the report is believed. A rejected value is
-// marked as such in the view.
+// it, the last finding is the answer. Without a Probe, the report counts as true. A rejected value
+// is marked as such in the snapshot.
 func (c *Cache) probeAlone(ctx context.Context, sl *slot, spec *Credential, value secret.String) error {
 	asked := now()
 	err := ErrRejected

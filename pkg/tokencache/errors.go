@@ -37,7 +37,7 @@ const (
 	// minute doubling up to 10; another one may try at once.
 	ClassLocal Class = "local"
 
-	ClassLimited Class = "limited" // no answer of upstream: an allowance of ours is spent
+	ClassLimited Class = "limited" // no answer of upstream: an allowance of the credential is spent
 )
 
 // FetchError says why a [Source] has no value. It holds no secret and no value.

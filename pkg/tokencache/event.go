@@ -11,8 +11,8 @@ const (
 	ReasonDue     Reason = "due"     // ahead of the end, or in doubt with no lease held
 	ReasonReport  Reason = "report"  // an app says that upstream rejects the current value
 
-	// What a report becomes once it is believed, and when only force helps; internal to the
-	// refresh.
+	// What a report becomes once upstream rejects the value, and when only force helps; internal to
+	// the refresh.
 	reasonRejected Reason = "rejected"
 	ReasonForce    Reason = "force" // also of a Fetched event
 )
@@ -43,7 +43,7 @@ const (
 	ResultSubscribed   Result = "subscribed"    // this replica is subscribed to events; without a Key
 	ResultClockStepped Result = "clock_stepped" // the wall clock went Took further than the monotonic one (< 0: less); without a Key
 
-	ResultFetched     Result = "fetched"      // upstream was asked for a value, and Took is its time; Reason may be "force"
+	ResultFetched     Result = "fetched"      // upstream was asked for a value, and Took is its time; Reason may be ReasonForce
 	ResultProbed      Result = "probed"       // upstream was asked whether it accepts a value, and Took is its time
 	ResultLeaseWaited Result = "lease_waited" // a refresh waited for as long as Took for another replica's lease
 	ResultLeaseLost   Result = "lease_lost"   // the lease expired during the refresh and no value was fetched; with one it is ResultRefused
@@ -59,9 +59,11 @@ const (
 	// superseded it, or is about to. [Entry].Why says whether by the fetch that begins, or by one
 	// that ended badly.
 	ResultCut Result = "cut"
+	// Only as [Entry].Why of a ResultCut: it comes before a fetch.
+	ResultFetch Result = "fetch"
 )
 
-// Event tells an observer what the cache did. It holds no secret and no value.
+// Event reports to an observer what the cache did. It holds no secret and no value.
 type Event struct {
 	Key     Key
 	Reason  Reason

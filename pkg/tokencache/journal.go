@@ -29,11 +29,11 @@ type Entry struct {
 	By      string // the replica's name
 	Reason  Reason
 	Result  Result
-	Why     Result        // of [ResultCut]: [ResultRefused], [ResultOrphaned], [ResultFailed], or "fetch" for one that began
+	Why     Result        // of [ResultCut]: [ResultRefused], [ResultOrphaned], [ResultFailed], or [ResultFetch] for one before a fetch
 	Version int64         // of the value that stood afterwards; 0: none
 	Took    time.Duration // from the start of the refresh; 0 if unknown
 	Code    int           // upstream's error code; 0: none
-	Backoff time.Duration // that the cluster was told to wait
+	Backoff time.Duration // that the cluster has to wait
 	// Age is the time from the entry to the answer, both by the clock of the same Redis node.
 	Age time.Duration
 }
@@ -44,8 +44,8 @@ type Journal struct {
 	Listening bool   // what the others do arrives as an event
 	Reachable bool   // Redis answered, if only with an error
 	Took      time.Duration
-	// Listeners is how many connections listen for events: the running replicas. -1 if that cannot
-	// be told, as without the permission +pubsub|numsub.
+	// Listeners is how many connections listen for events: the running replicas. -1 if that is
+	// not known, as without the permission +pubsub|numsub.
 	Listeners int
 	Entries   []Entry // of all apps, newest first
 }
@@ -148,7 +148,7 @@ func (s *store) listeners(ctx context.Context) (int, error) {
 }
 
 // decodeJournal reads lua/journal.lua's answer. Whoever may write to Redis can write to the
-// journal, so it takes anything: what is no entry of ours is left out.
+// journal, so it takes anything: what is no entry of a script is left out.
 func decodeJournal(app string, reply any) ([]Entry, error) {
 	parts, ok := reply.([]any)
 	if !ok || len(parts) != 2 {

@@ -7,9 +7,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// view is what one replica knows of one credential. It is immutable; a newer one replaces it. All
-// durations count from asOf, the moment before the question was sent that it answers, so that no
-// clock of another host is involved.
+// snapshot is what one replica knows of one credential. It is immutable; a newer one replaces it.
+// All durations count from asOf, the moment before the question was sent that it answers, so that
+// no clock of another host is involved.
 type snapshot struct {
 	value   secret.String // empty: none
 	version int64
@@ -162,7 +162,7 @@ func (v *snapshot) take(st state, same bool) {
 	v.turn = v.end - st.renewLeft + time.Millisecond
 	v.due = v.turn + time.Duration(v.spread*float64(renewSpread(st.renewLeft)))
 	if st.left > v.key+clockStep {
-		v.due = 0 // a refresh tells Redis
+		v.due = 0 // a refresh corrects Redis
 	}
 }
 

@@ -161,7 +161,7 @@ func resultOf(r *redis.Cmd, failed error) (any, error) {
 	return reply, err
 }
 
-// decision is what begin tells the holder of a lease; lua/begin.lua explains each.
+// decision is what the lease holder may do after begin; lua/begin.lua explains each.
 type decision string
 
 const (
@@ -242,7 +242,7 @@ func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value
 	return s.decode(c, "commit", reply)
 }
 
-// conclusion is how a lease ends without a value.
+// outcome is how a lease ends without a value.
 type outcome struct {
 	reason  Reason
 	result  Result

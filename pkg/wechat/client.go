@@ -60,8 +60,8 @@ const (
 	// Normal returns the current token; a new one only in the last 5 minutes of its life, when
 	// both work [T].
 	Normal Mode = iota
-	// Forced replaces the current token, which dies. 20 a day, 30 seconds apart, otherwise "no
-	// refresh" [T]; what the call then answers is not documented.
+	// Forced replaces the current token, which becomes invalid. 20 a day, 30 seconds apart,
+	// otherwise "no refresh" [T]; what the call then answers is not documented.
 	Forced
 )
 

@@ -123,7 +123,7 @@ func (e *Error) RetryAfter() time.Duration {
 }
 
 // EgressIP returns the address from which WeChat saw the call, as the errmsg of 40164, 61004,
-// 45035 or 60020 tells it, without the IPv4-in-IPv6 prefix. It is empty if there is none.
+// 45035 or 60020 states it, without the IPv4-in-IPv6 prefix. It is empty if there is none.
 func (e *Error) EgressIP() string {
 	switch e.Code {
 	case 40164, 45035, 60020, 61004:

@@ -38,8 +38,8 @@ func ExampleError() {
 		fmt.Println(e.Advice())
 	}
 	// Output:
-	// 40125 config false
-	// The secret is wrong, was reset, or belongs to another account or app: configure the right one.
+	// 40125 config false The secret is wrong, was reset, or belongs to another account or app:
+	// configure the right one.
 }
 
 // The example of WeChat's own documentation.

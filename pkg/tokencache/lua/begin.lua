@@ -126,7 +126,7 @@ if cut > 0 then
   set('cut_by', lease, 'prior_expiry', int(left > 0 and now + left or 0), 'prior_margin', int(span('margin')),
     'prior_doubt', int(num('doubt')), 'prior_unclear_at', int(num('unclear_at')))
   doubt(cut)
-  -- The only trace of a holder that dies from here on. The failures that follow each other change nothing more.
+  -- The only trace of a lease holder that is killed from here on. The failures that follow each other change nothing more.
   if left ~= -2 and not doubted and tries('*') + tries(scope) + tries(LOCAL) == 0 then
     journal('reason', reason, 'result', 'cut', 'why', 'fetch', 'version', int(num('version')))
   end

@@ -27,7 +27,8 @@ if not same then
   forget_probes()
 end
 if not replaces_rejected then set('young', 0) end
--- Since our own cut, a holder whose lease was over cut too: its fetch may have come after ours.
+-- Since this lease's own cut, a replica whose lease was over cut, too: its fetch may have come
+-- later.
 local overtaken = cut > 0 and get('cut_by') ~= lease
 redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
 if overtaken then doubt(cut) end

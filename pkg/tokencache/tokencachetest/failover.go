@@ -9,7 +9,7 @@ import (
 )
 
 // The cluster's Redis uses database 0. Database 1 is the secondary, as far behind as the last
-// Replicate; time passes in both. Each script is one step for everybody else.
+// Replicate; time passes in both. Each script is one step for all clients.
 const (
 	replicateLua = `
 redis.call('SELECT', 1)

@@ -50,7 +50,7 @@ type Upstream struct {
 	Mode      Mode
 	Life      time.Duration // of a value; default 2 h
 	Overlap   time.Duration // default 5 min
-	RenewLeft time.Duration // told with each value; default 30 min (Superseding) or 297 s (Repeating)
+	RenewLeft time.Duration // stated with each value; default 30 min (Superseding) or 297 s (Repeating)
 	Latency   time.Duration // of a fetch; default 100 ms
 
 	// Fault is asked before each fetch, numbered from 1. Default: no faults.

@@ -11,7 +11,8 @@ import (
 
 // Admin returns a handler that operates the simulator over HTTP, for tests with several processes
 // and for development. Bodies and answers are JSON; durations are strings such as "5m". It has no
-// access control, and the status call tells live tokens from dead ones: mount it on loopback only.
+// access control, and the status call distinguishes live tokens from dead ones: mount it on
+// loopback only.
 //
 //	GET    /sim/apps/{app}/stats           Calls
 //	GET    /sim/apps/{app}/status?token=T  {"status": Status}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The paths that are told apart.
+// The paths that are distinguished.
 const (
 	pathToken      = "/cgi-bin/token"
 	pathStable     = "/cgi-bin/stable_token"

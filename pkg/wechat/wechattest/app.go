@@ -23,7 +23,7 @@ type App struct {
 	// Secret is the AppSecret, or the corpsecret of one agent.
 	Secret string `json:"secret"`
 	Kind   Kind   `json:"kind,omitempty"`
-	// Agent tells the apps of one corp apart, which share the ID and differ in the Secret.
+	// Agent distinguishes the apps of one corp, which share the ID and differ in the Secret.
 	Agent string `json:"agent,omitempty"`
 	// Menu is the JSON that menu/get answers with; without one, 46003.
 	Menu string `json:"menu,omitempty"`

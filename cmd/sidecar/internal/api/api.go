@@ -114,7 +114,7 @@ func (h *handler) wait(in *waiting, f func() error) error {
 	return f()
 }
 
-// Read returns a value with more life than least, if upstream has one.
+// read returns a value with more life than least, if upstream has one.
 func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duration) (t tokencache.Token, err error) {
 	t, ok := h.cache.Fresh(k, least)
 	if !ok {

@@ -36,7 +36,7 @@ const (
 	leastStable  = 301 * time.Second
 )
 
-// dropIn is the face for SDKs, which believe that they talk to WeChat.
+// dropIn registers the paths for SDKs, which take this listener for WeChat.
 func (h *handler) dropIn(m *web.Mux) {
 	m.Handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
 	m.Handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))

@@ -45,8 +45,8 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 }
 
 // ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token
-// of the query, if it is a current or lately replaced one of ours; the header X-Wxtoken-App; the
-// only app that it can be. That is how the proxy finds the app, too.
+// of the query, if it is a current or lately replaced token of a configured app; the header
+// X-Wxtoken-App; the only app that it can be. That is how the proxy finds the app, too.
 func (h *handler) ticketApp(platform apps.Platform, q url.Values, named string) (*apps.App, error) {
 	apps := h.apps()
 	sent := secret.New(q.Get("access_token"))

@@ -21,8 +21,8 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 			h.fail(w, r, web.Unauthorized())
 			return
 		}
-		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get ours,
-		// and not make WeChat end it.
+		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get the
+		// sidecar's, and not make WeChat end it.
 		if app, path, is := tokenPath(r.URL.Path); is && h.opts.Apps != nil {
 			inner := r.Clone(r.Context())
 			inner.URL.Path, inner.URL.RawPath = path, ""

@@ -59,7 +59,7 @@ func forwarded(h http.Header) string {
 	return ""
 }
 
-// plainTarget reports whether r asks for a path that means the same to everybody who reads it. On
+// plainTarget reports whether r asks for a path that every reader understands in the same way. On
 // WeChat's paths several slashes mean one, because SDKs double them and WeChat takes it.
 func plainTarget(r *http.Request) bool {
 	if r.Method == http.MethodConnect || r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 )
 
 // maxReply bounds an answer of a sidecar, in bytes.
@@ -136,33 +137,9 @@ func (r reply) refusal() error {
 	return errors.New(oneLine(text))
 }
 
-// sidecarStatus is the part of /status that is read here. Whatever else it says is left alone.
-type sidecarStatus struct {
-	Started bool   `json:"started"`
-	Missing string `json:"missing"`
-	Version string `json:"version"`
-	Uptime  int64  `json:"uptime"` // all durations in seconds
-	Apps    []struct {
-		ID          string `json:"id"`
-		Alias       string `json:"alias"`
-		Credentials []struct {
-			Kind             string `json:"kind"`
-			State            string `json:"state"`
-			Version          int64  `json:"version"`
-			ExpiresIn        int64  `json:"expires_in"`
-			RenewIn          int64  `json:"renew_in"`
-			InDoubt          bool   `json:"in_doubt"`
-			Rejected         bool   `json:"rejected"`
-			ForeignRefresher bool   `json:"foreign_refresher"`
-			Backoff          int64  `json:"backoff"`
-			Error            string `json:"error"`
-		} `json:"credentials"`
-	} `json:"apps"`
-}
-
 // status asks what a sidecar keeps. It returns the answer as it came, too.
-func (c client) status(ctx context.Context) (sidecarStatus, []byte, error) {
-	var s sidecarStatus
+func (c client) status(ctx context.Context) (statuspage.Status, []byte, error) {
+	var s statuspage.Status
 	r, err := c.ops(ctx, "/status")
 	if err != nil {
 		return s, nil, err
@@ -177,19 +154,19 @@ func (c client) status(ctx context.Context) (sidecarStatus, []byte, error) {
 }
 
 // decodeStatus reads the answer of /status. Another program may listen at its address.
-func decodeStatus(body []byte) (s sidecarStatus, err error) {
+func decodeStatus(body []byte) (s statuspage.Status, err error) {
 	return s, json.Unmarshal(body, &s)
 }
 
-// names returns what its apps can be asked for by.
-func (s sidecarStatus) names() []string {
-	var names []string
+// names returns the names of the apps of a status, aliases where there are any.
+func names(s statuspage.Status) []string {
+	var all []string
 	for _, app := range s.Apps {
 		if app.Alias != "" {
-			names = append(names, app.Alias)
+			all = append(all, app.Alias)
 		} else {
-			names = append(names, app.ID)
+			all = append(all, app.ID)
 		}
 	}
-	return names
+	return all
 }

@@ -39,7 +39,7 @@ func FuzzAnswers(f *testing.F) {
 			return
 		}
 		var out strings.Builder
-		if err := s.print(&out); err != nil {
+		if err := printStatus(&out, s); err != nil {
 			t.Fatal(err)
 		}
 		lines := 2
@@ -50,7 +50,7 @@ func FuzzAnswers(f *testing.F) {
 			lines += len(app.Credentials)
 		}
 		check(out.String(), lines)
-		if len(s.names()) != len(s.Apps) {
+		if len(names(s)) != len(s.Apps) {
 			t.Error("not every app has a name")
 		}
 	})

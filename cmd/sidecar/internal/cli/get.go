@@ -97,8 +97,8 @@ func (c client) app(ctx context.Context, named []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if names := s.names(); len(names) != 1 {
-		return "", fmt.Errorf("it has %d apps, name one: %s", len(names), oneLine(strings.Join(names, ", ")))
+	if all := names(s); len(all) != 1 {
+		return "", fmt.Errorf("it has %d apps, name one: %s", len(all), oneLine(strings.Join(all, ", ")))
 	}
 	return s.Apps[0].ID, nil
 }

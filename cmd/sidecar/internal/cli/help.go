@@ -29,7 +29,7 @@ commands:
 `
 
 const more = `
-sidecar help COMMAND tells more of each, and which flags it takes.
+sidecar help COMMAND explains each, with its flags.
 
 One app needs no file, only the environment:
   WECHAT_APPID, WECHAT_SECRET (or WECHAT_SECRET_FILE), REDIS_URL
@@ -51,7 +51,7 @@ func (c *Invocation) printCommands() {
 	fmt.Fprint(c.Stdout, more)
 }
 
-// printHelp tells how the command is used.
+// printHelp prints how the command is used.
 func (c *Invocation) printHelp(set *flag.FlagSet) {
 	fmt.Fprintf(c.Stdout, "usage: sidecar %s\n\n%s", c.command.Usage, c.command.About)
 	title := "\nflags:\n"

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 )
 
 // Status is the command status.
@@ -53,7 +54,7 @@ func runStatus(ctx context.Context, c *Invocation) int {
 	if *asJSON {
 		_, err = c.Stdout.Write(body)
 	} else {
-		err = s.print(c.Stdout)
+		err = printStatus(c.Stdout, s)
 	}
 	if err != nil {
 		return c.Failed("it cannot be printed: %v", plain(err))
@@ -61,7 +62,8 @@ func runStatus(ctx context.Context, c *Invocation) int {
 	return Done
 }
 
-func (s sidecarStatus) print(w io.Writer) error {
+// printStatus prints a status as a table.
+func printStatus(w io.Writer, s statuspage.Status) error {
 	fmt.Fprintf(w, "sidecar %s, up %v\n", oneLine(s.Version), seconds(s.Uptime))
 	if !s.Started {
 		fmt.Fprintf(w, "not started: %s\n", oneLine(s.Missing))

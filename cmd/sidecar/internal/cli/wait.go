@@ -44,12 +44,12 @@ const (
 	waitLook = 12 * time.Second
 )
 
-// names is a flag that can be given more than once.
-type names []string
+// appNames is a flag that can be given more than once.
+type appNames []string
 
-func (n *names) String() string { return strings.Join(*n, ", ") }
+func (n *appNames) String() string { return strings.Join(*n, ", ") }
 
-func (n *names) Set(s string) error {
+func (n *appNames) Set(s string) error {
 	if s == "" || s != url.PathEscape(s) {
 		return errors.New("neither an id nor an alias")
 	}
@@ -57,11 +57,11 @@ func (n *names) Set(s string) error {
 	return nil
 }
 
-var _ flag.Value = (*names)(nil)
+var _ flag.Value = (*appNames)(nil)
 
 func runWait(ctx context.Context, c *Invocation) int {
 	var o config.Overrides
-	var apps names
+	var apps appNames
 	var program []string
 	if i := slices.Index(c.args, "--"); i >= 0 {
 		c.args, program = c.args[:i], c.args[i+1:]

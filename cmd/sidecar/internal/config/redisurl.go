@@ -87,7 +87,7 @@ func redisRisks(raw string) (risks []string) {
 		risks = append(risks, "the password and all tokens go to another host in clear: use rediss://, or a network that nothing else can read")
 	}
 	if off, err := strconv.ParseBool(u.Query().Get("skip_verify")); u.Scheme == "rediss" && err == nil && off {
-		risks = append(risks, "with skip_verify anybody on the way can take Redis' place, and gets the password and all tokens: name its CA in tls_ca_file instead")
+		risks = append(risks, "with skip_verify an attacker on the way can take Redis' place, and gets the password and all tokens: name its CA in tls_ca_file instead")
 	}
 	return risks
 }

@@ -12,11 +12,11 @@ const DefaultEvery = 5 * time.Second
 // maxReported bounds the memory for errors that were reported.
 const maxReported = 100
 
-// Watcher loads the configuration again and again and tells what has become of it.
+// Watcher loads the configuration again and again and reports each change.
 //
 // It polls, because a Kubernetes volume changes by the swap of a symlink, and a file may be
 // deleted and written anew: whatever happens on the way, what counts is what can be read now. It
-// believes what two looks in a row agree on, a Config or an error. So a file that is read half
+// accepts what two looks in a row agree on, a Config or an error. So a file that is read half
 // written, or two files of which one is new, do no harm unless they stay like that from one look
 // to the next, and then only until the rest is there. A change takes effect after Every to
 // 2*Every.
@@ -26,7 +26,7 @@ type Watcher struct {
 	// Every is the time between two looks. 0 or less means DefaultEvery.
 	Every time.Duration
 
-	// Now makes the watcher look at once, and believe what it finds: it says that the files are
+	// Now makes the watcher look at once, and accept what it finds: it says that the files are
 	// complete. nil never does.
 	Now <-chan os.Signal
 
@@ -34,7 +34,7 @@ type Watcher struct {
 	Changed func(*Config)
 
 	// Failed gets the error of a configuration that is not valid. The one before stays in force.
-	// While nothing valid comes, each distinct error is told once. nil ignores it.
+	// While nothing valid comes, each distinct error is reported once. nil ignores it.
 	Failed func(error)
 
 	// Recovered is called when the configuration is valid again after Failed, before Changed, or

@@ -51,7 +51,7 @@ need('pexpire', backoff, '10000')
 need('del', backoff)
 need('xadd', journal, 'MAXLEN', '~', '1', '*', 'f', 'v')
 need('pexpire', journal, '10000')
-need('publish', channel, '{}') -- no event: who hears it ignores it
+need('publish', channel, '{}') -- no event: sidecars ignore it
 if mode == 'look' then
   need('subscribe', channel)
   need('unsubscribe', channel)

@@ -3,7 +3,7 @@
 // it says to the credentials.
 //
 // It disturbs nothing that runs. It reads no key of the sidecar but that of a token, writes only
-// keys of its own, for seconds, and asks WeChat only what cannot end anybody's token; see
+// keys of its own, for seconds, and asks WeChat only what cannot invalidate a token in use; see
 // [Options.Fetch] for the one exception. It prints no secret and no value of a credential.
 package doctor
 

@@ -11,7 +11,7 @@ const (
 )
 
 // secretFiles looks at the modes of the files that hold secrets. That they can be read and hold
-// something is part of the configuration, and so is the warning about one that everybody can read.
+// something is part of the configuration, and so is the warning about one that every user can read.
 func (e *examination) secretFiles() {
 	seen := map[string]bool{"": true}
 	paths := []string{e.cfg.BearerTokenFile}

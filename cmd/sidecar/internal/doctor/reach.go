@@ -22,7 +22,7 @@ type target struct {
 	plain   string      // what to write there for a peer without TLS
 }
 
-// reach looks up, dials and shakes hands, tells of each step, and returns the connection; nil if it
+// reach looks up, dials and shakes hands, reports each step, and returns the connection; nil if it
 // does not come so far.
 func (e *examination) reach(ctx context.Context, check string, t target) net.Conn {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
@@ -99,8 +99,8 @@ func (e *examination) certificate(check string, t target, cfg *tls.Config, state
 	e.warn(check, risk+t.who+", and reads its password and the tokens; "+text, fix+"; then take skip_verify out of "+t.named)
 }
 
-// secured is a connection whose peer may have asked who we are. With TLS 1.3 it says only later
-// that it wanted more than no answer, by an alert that a reset may overtake.
+// secured is a connection whose peer may have demanded a client certificate. With TLS 1.3 it says
+// only later that it wanted more than no answer, by an alert that a reset may overtake.
 type secured struct {
 	*tls.Conn
 	askedForCertificate bool

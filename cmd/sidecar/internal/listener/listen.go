@@ -77,7 +77,7 @@ func removeDeadSocket(path string) error {
 const stopGrace = 5 * time.Second
 
 // Serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has
-// begun. It tells track of the connections.
+// begun. It calls track for each change of a connection.
 func Serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
 	server := &http.Server{
 		Handler:           boundBodies(h),

@@ -76,7 +76,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // backoffClasses are those of a failed fetch, and that of a spent allowance.
-var backoffClasses = append(classes[:], "limited")
+var backoffClasses = append(classes[:], tokencache.ClassLimited)
 
 // NewRedisCollector returns the metrics that are a look at the ways to Redis. health is
 // [tokencache.Cache.Health]; it is asked at each scrape.

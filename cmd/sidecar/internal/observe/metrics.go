@@ -95,7 +95,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		lag: histogram("event_lag_seconds", "From the moment Redis published an event to that of the answer that was adopted for it, both by Redis' clock.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}, "kind"),
-		missed: counter("events_missed_total", "Versions that were found by reading again, and of which no event told.", "app", "kind"),
+		missed: counter("events_missed_total", "Versions that a re-read found and no event announced.", "app", "kind"),
 		capped: counter("locks_capped_total", "Lock keys in Redis that no replica can have written, without an expiry or with one longer than a lease; each was left 10 s.", "app", "kind"),
 		steps:  counter("clock_steps_total", "Times that the wall clock was stepped by a second or more; forward also after a suspend.", "direction"),
 
@@ -159,7 +159,7 @@ var (
 )
 
 // force is the reason of a fetch that asks for another value than the present one.
-const force = "force"
+const force = string(tokencache.ReasonForce)
 
 const (
 	probeAccepted = "accepted"
@@ -332,7 +332,7 @@ func (m *Metrics) Read(ctx context.Context, k tokencache.Key, t tokencache.Token
 		r.redis.Inc()
 	case err == nil:
 		r.memory.Inc()
-	case ctx.Err() == context.Canceled: // by the caller: our own budget ends otherwise
+	case ctx.Err() == context.Canceled: // by the caller: the end of the budget is another error
 		r.canceled.Inc()
 	default:
 		r.failed.Inc()

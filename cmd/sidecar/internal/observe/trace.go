@@ -26,8 +26,8 @@ type Tracer struct {
 
 // NewTracer returns the Tracer that the environment asks for: nil, unless OTEL_TRACES_EXPORTER is
 // otlp, or an OTLP endpoint is named and OTEL_TRACES_EXPORTER is not none; or if OTEL_SDK_DISABLED
-// is true. failed is told of spans that could not be sent. The error says which variable asks for
-// what cannot be done.
+// is true. failed is called for spans that could not be sent. The error says which variable asks
+// for what cannot be done.
 //
 // OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT, each also with TRACES_ after OTLP_, say where
 // the spans go; OTEL_SERVICE_NAME (default wxtoken) and OTEL_RESOURCE_ATTRIBUTES whose they are;
@@ -121,7 +121,7 @@ func methodOf(m string) string {
 	return "_OTHER" // as OpenTelemetry's conventions call it
 }
 
-// answer remembers the status.
+// answeredStatus keeps the status of an answer.
 type answeredStatus struct {
 	http.ResponseWriter
 	status int

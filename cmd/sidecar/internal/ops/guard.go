@@ -24,7 +24,7 @@ func (h *ops) guard(r *http.Request) *web.Problem {
 	return nil
 }
 
-// pathHealth answers ok, whatever the Host: it tells a page nothing.
+// pathHealth answers ok, whatever the Host: the answer is of no use to a page.
 const pathHealth = "/healthz"
 
 // followsLink reports whether a browser opens a page for a person who followed a link of another

@@ -13,7 +13,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
-// OpsOptions are optional; the zero value is ready for use.
+// Options are optional; the zero value is ready for use.
 type Options struct {
 	// Started reports whether the start is over: the listener of values serves, and every
 	// credential had a value once or is in a state that its owner knows about and can read on
@@ -40,7 +40,7 @@ type Options struct {
 //	/quitquitquit  POST, from this pod only and with the header X-Wxtoken-Quit: stop now, if that is
 //	           permitted
 //	/status    what this replica knows of each credential, of Redis and of the other replicas: a page for
-//	           a browser, JSON for everybody else; ?format=html or json says which
+//	           a browser, else JSON; ?format=html or json says which
 //
 // No answer carries a value of a credential. What a web page sends is refused.
 //

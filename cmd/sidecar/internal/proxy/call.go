@@ -197,8 +197,8 @@ func (c *call) attempt(req *http.Request, base *url.URL) *http.Request {
 	return out
 }
 
-// trace returns a context in which the transport tells whether it got a connection. It asks for one
-// before it writes: between the two nothing can have been written, after the second, anything.
+// trace returns a context in which the transport reports whether it got a connection. It asks for
+// one before it writes: between the two nothing can have been written, after the second, anything.
 func (c *call) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { c.asked.Store(true) },
@@ -206,7 +206,7 @@ func (c *call) trace(ctx context.Context) context.Context {
 	})
 }
 
-// sent reports whether the last attempt may have reached WeChat. A transport that tells nothing
+// sent reports whether the last attempt may have reached WeChat. A transport that reports nothing
 // leaves us in the dark, which counts as sent.
 func (c *call) sent() bool { return c.got.Load() || !c.asked.Load() }
 
@@ -218,7 +218,7 @@ func (c *call) stamp(res *http.Response) error {
 			delete(h, name)
 		}
 	}
-	h.Del("Alt-Svc") // of WeChat's host, not of ours
+	h.Del("Alt-Svc") // of WeChat's host, not of this one
 	h.Del("Trailer")
 	if c.inject {
 		scrub(h, c.token.Value)

@@ -6,25 +6,25 @@
 // [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias.
 // [Proxy.Plain] takes WeChat's own paths, from an SDK with another base URL or in a pod that maps
 // api.weixin.qq.com to this listener, and finds the app by, in this order: the query parameter
-// appid; the access_token of the query, if it is a current or lately replaced one of ours; the
-// header X-Wxtoken-App (id or alias); the default app. An appid that is not configured here rules
-// the default out: a call that names an account must not be sent as another one. An unknown token
-// does not, because that is what an old one looks like after a restart; so think twice about a
-// default where plain calls may be for several accounts.
+// appid; the access_token of the query, if it is a current or lately replaced token of a configured
+// app; the header X-Wxtoken-App (id or alias); the default app. An appid that is not configured
+// here rules the default out: a call that names an account must not be sent as another one. An
+// unknown token does not, because that is what an old one looks like after a restart; so think
+// twice about a default where plain calls may be for several accounts.
 //
 // # What happens to a call
 //
-// The query gets access_token=<ours> in front, and loses any that the caller sent; everything else
-// of it stays byte for byte. If WeChat answers that the token is bad, the token is reported to the
-// cache (which compares: an old one costs nothing) and the call is repeated once with the new one;
-// or with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may
+// The query gets access_token=<the app's> in front, and loses any that the caller sent; everything
+// else of it stays byte for byte. If WeChat answers that the token is bad, the token is reported to
+// the cache (which compares: an old one costs nothing) and the call is repeated once with the new
+// one; or with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may
 // disagree for a moment. After that WeChat's answer goes back whatever it says. If the report
 // brings nothing that may work, the first answer does.
 //
 // A token of the caller's that is neither a current nor a lately replaced one of a configured app
-// may be another account's: it is sent as it came. If WeChat rejects it, ours takes its place and
-// the call is repeated; for 10 minutes that token is then replaced at once, as is a placeholder of
-// fewer than 32 characters.
+// may be another account's: it is sent as it came. If WeChat rejects it, the app's takes its place
+// and the call is repeated; for 10 minutes that token is then replaced at once, as is a placeholder
+// of fewer than 32 characters.
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
 // before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
@@ -60,7 +60,7 @@
 // it is asked about, token included: to a program that could have asked for that token itself.
 //
 // What the proxy says itself has WeChat's shape, {"errcode":-1,"errmsg":"wxtoken: ..."}, and the
-// header X-Wxtoken-Error with one of the words of [Outcome]. The status tells whether it is safe to
+// header X-Wxtoken-Error with one of the words of [Outcome]. The status says whether it is safe to
 // call again, because SDKs take errcode -1 for "busy" and some repeat the call by themselves:
 //
 //	200  nothing was sent: no token now, no room for a chunked body, WeChat cannot be reached, no such app (40013, 41002; 40001 for an

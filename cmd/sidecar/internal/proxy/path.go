@@ -80,7 +80,7 @@ func splitPath(u *url.URL) (app, path string, no *refusal) {
 	return app, path, nil
 }
 
-// The calls that carry other credentials than an access token of ours: an appid and secret, a
+// The calls that carry other credentials than an access token of an app: an appid and secret, a
 // user's OAuth token (in a parameter that is called access_token, too), a third-party platform's,
 // or none. Those ending in a slash stand for everything below.
 var (
@@ -100,9 +100,9 @@ var (
 	}
 )
 
-// injects reports whether a call takes an access token of ours. The path is plain. Upper and lower
-// case, and a slash at the end, make no difference: if they make none to WeChat, a user's token
-// must not be overwritten; if they do, there is no such path.
+// injects reports whether a call takes an access token of an app. The path is plain. Upper and
+// lower case, and a slash at the end, make no difference: if they make none to WeChat, a user's
+// token must not be overwritten; if they do, there is no such path.
 func injects(api wechat.API, path, rawQuery string) bool {
 	list := notInjected
 	if api == wechat.APICorpCall {

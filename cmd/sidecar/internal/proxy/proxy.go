@@ -71,9 +71,9 @@ type Proxy struct {
 	rejected  rejectedTokens
 }
 
-// New returns a proxy that takes its tokens from cache. configured is asked at each call, so that the set
-// can be replaced while calls are under way; it must be safe for concurrent use and not return nil.
-// New starts no goroutine.
+// New returns a proxy that takes its tokens from cache. configured is asked at each call, so that
+// the set can be replaced while calls are under way; it must be safe for concurrent use and not
+// return nil. New starts no goroutine.
 func New(cache *tokencache.Cache, configured func() *apps.Set, o Options) *Proxy {
 	if o.Transport == nil {
 		o.Transport = newTransport()

@@ -96,7 +96,7 @@ func withToken(ctx context.Context, parent tokens, key tokencache.Key, use func(
 }
 
 // parentError says that a credential cannot be fetched because another one is missing. Its reasons
-// are not this one's: a secret that is wrong is told and waited for there.
+// are not this one's: a wrong secret is reported and waited for there.
 func parentError(err error) error {
 	f := &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "the access token is not available", Err: err}
 	if u, ok := errors.AsType[*tokencache.UnavailableError](err); ok {

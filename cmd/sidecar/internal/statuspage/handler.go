@@ -10,7 +10,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// PageOptions are optional; the zero value is ready for use.
+// Options are optional; the zero value is ready for use.
 type Options struct {
 	// Started reports whether the start is over, else what is missing. Default: it is over.
 	Started func() (bool, string)

@@ -67,7 +67,7 @@ func refresh(query url.Values) int {
 
 // page is the status as people are shown it.
 type page struct {
-	status
+	Status
 	title   string
 	summary string
 	now     string // by this host's clock
@@ -86,7 +86,7 @@ type row struct {
 
 // cell is one credential.
 type cell struct {
-	credentialStatus
+	Credential
 	level level
 	bar   *bar
 }
@@ -99,8 +99,8 @@ type bar struct {
 // commonLife is the scale of the bars: what WeChat gives, so that all bars are alike.
 const commonLife = 2 * 3600
 
-func newPage(s status, refresh int) *page {
-	p := &page{status: s, refresh: refresh, now: time.Now().UTC().Format("15:04:05 UTC"),
+func newPage(s Status, refresh int) *page {
+	p := &page{Status: s, refresh: refresh, now: time.Now().UTC().Format("15:04:05 UTC"),
 		scale: commonLife, advice: map[int]string{}}
 	worst := map[string]level{}
 	for _, one := range s.Problems {
@@ -142,7 +142,7 @@ func newPage(s status, refresh int) *page {
 	return p
 }
 
-// conditionLevel is how a condition looks. What is wrong beside it is told with the problems.
+// conditionLevel is how a condition looks. What is wrong beside it is among the problems.
 func conditionLevel(c condition, worst level) level {
 	switch c {
 	case conditionFresh, conditionDue:
@@ -206,7 +206,7 @@ func things(n int) string {
 }
 
 // life returns nil for what has none.
-func (p *page) life(c credentialStatus) *bar {
+func (p *page) life(c Credential) *bar {
 	if c.State == "missing" {
 		return nil
 	}

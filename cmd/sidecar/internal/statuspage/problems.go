@@ -62,7 +62,7 @@ func (p *problems) worst() level {
 }
 
 // credential adds what is wrong with a credential.
-func (p *problems) credential(app *appStatus, c tokencache.Status) {
+func (p *problems) credential(app *App, c tokencache.Status) {
 	one := problemStatus{Level: levelOf(c), Credentials: []string{c.Key.String()}, RetryIn: seconds(c.Backoff)}
 	if c.Err != nil && !c.Fresh {
 		one.RetryIn = max(one.RetryIn, seconds(c.RenewIn))

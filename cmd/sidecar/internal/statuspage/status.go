@@ -30,8 +30,9 @@ type Configuration struct {
 	NeedsRestart []string
 }
 
-// status is the answer of /status as JSON. All durations are whole seconds, but for those in _ms.
-type status struct {
+// Status is the answer of /status as JSON, which the command status decodes, too. All durations are
+// whole seconds, but for those in _ms.
+type Status struct {
 	Started       bool                `json:"started"`
 	Missing       string              `json:"missing,omitempty"` // for the start
 	Stopping      bool                `json:"stopping"`
@@ -41,7 +42,7 @@ type status struct {
 	Version       string              `json:"version"` // of this program
 	Revision      string              `json:"revision"`
 	Replica       string              `json:"replica,omitempty"` // its name in the journal
-	Apps          []appStatus         `json:"apps"`
+	Apps          []App               `json:"apps"`
 	Redis         *redisStatus        `json:"redis,omitempty"`
 	Configuration configurationStatus `json:"configuration"`
 	Replicas      []replicaStatus     `json:"replicas,omitempty"`
@@ -62,15 +63,17 @@ func (l level) rank() int {
 	return slices.Index([]level{levelTrouble, levelAttention, levelWell}, l)
 }
 
-type appStatus struct {
-	ID          string             `json:"id"`
-	Alias       string             `json:"alias,omitempty"`
-	Credentials []credentialStatus `json:"credentials"`
+// App is one app of a [Status].
+type App struct {
+	ID          string       `json:"id"`
+	Alias       string       `json:"alias,omitempty"`
+	Credentials []Credential `json:"credentials"`
 
 	platform apps.Platform
 }
 
-type credentialStatus struct {
+// Credential is one credential of an [App], without its value.
+type Credential struct {
 	Kind             string    `json:"kind"`
 	State            string    `json:"state"` // fresh; stale: not good for sure; missing
 	Condition        condition `json:"condition"`
@@ -146,7 +149,7 @@ type entryStatus struct {
 	Backoff int64             `json:"backoff,omitempty"`
 }
 
-func (s status) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
+func (s Status) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	body, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return buf, web.TypeJSON // cannot be: strings and numbers
@@ -163,10 +166,10 @@ const (
 )
 
 // look gathers everything.
-func (h *Handler) look() status {
-	s := status{
+func (h *Handler) look() Status {
+	s := Status{
 		Uptime: seconds(time.Since(h.since)), Version: build.Version(), Revision: build.Revision(), Stopping: h.opts.Stopping(),
-		Apps: []appStatus{}, Problems: []problemStatus{}, Configuration: configurationOf(h.opts.Configuration()),
+		Apps: []App{}, Problems: []problemStatus{}, Configuration: configurationOf(h.opts.Configuration()),
 	}
 	s.Started, s.Missing = h.opts.Started()
 	all := slices.Clone(h.opts.Status())
@@ -177,7 +180,7 @@ func (h *Handler) look() status {
 	apps := h.opts.Apps()
 	for _, c := range all {
 		if n := len(s.Apps); n == 0 || s.Apps[n-1].ID != c.Key.App {
-			app := appStatus{ID: c.Key.App}
+			app := App{ID: c.Key.App}
 			if known := apps.Named(c.Key.App); known != nil {
 				app.Alias, app.platform = known.Alias, known.Platform
 			}
@@ -193,8 +196,8 @@ func (h *Handler) look() status {
 	return s
 }
 
-func credentialStatusOf(c tokencache.Status) credentialStatus {
-	s := credentialStatus{
+func credentialStatusOf(c tokencache.Status) Credential {
+	s := Credential{
 		Kind: c.Key.Kind, State: "missing", Condition: conditionOf(c), Version: c.Version, ExpiresIn: seconds(c.ExpiresIn),
 		RenewIn: seconds(max(0, c.RenewIn)), LeavesRedisIn: seconds(c.KeyIn), Confirmed: seconds(c.Confirmed),
 		InDoubt: c.InDoubt, Rejected: c.Rejected, ForeignRefresher: c.ForeignRefresher, Backoff: seconds(c.Backoff),
@@ -238,7 +241,7 @@ type looks struct {
 	last   atomic.Pointer[look]
 }
 
-// look is what [PageOptions.Journal] returned, and when.
+// look is what [Options.Journal] returned, and when.
 type look struct {
 	tokencache.Journal
 	err  error
@@ -264,7 +267,7 @@ func (l *looks) take(perApp int, ask func(context.Context, int) (tokencache.Jour
 }
 
 // redis asks Redis, and says what came of it.
-func (h *Handler) redis(s *status, all []tokencache.Status, found *problems) {
+func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 	if h.opts.Journal == nil {
 		return
 	}
@@ -292,7 +295,7 @@ func (h *Handler) redis(s *status, all []tokencache.Status, found *problems) {
 }
 
 // journal takes the newest entries, and who made them.
-func (s *status) journal(entries []tokencache.Entry) {
+func (s *Status) journal(entries []tokencache.Entry) {
 	entries = entries[:min(len(entries), shownEntries)]
 	for _, e := range entries {
 		s.Journal.Entries = append(s.Journal.Entries, entryStatus{

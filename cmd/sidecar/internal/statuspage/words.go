@@ -19,7 +19,7 @@ func reasonWords(r tokencache.Reason) string {
 func resultWords(r, why tokencache.Result) string {
 	switch r {
 	case tokencache.ResultCut:
-		if why == askedFor {
+		if why == tokencache.ResultFetch {
 			return "asked, no end is known"
 		}
 		return "old value cut short"
@@ -49,10 +49,6 @@ func resultWords(r, why tokencache.Result) string {
 	return string(r)
 }
 
-// askedFor is why a value is cut when a fetch begins. Its end is an entry of its own, unless the
-// holder died.
-const askedFor = "fetch"
-
 // ended returns entries, newest first, without the beginnings of those fetches whose end follows.
 func ended(entries []entryStatus) []entryStatus {
 	type who struct{ app, kind, by string }
@@ -60,7 +56,7 @@ func ended(entries []entryStatus) []entryStatus {
 	var shown []entryStatus
 	for _, e := range entries {
 		w := who{e.App, e.Kind, e.By}
-		if e.Result == tokencache.ResultCut && e.Why == askedFor && later[w] {
+		if e.Result == tokencache.ResultCut && e.Why == tokencache.ResultFetch && later[w] {
 			continue
 		}
 		later[w] = true

@@ -11,7 +11,7 @@ import (
 // The beginning of a fetch is news only while it has no end.
 func TestTheTimelineLeavesOutBeginningsThatHaveAnEnd(t *testing.T) {
 	begun := func(by string) entryStatus {
-		return entryStatus{App: "wx1", Kind: "access_token", By: by, Result: tokencache.ResultCut, Why: askedFor}
+		return entryStatus{App: "wx1", Kind: "access_token", By: by, Result: tokencache.ResultCut, Why: tokencache.ResultFetch}
 	}
 	done := func(by string) entryStatus {
 		return entryStatus{App: "wx1", Kind: "access_token", By: by, Result: tokencache.ResultCommitted}
