@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -117,5 +118,20 @@ func TestAValueThatIsOverWhenItArrivesIsAFailure(t *testing.T) {
 			t.Errorf("seen %+v", seen)
 		}
 		wantFetchesBelow(t, c, 11)
+	})
+}
+
+// A value that Redis has to confirm first, and that has little life left by then, is replaced all
+// the same for a caller who needs more.
+func TestAConfirmedValueOfTooShortALifeIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tokencachetest.New(t, 1, &tokencachetest.Upstream{Mode: tokencachetest.Repeating})
+		first := c.Replicas[0].MustGet(t)
+		const least = 301 * time.Second
+		time.Sleep(first.ExpiresIn - least) // longer than a value is good without a word from Redis
+		got, err := c.Replicas[0].Cache.GetAtLeast(t.Context(), tokencachetest.Key, least)
+		if err != nil || got.ExpiresIn <= least {
+			t.Errorf("got %v of life, %v; want more than %v", got.ExpiresIn, err, least)
+		}
 	})
 }

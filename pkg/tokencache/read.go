@@ -133,6 +133,14 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 		return Token{}, ErrUnknown
 	}
 	v, n := sl.snapshot.Load(), now()
+	if !v.fresh(n) {
+		// Redis may confirm the value, which says nothing of its life.
+		t, err := c.Get(ctx, k)
+		if err != nil || t.Stale || t.ExpiresIn > least {
+			return t, err
+		}
+		v, n = sl.snapshot.Load(), now()
+	}
 	if !v.fresh(n) || v.expiresIn(n) > least || sl.backingOff() {
 		return c.Get(ctx, k)
 	}

@@ -142,26 +142,47 @@ func (e *Error) EgressIP() string {
 	return ""
 }
 
-// Advice returns one sentence on what a person should do, or "" if nothing is to be done.
+// Explain returns what the error means for an operator, and what to do. For an error without an
+// explanation of its own it goes by the [Class]; the zero Explanation says that nothing is to be
+// done.
+func (e *Error) Explain() Explanation {
+	if x, ok := corpWords[e.Code]; ok && (e.API == APICorpToken || e.API == APICorpCall) {
+		return x
+	}
+	if x := codes[e.Code].explanation; x != none && Classify(e.API, e.Code) != ClassOther {
+		return x
+	}
+	switch class := e.Class(); {
+	case class == ClassEgress:
+		return wrongAddress
+	case class == ClassQuota:
+		return spentQuota
+	case class != ClassConfig:
+		return none
+	case e.Status == http.StatusPreconditionFailed:
+		return Explanation{"something between here and WeChat removes the Content-Length", "make it keep it", ""}
+	}
+	return Explanation{"WeChat refuses", "check the base URL, and the proxy or gateway in front of WeChat", ""}
+}
+
+// Advice returns what [Error.Explain] says as one or two sentences, or "" if a person need not act.
 func (e *Error) Advice() string {
-	class := e.Class()
-	switch class {
+	switch e.Class() {
 	case ClassConfig, ClassEgress, ClassQuota:
 	default:
 		return ""
 	}
-	if advice := codes[e.Code].advice; advice != "" {
-		return advice
+	x := e.Explain()
+	text := sentence(x.Meaning)
+	if x.Fix != "" {
+		text += " " + sentence(x.Fix)
 	}
-	switch {
-	case class == ClassEgress:
-		return adviceIP
-	case class == ClassQuota:
-		return adviceQuota
-	case e.Status == http.StatusPreconditionFailed:
-		return "Something between here and WeChat removes the Content-Length: make it keep it."
-	}
-	return "Check the base URL, and the proxy or gateway in front of WeChat."
+	return text
+}
+
+// sentence makes a sentence of a text that begins in lower case, or with a name.
+func sentence(text string) string {
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // printable makes a foreign text fit for a log line: without the secrets, on one line, valid UTF-8,

@@ -38,8 +38,8 @@ func ExampleError() {
 		fmt.Println(e.Advice())
 	}
 	// Output:
-	// 40125 config false The secret is wrong, was reset, or belongs to another account or app:
-	// configure the right one.
+	// 40125 config false
+	// The AppSecret is wrong: mistyped, or reset in the console since. Configure the present AppSecret; WeChat shows none again, so if it is lost, reset it.
 }
 
 // The example of WeChat's own documentation.

@@ -245,14 +245,14 @@ func TestDoctorNamesTheFaultOfWeChatAndTheFix(t *testing.T) {
 			k := p.sim.Knobs()
 			k.CallerIP = func(*http.Request) string { return "203.0.113.77" }
 			p.sim.SetKnobs(k)
-		}, want{app, fail, "WeChat takes no calls from this address, 203.0.113.77", "put 203.0.113.77 on the IP whitelist"}},
+		}, want{app, fail, "WeChat takes no calls from this host's egress address, 203.0.113.77", "put 203.0.113.77 on the IP whitelist"}},
 		"40243": {refuse(40243), want{app, fail, "the AppSecret is frozen", "unfreeze it (解冻), which takes about 10 minutes"}},
 		"89503": {refuse(89503), want{app, fail, "administrator has yet to confirm", "let the administrator confirm it in the message"}},
 		"89506": {refuse(89506), want{app, fail, "blocks it for 24 hours", "IP whitelist"}},
 		"89507": {refuse(89507), want{app, fail, "blocks it for 1 hour", "IP whitelist"}},
-		"50002": {refuse(50002), want{app, fail, "frozen, cancelled or migrated", "mp.weixin.qq.com"}},
-		"45009": {answering(45009, ""), want{app, fail, "the day's quota of this call is used up", "接口权限与额度"}},
-		"45011": {answering(45011, ""), want{app, warn, "too many calls in this minute", "the next minute has a new quota"}},
+		"50002": {refuse(50002), want{app, fail, "frozen, punished, cancelled or migrated", "mp.weixin.qq.com"}},
+		"45009": {answering(45009, ""), want{app, fail, "the quota of this call is used up", "接口权限与额度"}},
+		"45011": {answering(45011, ""), want{app, warn, "too many calls in this minute", "it passes"}},
 		"-1":    {answering(-1, ""), want{app, warn, "WeChat is busy", "it passes"}},
 
 		"nothing listens": {func(_ *testing.T, p *patient) { p.env["WECHAT_API_BASE"] = "http://127.0.0.1:1" },

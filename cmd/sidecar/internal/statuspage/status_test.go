@@ -37,7 +37,7 @@ func good(app, kind string) tokencache.Status {
 func wrongSecret(app string) tokencache.Status {
 	return tokencache.Status{Key: key(app, "access_token"), Backoff: 90 * time.Second, RenewIn: 90 * time.Second,
 		Err: &tokencache.FetchError{Class: tokencache.ClassPermanent, Code: 40125, Message: "invalid appsecret: " +
-			"The secret is wrong, was reset, or belongs to another account or app: configure the right one."}}
+			"The AppSecret is wrong: mistyped, or reset in the console since. Configure the present AppSecret; WeChat shows none again, so if it is lost, reset it."}}
 }
 
 func statusOf(all ...tokencache.Status) func() []tokencache.Status {
@@ -136,7 +136,7 @@ func TestStatusAsJSON(t *testing.T) {
 	  {"level": "trouble", "what": "WeChat rejects the value, and there is no other yet.", "credentials": ["wx1/jsapi_ticket"],
 	   "fix": "Wait a moment: the report that found it out has started a refresh."},
 	  {"level": "trouble", "errcode": 40125, "what": "WeChat answers 40125: invalid appsecret", "retry_in": 90, "credentials": ["wx2/access_token"],
-	   "fix": "The secret is wrong, was reset, or belongs to another account or app: configure the right one."},
+	   "fix": "The AppSecret is wrong: mistyped, or reset in the console since. Configure the present AppSecret; WeChat shows none again, so if it is lost, reset it."},
 	  {"level": "attention", "what": "Values are rejected soon after they were fetched: probably another program refreshes this app.", "credentials": ["wx1/jsapi_ticket"],
 	   "fix": "Find the program that fetches tokens with this app's secret, and stop it; or use stable_token, whose tokens other programs cannot invalidate."},
 	  {"level": "attention", "what": "The new configuration is not valid, so the old one stays: apps[0].id: is empty", "fix": "Correct it. It is read again by itself."}],
@@ -149,7 +149,7 @@ func TestStatusAsJSON(t *testing.T) {
 	  {"id": "wx2", "credentials": [
 	    {"kind": "access_token", "state": "missing", "condition": "backing off", "version": 0, "expires_in": 0, "renew_in": 90, "leaves_redis_in": 0,
 	     "confirmed": 0, "in_doubt": false, "rejected": false, "foreign_refresher": false,
-	     "backoff": 90, "error": "upstream error 40125: invalid appsecret: The secret is wrong, was reset, or belongs to another account or app: configure the right one."}]}],
+	     "backoff": 90, "error": "upstream error 40125: invalid appsecret: The AppSecret is wrong: mistyped, or reset in the console since. Configure the present AppSecret; WeChat shows none again, so if it is lost, reset it."}]}],
 	"redis": {"reachable": true, "took_ms": 2, "confirmed": 0, "listening": true, "listeners": 2},
 	"configuration": {"warnings": ["w"], "reload": {"age": 0, "ok": false, "error": "apps[0].id: is empty"}},
 	"replicas": [{"name": "pod-2", "age": 180, "entries": 2}, {"name": "pod-1", "this": true, "age": 3600, "entries": 1}],
@@ -253,7 +253,7 @@ func TestThePageSaysHowItIs(t *testing.T) {
 		"well":      {good("wx1", "access_token"), []string{"All well. One credential, and it is good.", "shop wx1", "access_token fresh", "2 h left renews in 1 h 30 min"}},
 		"due":       {due, []string{"All well.", "due", "renews now"}},
 		"forgotten": {forgotten, []string{"All well."}},
-		"secret":    {wrongSecret("wx1"), []string{"Trouble. 1 credential cannot be served.", "40125", "The secret is wrong", "Concerns shop/access_token", "backing off", "asked again in 1 min 30 s"}},
+		"secret":    {wrongSecret("wx1"), []string{"Trouble. 1 credential cannot be served.", "40125", "The AppSecret is wrong", "Concerns shop/access_token", "backing off", "asked again in 1 min 30 s"}},
 		"address":   {refused, []string{"Attention. Everything is served", "IP whitelist", "as WeChat sees it: 203.0.113.66", "fresh"}},
 		"backoff":   {late, []string{"Attention.", "WeChat answers -1: system error", "tried again by itself", "due backing off", "asked again in 42 s"}},
 		"doubt":     {doubt, []string{"Attention.", "in doubt", "3 min left"}},
@@ -344,7 +344,7 @@ func TestTheTimelineSaysWhoDidWhatAndWhy(t *testing.T) {
 			{Key: key("wx1", "later_kind"), By: "pod-1", Reason: "later reason", Result: "later result", Age: 50 * time.Hour},
 		}}, nil),
 	})
-	wantAll(t, text, "3 min ago wx1 access_token it was time new value 1.3 s pod-2", "5 h ago", "an app reported it", "failed 40243 wait 1 min", "unfreeze it", "30 ms",
+	wantAll(t, text, "3 min ago wx1 access_token it was time new value 1.3 s pod-2", "5 h ago", "an app reported it", "failed 40243 wait 1 min", "Unfreeze it", "30 ms",
 		"2 days ago", "later reason", "later result", "pod-1 this one", "Listeners3")
 }
 
@@ -396,7 +396,7 @@ func TestOfManyAppsThoseWithProblemsComeFirst(t *testing.T) {
 		return tokencache.Journal{Reachable: true}, nil
 	}})
 	wantAll(t, text, "Trouble. 2 of 100 apps cannot be served.", "Concerns wx033/access_token, wx073/access_token")
-	if n := strings.Count(text, "The secret is wrong"); n != 1 {
+	if n := strings.Count(text, "The AppSecret is wrong"); n != 1 {
 		t.Errorf("one problem is told %d times", n)
 	}
 	rows := regexp.MustCompile(`<h3><code>(wx\d+)</code></h3>`).FindAllStringSubmatch(markup, -1)
