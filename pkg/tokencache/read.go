@@ -30,8 +30,8 @@ const (
 	FromUpstream From = "upstream" // a fetch by this replica
 )
 
-func (v *snapshot) token(n instant, stale bool) Token {
-	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: stale, From: FromMemory}
+func (v *snapshot) token(n instant) Token {
+	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: !v.fresh(n), From: FromMemory}
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
@@ -46,12 +46,12 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 		return Token{}, ErrUnknown
 	}
 	if v, n := sl.snapshot.Load(), now(); v.fresh(n) {
-		return v.token(n, false), nil
+		return v.token(n), nil
 	}
 	v := sl.snapshot.Load()
 	if v.alive(now()) {
 		if sl.backingOff() {
-			return v.token(now(), true), nil
+			return v.token(now()), nil
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
@@ -72,7 +72,7 @@ func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 	if !v.fresh(n) || v.expiresIn(n) <= least {
 		return Token{}, false
 	}
-	return v.token(n, false), true
+	return v.token(n), true
 }
 
 // Report says that upstream rejected value, and returns the one to use instead. A value that is not
@@ -146,7 +146,7 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 	}
 	wait := v.turn - n.since(v.asOf)
 	if wait > turnSoon || wait > 0 && !sleep(ctx, wait) {
-		return v.token(now(), false), nil
+		return v.token(now()), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
 	defer cancel()

@@ -274,7 +274,7 @@ func (sl *slot) refute(value secret.String, at instant) {
 func (sl *slot) best(k Key, from From, err error) (Token, error) {
 	v, n := sl.snapshot.Load(), now()
 	if v.alive(n) {
-		t := v.token(n, !v.fresh(n))
+		t := v.token(n)
 		t.From = from
 		return t, nil
 	}

@@ -83,7 +83,7 @@ func (v *snapshot) expiresIn(n instant) time.Duration {
 	return max(0, life-n.since(v.asOf))
 }
 
-// merge returns the view after Redis answered a question sent at asked with st. Versions never go
+// merge returns the snapshot after Redis answered a question sent at asked with st. Versions never go
 // backwards.
 func (v *snapshot) merge(st state, asked instant) *snapshot {
 	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
@@ -109,7 +109,7 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 		// holder of the lease may have superseded it and died: this does not confirm it, either.
 		next.good, next.due = min(next.good, unconfirmed-asked.since(v.asOf)), 0
 	case !st.value.Empty():
-		next.take(st, st.version == v.version && st.value.Equal(v.value))
+		next.take(st)
 	case st.version == v.version && st.rejected != v.version && !st.doubt:
 		// The margin has begun, or another program deleted the key: the value in memory is as good
 		// as before, and after an undone cut as good as before the cut.
@@ -130,8 +130,9 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 	return &next
 }
 
-// take adopts the value in Redis. same: it is the version and the value already known.
-func (v *snapshot) take(st state, same bool) {
+// take adopts the value in Redis.
+func (v *snapshot) take(st state) {
+	same := st.version == v.version && st.value.Equal(v.value)
 	known, limit := v.end, longest
 	if same && st.confirmed == v.confirmed {
 		limit = v.limit
@@ -170,7 +171,7 @@ func (v *snapshot) take(st state, same bool) {
 // lua/begin.lua.
 const clockStep = 5 * time.Second
 
-// life is what the view knows of how long the key of a version lives.
+// life is what the snapshot says of how long the key of a version lives.
 func (v *snapshot) life(version int64, n instant) life {
 	if version == 0 || v.version != version || v.uncommitted {
 		return life{left: -1}
@@ -181,7 +182,7 @@ func (v *snapshot) life(version int64, n instant) life {
 // refuted reports whether this replica knows of a rejected value that Redis still has as good.
 func (v *snapshot) refuted() bool { return !v.refutedValue.Empty() }
 
-// applyRefutation makes the view say what this replica found out and Redis does not know. The
+// applyRefutation makes the snapshot say what this replica found out and Redis does not know. The
 // refresh is due, to write it there.
 func (v *snapshot) applyRefutation() {
 	if !v.refuted() {
@@ -198,7 +199,7 @@ func renewSpread(renewLeft time.Duration) time.Duration {
 	return min(time.Minute, max(0, renewLeft)/4)
 }
 
-// rebased returns the same view as of a later moment.
+// rebased returns the same snapshot as of a later moment.
 func (v *snapshot) rebased(asOf instant) snapshot {
 	next, age := *v, asOf.since(v.asOf)
 	next.asOf = asOf

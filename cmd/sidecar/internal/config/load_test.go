@@ -263,7 +263,7 @@ func TestWarningsStopNothing(t *testing.T) {
 
 func TestWhatGoesInClearIsWarnedOf(t *testing.T) {
 	f := newFolder(t)
-	const plain, unverified = "in clear: use rediss://", "with skip_verify anybody on the way"
+	const plain, unverified = "in clear: use rediss://", "with skip_verify an attacker on the way"
 	for url, want := range map[string]string{
 		"redis://:pw@redis:6379": plain, "redis://u:pw@10.0.0.1?addr=10.0.0.2:6379": plain, "redis://u:pw@127.0.0.1?addr=10.0.0.2:6379": plain,
 		"redis://redis?master_name=m&password=pw": plain, "rediss://redis?skip_verify=true": unverified, "rediss://:pw@redis?skip_verify=1": unverified,

@@ -1,9 +1,12 @@
 package ops_test
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -212,5 +215,29 @@ func TestPanicOnOpsIsAnswered(t *testing.T) {
 	webtest.WantProblem(t, w, 500, "internal")
 	if secrettest.Find(w.Body.String(), "CANARY") != "" {
 		t.Error(w.Body)
+	}
+}
+
+// Every path of docs/http.md for this listener leads somewhere.
+func TestTheDocumentedPathsAreServed(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/http.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## The operations listener\n")
+	paths := regexp.MustCompile("(?m)^\\| (?:`(/[^`]*)`, )?`(?:(POST) )?(/[^`]*)`").FindAllStringSubmatch(section, -1)
+	if len(paths) < 5 {
+		t.Fatalf("found only %q", paths)
+	}
+	h := ops.New(ops.Options{Quit: func() {}})
+	for _, m := range paths {
+		for _, path := range []string{m[1], m[3]} {
+			if path == "" {
+				continue
+			}
+			if w := webtest.Serve(h, cmp.Or(m[2], "GET"), path, ""); w.Code == http.StatusNotFound || w.Code == http.StatusMethodNotAllowed {
+				t.Errorf("%s: status %d", path, w.Code)
+			}
+		}
 	}
 }
