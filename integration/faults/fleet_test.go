@@ -184,7 +184,7 @@ var fleetRows = []row{
 		},
 	},
 	{
-		name: "rolling restart", promise: "each is told to end while its app still calls for 1 s, a new one before or after it; all exit with 0",
+		name: "rolling restart", promise: "each gets SIGTERM while its app still calls for 1 s, a new one before or after it; all exit with 0",
 		replicas: 4, env: []string{"WXTOKEN_DRAIN=20s"},
 		run: func(b *bench) {
 			var slowest time.Duration

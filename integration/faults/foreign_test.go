@@ -58,7 +58,7 @@ var foreignRows = []row{
 		},
 	},
 	{
-		name: "token killed, 500 reports of it", promise: "from all replicas at once: one refresh, and everybody is told the same new token",
+		name: "token killed, 500 reports of it", promise: "from all replicas at once: one refresh, and all callers get the same new token",
 		limits:  limits{dead: onceEach, missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_reports_total", labels: []string{`outcome="committed"`}},
 		run: func(b *bench) {
@@ -105,7 +105,7 @@ var foreignRows = []row{
 		},
 	},
 	{
-		name: "key deleted", promise: "everybody learns of it at the same time; one refresh",
+		name: "key deleted", promise: "all replicas notice it at the same time; one refresh",
 		limits:  limits{missingFor: time.Second},
 		reveals: reveal{name: "wxtoken_refreshes_total", labels: []string{`result="(committed|unchanged)"`}},
 		run: func(b *bench) {

@@ -49,8 +49,8 @@ var orderRows = []row{
 	shortLife(time.Minute, 70*time.Second, 3),
 	shortLife(10*time.Second, 40*time.Second, 6),
 	{
-		name: "expires_in of 1 s", promise: "a positive TTL, and served, while the allowance of fetches lasts: 10, then one in 3 minutes",
-		limits:  limits{fetches: 9},
+		name: "expires_in of 1 s", promise: "a positive TTL, and served, while the allowance of fetches lasts: 50, then one in 3 minutes",
+		limits:  limits{fetches: 49},
 		reveals: reveal{name: "wxtoken_upstream_fetches_total", labels: []string{`result="ok"`}},
 		run: func(b *bench) {
 			b.live(time.Second)
@@ -59,9 +59,9 @@ var orderRows = []row{
 			used := b.Upstream.Calls(rig.AppID).Fetches()
 			b.note("%d fetches in 4 s for %d calls", used-1, seen.Calls)
 			late := b.startLoad()
-			b.hold(20 * time.Second)
+			b.hold(45 * time.Second)
 			after := late.Stop()
-			b.note("then %d in 20 s, %d of %d calls failed", b.Upstream.Calls(rig.AppID).Fetches()-used, after.Failed, after.Calls)
+			b.note("then %d in 45 s, %d of %d calls failed", b.Upstream.Calls(rig.AppID).Fetches()-used, after.Failed, after.Calls)
 			if after.Dead > 0 {
 				b.t.Errorf("%d dead values were handed out", after.Dead)
 			}

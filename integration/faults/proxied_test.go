@@ -36,7 +36,7 @@ var proxiedRows = []row{
 		},
 	},
 	{
-		name: "WeChat refuses connections for 6 s", promise: "nothing was sent: the cut is undone; a caller of the proxy is told so at once; all others go on",
+		name: "WeChat refuses connections for 6 s", promise: "nothing was sent: the cut is undone; a caller of the proxy gets that at once; all others go on",
 		reveals: reveal{name: "wxtoken_proxy_calls_total", labels: []string{`outcome="unreachable"`}, by: 30},
 		run: func(b *bench) {
 			b.withoutProxied()

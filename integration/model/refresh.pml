@@ -45,7 +45,7 @@
 #define LOOSE   2
 #define OVER    3
 
-#define GHOST   (N+1)	/* the lease in the lock is of nobody who would use it */
+#define GHOST   (N+1)	/* no replica uses the lease in the lock */
 #define I       (_pid-1)	/* init is process 0 */
 #define ME      (I+1)
 
@@ -56,7 +56,7 @@ typedef Store {
 	bit doubt;
 	unsigned cut : 2;	/* the key's time was cut: NO, TIGHT, LOOSE */
 	bit old;		/* unclear_at is longer ago than the overlap and a lease */
-	unsigned cutby : 3;	/* cut_by, 0 when it is nobody's who still works */
+	unsigned cutby : 3;	/* cut_by, 0 when its replica does not work any more */
 	unsigned pcut : 2;	/* prior_expiry */
 	bit pdoubt;		/* prior_doubt */
 	bit pold;		/* prior_unclear_at */
@@ -65,7 +65,7 @@ typedef Store {
 }
 Store r;
 unsigned lock : 3;		/* whose lease: replica + 1, GHOST, 0 */
-unsigned during : 3;		/* the lease that stood at the last cut, while it stands */
+unsigned during : 3;		/* the lease at the last cut, while it is held */
 #ifdef FAILOVER
 Store s;			/* the Redis that would take over, if it lags */
 bit lags;
@@ -87,14 +87,14 @@ typedef Replica {
 	byte got;		/* what upstream gave it */
 	byte victim;		/* what its request superseded */
 	bit late;		/* ... when the lease was not its own */
-	bit stale		/* somebody committed since it obtained its lease */
+	bit stale		/* another replica committed since it obtained its lease */
 }
 Replica R[N];
 
 /* Upstream. */
 byte phase[SLOTS];
 bit overdue[SLOTS];		/* superseded by a request that was acted on without its lease */
-bit exempt[SLOTS];		/* nobody alive can know that it was superseded: what the design does not cover */
+bit exempt[SLOTS];		/* no running replica can know that it was superseded: what the design does not cover */
 byte newest;
 bit opend;			/* the request of a dead holder may still be acted on */
 
@@ -215,7 +215,7 @@ c_code {
 }
 #endif
 
-/* Values that nobody holds need no slot. */
+/* Values that no replica holds need no slot. */
 #ifdef FAILOVER
 #define IN_STORE(t) (r.val == t || lags && s.val == t)
 #else
@@ -234,7 +234,7 @@ inline sweep() {
 }
 #endif
 
-/* Upstream acts on a request: t is the new value, own says that the request's lease still stands. */
+/* Upstream acts on a request: t is the new value, own says that the request's lease is still held. */
 inline issue(t, own) {
 	t = 1;
 	do :: phase[t] -> t++ :: else -> break od;
@@ -276,7 +276,7 @@ inline begin(i, lost) {
 		if :: !lost -> adopt(i); R[i].want = 0; R[i].settle = 0; R[i].pc = SEND :: else fi
 	:: lock == i+1 && r.granted != i+1 && DONE(i) ->
 		SEEN(2, "the double check finds the work done");
-		printf("%c: begin: done by another, value %d stands\n", 65+i, name[r.val]);
+		printf("%c: begin: done by another, value %d is in Redis\n", 65+i, name[r.val]);
 		lock = 0;
 		if
 		:: !lost -> adopt(i); rest(i);
@@ -292,7 +292,7 @@ inline begin(i, lost) {
 			r.cutby = i+1;
 			if :: !lost -> adopt(i); R[i].settle = 0; R[i].pc = PROBE :: else fi
 		:: else ->
-			printf("%c: begin: cut what stands (value %d), go\n", 65+i, name[r.val]);
+			printf("%c: begin: cut the present value (value %d), go\n", 65+i, name[r.val]);
 			r.granted = i+1; r.cutby = i+1;
 			r.pcut = r.cut; r.pdoubt = r.doubt; r.pold = r.old;
 #ifndef NO_CUT
@@ -324,7 +324,7 @@ inline commit(i, lost) {
 #ifndef OVERTAKEN_IGNORED
 		:: r.cutby != i+1 ->
 			SEEN(4, "a commit that was overtaken by a cut stays in doubt");
-			printf("%c: ... in doubt: somebody cut since our cut\n", 65+i);
+			printf("%c: ... in doubt: another replica cut since this one's cut\n", 65+i);
 			mark_doubt()
 #endif
 		:: else
@@ -366,7 +366,7 @@ inline finish(i, undo, lost) {
 			if :: r.val -> r.cut = r.pcut :: else fi;
 			r.doubt = r.pdoubt; r.old = r.pold; r.cutby = 0
 		:: else ->
-			if :: undo -> SEEN(8, "a cut is not undone because somebody cut since") :: else fi
+			if :: undo -> SEEN(8, "a cut is not undone because another replica cut since") :: else fi
 		fi;
 		r.finished = i+1; lock = 0;
 		printf("%c: finishes: failed\n", 65+i);
@@ -421,7 +421,7 @@ end:	do
 	:: d_step { R[I].pc == RELEASE ->
 		printf("%c: releases\n", 65+I);
 #ifdef RELEASE_WITHOUT_OWNER
-		if :: lock != 0 && lock != ME -> printf("I8: somebody else's lease is released\n"); assert(false) :: else fi;
+		if :: lock != 0 && lock != ME -> printf("I8: the lease of another is released\n"); assert(false) :: else fi;
 		lock = 0;
 #else
 		if :: lock == ME -> lock = 0 :: else -> SEEN(10, "a release finds another's lease and leaves it") fi;
@@ -453,7 +453,7 @@ end:	do
 	:: d_step { R[I].pc == WAIT && !R[I].pend && !R[I].got -> R[I].pc = UNCLEAR }
 	:: d_step { R[I].pc == WAIT && R[I].pend && FAULT ->
 		HIT(1); R[I].pend = 0; R[I].pc = FAILED;
-		printf("%c: is told by upstream that nothing was issued\n", 65+I) }
+		printf("%c: learns from upstream that nothing was issued\n", 65+I) }
 
 	/* mirrors tokencache.(*attempt).commit, tokencache.(*store).commit */
 	:: d_step { R[I].pc == COMMIT -> commit(I, false); sweep() }
@@ -488,7 +488,7 @@ end:	do
 	   mirrors tokencache.(*attempt).cut, tokencache.(*Cache).cutLater, tokencache.(*store).cut, lua/cut.lua */
 	:: d_step { R[I].pc == CUT ->
 		mark_doubt(); r.cutby = 0; overdue[R[I].victim] = 0; /* unclear_at is later than the act now */
-		printf("%c: cuts what stands (value %d), without a lease\n", 65+I, name[r.val]);
+		printf("%c: cuts the present value (value %d), without a lease\n", 65+I, name[r.val]);
 		rest(I); sweep() }
 
 	/* mirrors tokencache.(*attempt).run (resolve the doubt) */
@@ -567,7 +567,7 @@ end:	do
 #ifndef LEASE_WITHOUT_END
 	:: d_step { lock == GHOST ->
 		lock = 0; opend = 0; SEEN(17, "a dead holder's lease runs out");
-		printf("time: the lease that nobody uses is over\n") }
+		printf("time: the unused lease is over\n") }
 #endif
 	:: d_step { lock != 0 && lock != GHOST && R[lock-1].pc == IDLE -> lock = 0 }
 	:: d_step { lock != 0 && lock != GHOST && WORKING(R[lock-1].pc) && FAULT ->
@@ -619,22 +619,22 @@ end:	do
 proctype invariants()
 {
 end:	do
-	:: d_step { r.val && BAD(r.val) -> printf("I3: a dead value stands in Redis\n"); assert(false) }
+	:: d_step { r.val && BAD(r.val) -> printf("I3: a dead value is in Redis\n"); assert(false) }
 	:: d_step { HANDS_OUT(0) || HANDS_OUT(1) || HANDS_OUT(2) -> printf("I3: a replica hands out a dead value as good\n"); assert(false) }
 	:: d_step { r.val && SUPERSEDED(r.val) && !r.doubt && !exempt[r.val] && !ANSWERS(0) && !ANSWERS(1) && !ANSWERS(2) ->
-		printf("I3: what stands was superseded, and nobody knows\n"); assert(false) }
-	/* I8: when nothing more can happen, a good value stands and no lease is left. */
+		printf("I3: a superseded value is not in doubt\n"); assert(false) }
+	/* I8: when nothing more can happen, a good value is in Redis and no lease is left. */
 	:: atomic { timeout ->
 		SEEN(20, "an end: all is quiet");
 		if
 		:: lock == 0 && r.val && !r.doubt && r.ver > due && (phase[r.val] == NEWEST || exempt[r.val])
-		:: else -> printf("I8: stuck: nobody can renew what is due\n"); assert(false)
+		:: else -> printf("I8: stuck: a due value cannot be renewed\n"); assert(false)
 		fi;
 		break }
 	od
 }
 
-/* A value stands, and everybody knows it. */
+/* A value is in Redis, and every replica has it. */
 init {
 	atomic {
 		serial = 1; name[1] = 1; phase[1] = NEWEST; newest = 1; vmax = 1; r.val = 1; r.ver = 1;

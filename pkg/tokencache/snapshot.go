@@ -83,8 +83,8 @@ func (v *snapshot) expiresIn(n instant) time.Duration {
 	return max(0, life-n.since(v.asOf))
 }
 
-// merge returns the snapshot after Redis answered a question sent at asked with st. Versions never go
-// backwards.
+// merge returns the snapshot after Redis answered a question sent at asked with st. Versions never
+// go backwards.
 func (v *snapshot) merge(st state, asked instant) *snapshot {
 	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
 		// An answer overtaken by a later one. A greater version is news all the same: a commit can

@@ -78,7 +78,8 @@ func TestAThousandSwapsOfTheVolumeAreReadWell(t *testing.T) {
 		if err := os.RemoveAll(folderOf(n - 1)); err != nil {
 			t.Fatal(err)
 		}
-		// One look can meet a swap. Two in a row cannot, as long as a whole one lies between two swaps.
+		// One look can meet a swap. Two in a row cannot, as long as a whole one lies between two
+		// swaps.
 		for seen := looks.Load(); looks.Load() < seen+2 && ctx.Err() == nil; {
 			time.Sleep(50 * time.Microsecond)
 		}
