@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -279,4 +280,86 @@ func isLoopback(host string) bool {
 func anyPort(address string) bool {
 	_, port, err := net.SplitHostPort(address)
 	return err == nil && port == "0"
+}
+
+// Errors is what [Load] returns: every mistake it found, never none. Find it with errors.AsType.
+type Errors struct{ Mistakes []Mistake }
+
+// Mistake is one thing to correct. Neither part holds a value that was configured.
+type Mistake struct {
+	// Path is the place as its author wrote it: apps[1].secret_file in the file, REDIS_URL in the
+	// environment, --listen among the flags. A mistake of the whole file has the path of the file.
+	Path string
+	// Text says what is wrong and what to do.
+	Text string
+}
+
+// String returns the mistake as one line.
+func (m Mistake) String() string { return m.Path + ": " + m.Text }
+
+// Error returns one mistake on one line, more of them on one line each below a heading.
+func (e *Errors) Error() string {
+	if len(e.Mistakes) == 1 {
+		return "config: " + e.Mistakes[0].String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "config: %d mistakes", len(e.Mistakes))
+	for _, m := range e.Mistakes {
+		b.WriteString("\n  " + m.String())
+	}
+	return b.String()
+}
+
+// notes collects what Load finds. The zero value is ready.
+type notes struct {
+	mistakes []Mistake
+	warnings []string
+}
+
+func (n *notes) mistake(path, format string, args ...any) {
+	n.mistakes = append(n.mistakes, Mistake{path, fmt.Sprintf(format, args...)})
+}
+
+func (n *notes) warn(path, format string, args ...any) {
+	n.warnings = append(n.warnings, Mistake{path, fmt.Sprintf(format, args...)}.String())
+}
+
+// Nearest returns the known word that word was probably meant to be, or "" if none is near.
+func Nearest(word string, known []string) string {
+	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
+	best, least := "", max(1, len(word)/3)+1
+	for _, k := range known {
+		if d := distance(word, k); d < least {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return best
+	}
+	for _, k := range known {
+		if strings.HasSuffix(word, k) { // appid, corpid
+			return k
+		}
+	}
+	return ""
+}
+
+// distance counts the bytes to insert, delete or replace to get from a to b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d = 1 + min(d, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], d
+		}
+	}
+	return row[len(b)]
 }

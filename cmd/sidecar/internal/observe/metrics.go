@@ -3,10 +3,13 @@ package observe
 import (
 	"context"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -358,4 +361,14 @@ func number(yes bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// buildInfo is a constant 1 with what was built as labels.
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "wxtoken_build_info", Help: "1, with what runs here as labels.",
+		ConstLabels: prometheus.Labels{"version": build.Version(), "revision": build.Revision(), "goversion": runtime.Version()},
+	})
+	g.Set(1)
+	return g
 }
