@@ -137,7 +137,7 @@ func TestAHolderKilledRightAfterWeChatAnsweredLeavesNoDeadTokenBehind(t *testing
 		t.Errorf("the key lives for %v more, want at most 4 minutes of the 5 that WeChat promises", left)
 	}
 
-	eventually(t, "everybody has a new token", func() bool {
+	eventually(t, "every sidecar has a new token", func() bool {
 		for _, p := range all {
 			if p == holder {
 				continue

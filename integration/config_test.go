@@ -52,7 +52,7 @@ func TestAWrongSecretIsTriedRarelyAndTheRightOneHealsWithoutARestart(t *testing.
 	}
 	c.want("fetches with the wrong secret", c.Upstream.Calls(appID).Fetches()+c.Upstream.Calls("").Fetches(), 1)
 	write(t, secret, appSecret+"\n")
-	eventually(t, "everybody has a token", func() bool {
+	eventually(t, "every sidecar has a token", func() bool {
 		for _, p := range all {
 			if _, err := p.Token(); err != nil {
 				return false

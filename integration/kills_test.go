@@ -55,7 +55,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 			}
 		})
 	}
-	// settled waits until everybody has ended what was under way, and one call more.
+	// settled waits until every caller has ended what was under way, and one call more.
 	settled := func() {
 		var from [callers]int64
 		for i := range begun {

@@ -376,7 +376,7 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, s := range all {
 		wg.Go(func() {
-			for n := i; ; n++ { // everybody with another call
+			for n := i; ; n++ { // each with another call
 				select {
 				case <-stop:
 					return

@@ -13,8 +13,8 @@ import (
 )
 
 // bench is what a row runs on: warm sidecars under load on one Redis and one WeChat. When the row's
-// run returns, the bench heals every link, thaws everybody, compares what callers met with the
-// row's limits, and waits until every sidecar has as many goroutines as before.
+// run returns, the bench heals every link, resumes every sidecar, compares what callers met with
+// the row's limits, and waits until every sidecar has as many goroutines as before.
 type bench struct {
 	*rig.Cluster
 	t        *testing.T
@@ -114,7 +114,7 @@ func (b *bench) everywhere(all []*rig.Sidecar, old string) bool {
 // refreshed waits until all of these sidecars have a value other than old.
 func (b *bench) refreshed(limit time.Duration, all []*rig.Sidecar, old string) time.Duration {
 	b.t.Helper()
-	return b.within(limit, "everybody has a new token", func() bool { return b.everywhere(all, old) })
+	return b.within(limit, "every sidecar has a new token", func() bool { return b.everywhere(all, old) })
 }
 
 // lose lets the next n replies to a script be lost, for any sidecar. who waits until one was lost,

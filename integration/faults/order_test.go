@@ -85,8 +85,8 @@ func outOfOrder(name string, atOnce bool) row {
 			if n := b.store.Client().Del(context.Background(), rig.ValueKey+":lock").Val(); n != 1 {
 				b.t.Fatal("no lease is held")
 			}
-			// Whoever looked while the lease was held does so again only at its end, unless there
-			// is news.
+			// A replica that looked while the lease was held does so again only at its end, unless
+			// there is news.
 			b.store.Client().Publish(context.Background(), rig.Namespace+":events", `{"app":"`+rig.AppID+`","kind":"access_token"}`)
 			b.within(3*time.Second, "another one commits", func() bool { value, _ := b.inRedis(); return value != old && value != "" })
 			if n := b.Upstream.FetchesAtOnce(); n != 2 {

@@ -177,8 +177,8 @@ func (b *bench) secretFile(secret string) []string {
 	return []string{"WECHAT_SECRET=", "WECHAT_SECRET_FILE=" + filepath.Join(b.volume, "secret")}
 }
 
-// newSecret puts another secret into the volume, and returns how long it takes until everybody has
-// a token other than old.
+// newSecret puts another secret into the volume, and returns how long it takes until every sidecar
+// has a token other than old.
 func (b *bench) newSecret(secret, old string) time.Duration {
 	b.t.Helper()
 	b.mount("..second", secret)

@@ -14,7 +14,7 @@
 #define FAULTS 2	/* faults in one run, of all kinds together */
 #endif
 #define N 3		/* replicas, A to C in a trace */
-#define SLOTS 9		/* values that anybody still holds; 0 is none */
+#define SLOTS 9		/* values that are still held; 0 is none */
 
 /* What a replica is about to do. */
 #define IDLE    0
@@ -613,7 +613,7 @@ end:	do
 
 #define BAD(t) (phase[t] == DEAD && !exempt[t])
 #define HANDS_OUT(i) ((R[i].good == TIGHT || R[i].good == LOOSE) && BAD(R[i].val))
-/* Somebody who will put it right: under its lease, or with a cut to make, or with a later version in mind. */
+/* A replica that will put it right: under its lease, or with a cut to make, or with a later version in mind. */
 #define ANSWERS(i) (R[i].late && R[i].victim == r.val || R[i].got && lock == i+1 || KNOWS_BETTER(i))
 
 proctype invariants()

@@ -192,8 +192,8 @@ func FuzzDecodeVerdicts(f *testing.F) {
 	})
 }
 
-// FuzzDecodeEvent: what anybody publishes names a credential that may exist, or is left alone; what
-// a script publishes is read back as it was.
+// FuzzDecodeEvent: what any client publishes names a credential that may exist, or is left alone;
+// what a script publishes is read back as it was.
 func FuzzDecodeEvent(f *testing.F) {
 	for _, payload := range []string{
 		`{"app":"wx1","kind":"access_token","version":1700000000500,"event":"committed","at":1700000000500}`,

@@ -14,7 +14,7 @@ import (
 func noRetries(o *redis.Options) { o.MaxRetries = -1 }
 
 // I1, with faults: the reply of the n-th exchange with Redis is lost, for every n there is, with
-// and without go-redis' own retries. Nobody blocks himself out, and it costs at most one more
+// and without go-redis' own retries. No replica blocks itself out, and it costs at most one more
 // fetch.
 func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 	t.Parallel()
@@ -28,7 +28,7 @@ func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 						r.Link.LoseReplies(n, 1)
 						ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 						defer cancel()
-						_, _ = get(ctx, r) // may fail, but must not be in anybody's way
+						_, _ = get(ctx, r) // may fail, but must not be in the way of others
 						a := storm(c, 1, get)
 						if a.want(t, 3, 0, 0); a.last > 2*time.Second {
 							t.Errorf("reply %d lost: the next callers waited %v", n, a.last)

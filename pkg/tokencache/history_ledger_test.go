@@ -69,7 +69,7 @@ func (w *world) fault(n int, replica string) fault {
 		w.faulty[n] = 1 // sure, so it costs itself and is tried again
 		return f
 	}
-	// Whoever comes next has to fetch again. A late one's commit is refused, which cuts what its
+	// The next lease holder has to fetch again. A late one's commit is refused, which cuts what its
 	// successor committed; or its successor sees the cut, and commits in doubt.
 	w.faulty[n] = 2
 	if d := f.Before + f.After; d > 0 {

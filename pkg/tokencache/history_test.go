@@ -161,7 +161,7 @@ func (w *world) recover() {
 	}
 }
 
-// converge returns why not everybody has one good value within limit, "" if they do.
+// converge returns why not every replica has one good value within limit, "" if all do.
 func (w *world) converge(limit time.Duration) (why string) {
 	for began := time.Now(); time.Since(began) < limit; time.Sleep(15 * time.Second) {
 		if why = w.disagree(); why == "" || w.broken() {

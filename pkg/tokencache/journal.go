@@ -147,7 +147,7 @@ func (s *store) listeners(ctx context.Context) (int, error) {
 	return int(sum.Load()), err
 }
 
-// decodeJournal reads lua/journal.lua's answer. Whoever may write to Redis can write to the
+// decodeJournal reads lua/journal.lua's answer. A client that may write to Redis can write to the
 // journal, so it takes anything: what is no entry of a script is left out.
 func decodeJournal(app string, reply any) ([]Entry, error) {
 	parts, ok := reply.([]any)

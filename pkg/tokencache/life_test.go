@@ -16,7 +16,7 @@ import (
 var long = os.Getenv("WXTOKEN_LONG") == "1"
 
 // A week, or by default ten hours: exactly the fetches that the timings imply, each inside its
-// window, all of them ahead of time except the first; everybody is always served.
+// window, all of them ahead of time except the first; every caller is always served.
 func TestAWeekCostsExactlyTheFetchesThatTheTimingsImply(t *testing.T) {
 	t.Parallel()
 	span := 10 * time.Hour

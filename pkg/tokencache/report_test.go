@@ -13,7 +13,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// I4: everybody reports the same dead value at once, then once more, late.
+// I4: all replicas report the same dead value at once, then once more, late.
 func TestAReportStormOnOneValueCostsOneRefreshAndOnAnOldValueNone(t *testing.T) {
 	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
@@ -143,7 +143,7 @@ func TestWithoutAProbeUpstreamHasTheLastWord(t *testing.T) {
 }
 
 // Redis has no value (it was deleted), an app reports a value that works, and upstream repeats it:
-// that is no reason for force, which would end it for everybody.
+// that is no reason for force, which would invalidate it for all.
 func TestAnUnprovenReportForcesNothing(t *testing.T) {
 	t.Parallel()
 	bubble(t, 2, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {

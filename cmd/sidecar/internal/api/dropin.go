@@ -125,8 +125,8 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 //
 // A forced refresh is a report of the present value: upstream is asked whether it rejects it, at
 // most one replica replaces it, and only within the budget of reports. A value that works stays,
-// because it is not the caller's alone; WeChat itself would replace it, and everybody else's with
-// it.
+// because it is not the caller's alone; WeChat itself would replace it, and that of all other
+// callers with it.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
 	t, err := h.read(ctx, want.key, want.least)
 	if err != nil || !want.force {

@@ -192,7 +192,7 @@ type refusedCall struct {
 	text                 string
 }
 
-// refuses checks that a call is refused, repeats nothing of it to anybody, and costs no fetch.
+// refuses checks that a call is refused, repeats nothing of it, and costs no fetch.
 func (s *stack) refuses(t *testing.T, c refusedCall) {
 	t.Helper()
 	before := s.fetches(everyApp...)
@@ -214,7 +214,7 @@ func (s *stack) refuses(t *testing.T, c refusedCall) {
 	}
 }
 
-// Whoever WeChat would not serve at all gets an HTTP error, as on every path.
+// A caller that WeChat would not serve at all gets an HTTP error, as on every path.
 func TestDropInIsGuardedAsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bearer := secret.String{}

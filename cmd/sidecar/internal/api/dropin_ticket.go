@@ -53,7 +53,7 @@ func (h *handler) ticketApp(platform apps.Platform, q url.Values, named string) 
 	owner := apps.Owner(h.cache, platform, sent)
 	app := owner
 	if name := q.Get("appid"); name != "" {
-		// Whoever names an account must not act as another one.
+		// A call that names an account must not be answered as another one.
 		if app = apps.Find(platform, name); app == nil {
 			return nil, refusal("unknown-app", 40013, "invalid appid", "no app of this platform with this appid is configured in the sidecar")
 		}

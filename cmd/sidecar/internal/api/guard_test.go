@@ -284,7 +284,7 @@ func (p *pipes) Close() error { p.once.Do(func() { close(p.closed) }); return ni
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7200} }
 
-// A path that two readers could read differently is refused for what it is, before anybody looks
+// A path that two readers could read differently is refused for what it is, before any code looks
 // for an app in it.
 func TestPathTricksAreBadRequests(t *testing.T) {
 	f := newFace(t, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})

@@ -84,8 +84,8 @@ var strange = []struct {
 	{"odd target", 400, func(n int) (_, _, _, _ string) { return "GET", fmt.Sprintf("/v1/apps/%d/../x", n), "", "" }},
 }
 
-// Whoever can reach the listener can name as many apps, pages and hosts as they like. None of that
-// may be remembered, counted by its name, or asked of anybody.
+// A caller of the listener can name as many apps, pages and hosts as it likes. None of that may be
+// remembered, counted by its name, or sent anywhere.
 func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: the heap is the process's.
 	s := newStack(t, api.Options{}, nil, plain, strict, lone)

@@ -19,7 +19,7 @@ var Get = Command{Name: "get", Summary: "print a token or a ticket of a running 
 const getUsage = "get [app] [flags]"
 
 const getAbout = `Prints the bare access token of an app, by its id or alias, as a running sidecar hands it out.
-Without an app it is the only one that there is. Whoever sees the output can act as the app.
+Without an app it is the only one that there is. A reader of the output can act as the app.
 
 examples:
   curl "https://api.weixin.qq.com/cgi-bin/getcallbackip?access_token=$(sidecar get shop)"

@@ -189,7 +189,7 @@ func TestDoctorNamesTheMistakeInTheConfiguration(t *testing.T) {
 			want{"config", fail, "WECHAT_SECRET_FILE", "empty"}},
 		"a secret with a space": {func(t *testing.T, p *patient) { p.env["WECHAT_SECRET_FILE"] = p.file(t, "space", "CANARY x", 0o400) },
 			want{"config", fail, "WECHAT_SECRET_FILE", "it must hold the secret and nothing else"}},
-		"a secret for everybody": {func(t *testing.T, p *patient) {
+		"a secret that all users can read": {func(t *testing.T, p *patient) {
 			if err := os.Chmod(p.env["WECHAT_SECRET_FILE"], 0o444); err != nil {
 				t.Fatal(err)
 			}

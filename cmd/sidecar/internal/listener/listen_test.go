@@ -45,7 +45,7 @@ func TestAUnixSocketIsForItsGroupAndOutlivesNoProcess(t *testing.T) {
 	}
 }
 
-// Between the creation of a socket and a chmod anybody could connect.
+// Between the creation of a socket and a chmod any user could connect.
 func TestAUnixSocketHasItsModeFromTheFirstMoment(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666} {

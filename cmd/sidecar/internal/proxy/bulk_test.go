@@ -195,8 +195,8 @@ func TestKillsAreNotSeen(t *testing.T) {
 }
 
 // Many calls are under way with a token when it dies, and their rejections come in one after the
-// other, most of them when the next token is there already. Nobody asks WeChat whether a reported
-// token works: only the comparison keeps a late report from ending the new one.
+// other, most of them when the next token is there already. No caller asks WeChat whether a
+// reported token works: only the comparison keeps a late report from ending the new one.
 func TestLateRejectionsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, config{wire: onPipes, spec: func(c *tokencache.Credential) { c.Probe = nil }})

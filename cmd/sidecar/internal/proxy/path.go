@@ -35,7 +35,7 @@ func checkTarget(r *http.Request) *refusal {
 
 // isPlain reports whether path is one that WeChat may have: letters, digits and - . _ ~, no empty
 // segment but the last, none of dots only. There is no way to encode anything in it, so it means
-// the same to everybody who reads it.
+// the same to every reader.
 func isPlain(path string) bool {
 	if len(path) < 2 || path[0] != '/' {
 		return false

@@ -30,7 +30,7 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 		{"unknown token", "?access_token=garbage", "", "hr", "40001"},
 		{"empty appid", "?appid=", "", "hr", "41002"},
 		{"unknown header", "", "unknown", "hr", "41002"},
-		// Whoever names an account must not act as the default one.
+		// A call that names an account must not be sent as the default one.
 		{"unknown appid", "?appid=wx9999999999999999", "", "40013", "40013"},
 		{"unknown appid, known token", "?appid=wx9999999999999999&access_token=OTHER", "", "other", "other"},
 		{"an id that two apps share", "?appid=ww3333333333333333", "", "40013", "40013"},

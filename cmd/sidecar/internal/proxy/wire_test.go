@@ -168,7 +168,7 @@ func TestOwnTransport(t *testing.T) {
 			t.Error(a)
 		}
 	}
-	// Nobody listens there.
+	// There is no listener.
 	set := apps.New("", apps.App{Key: key(shop), Alias: "shop", Upstreams: []*url.URL{mustURL(t, "http://127.0.0.1:1")}})
 	r.apps.Store(set)
 	r.last()

@@ -7,14 +7,15 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// maxRedisReply bounds one text of Redis' in bytes. What the sidecar asks for has some thousand.
-// Whoever may publish on the channel, or write a key, could send half a gigabyte, which go-redis
-// reads whole.
+// maxRedisReply bounds one text of Redis' in bytes. What the sidecar asks for has some thousand. A
+// client that may publish on the channel, or write a key, could send half a gigabyte, which
+// go-redis reads whole.
 const maxRedisReply = 1 << 20
 
 var errLongReply = errors.New("a text of Redis is longer than any that the sidecar asks for")
@@ -27,7 +28,11 @@ func boundedDialer(timeout time.Duration, config *tls.Config) func(context.Conte
 		if err != nil {
 			return nil, err
 		}
-		return &redisConn{Conn: conn}, nil
+		bounded := &redisConn{Conn: conn}
+		if socket, ok := conn.(syscall.Conn); ok {
+			return socketConn{bounded, socket}, nil
+		}
+		return bounded, nil
 	}
 }
 
@@ -37,6 +42,13 @@ type redisConn struct {
 	net.Conn
 	skip int64  // of the present text are still to come, its line break included
 	line []byte // as much as has come of the present line, outside of texts
+}
+
+// socketConn is a redisConn on a bare socket. By SyscallConn go-redis notices, before it sends a
+// command, that Redis has closed an idle connection, and takes another one. TLS has no such look.
+type socketConn struct {
+	*redisConn
+	syscall.Conn
 }
 
 func (c *redisConn) Read(p []byte) (int, error) {

@@ -8,6 +8,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -70,5 +71,23 @@ func TestAHugePublishIsNotTakenWhole(t *testing.T) {
 	}
 	if err := rdb.Ping(t.Context()).Err(); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// A restart of Redis closes the idle connections. The next command notices that before it is sent.
+func TestAnIdleConnectionThatRedisClosedIsNotUsed(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), Dialer: boundedDialer(time.Second, nil), MaxRetries: -1, PoolSize: 1})
+	defer rdb.Close()
+	if err := rdb.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.Ping(t.Context()).Err(); err != nil {
+		t.Errorf("without a retry: %v", err)
 	}
 }
