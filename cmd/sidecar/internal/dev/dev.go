@@ -98,7 +98,7 @@ func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error 
 			"  redis-cli -u "+d.env["REDIS_URL"]+" GET '"+key+"'", "")
 	}
 	if d.sim != nil {
-		lines = append(lines, "  # end every token at (a simulated) WeChat, report it, and get the new one",
+		lines = append(lines, "  # invalidate every token at (a simulated) WeChat, report it, and get the new one",
 			"  TOKEN=$(curl -s -H 'Accept: text/plain' http://"+values+"/v1/apps/"+app+"/token)",
 			"  curl -s -X POST "+d.env["WECHAT_API_BASE"]+"/sim/apps/"+app+"/kill",
 			`  curl -s -d "{\"access_token\":\"$TOKEN\",\"errcode\":40001}" http://`+values+"/v1/apps/"+app+"/token/report", "")
