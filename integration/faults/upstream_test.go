@@ -126,8 +126,11 @@ func (b *bench) checkCut(kept bool) {
 // checkLife checks that the value leaves Redis before WeChat invalidates it, as far as is decided.
 func (b *bench) checkLife() {
 	b.t.Helper()
-	value, _ := b.inRedis()
+	value, version := b.inRedis()
 	left := b.store.Client().PTTL(context.Background(), rig.ValueKey).Val()
+	if _, now := b.inRedis(); now != version {
+		return // a refresh came between the two looks
+	}
 	_, end, ok := b.Upstream.Life(rig.AppID, value)
 	if !ok || time.Now().Add(left).After(end) {
 		b.t.Errorf("the value leaves Redis in %v, and is dead in %v", left, time.Until(end))
