@@ -96,7 +96,7 @@ func manyApps(t *testing.T, server *rig.Redis) []scene {
 		_, err := p.Show("/readyz")
 		return err == nil
 	})
-	return []scene{sceneOf(t, p, "many", "Trouble", "cannot be served", "40125", "The secret is wrong", "40243", "unfreeze it",
+	return []scene{sceneOf(t, p, "many", "Trouble", "cannot be served", "40125", "The AppSecret is wrong", "40243", "Unfreeze it",
 		"45009", `<script>document.title="owned"</script>`, "127.0.0.1", "IP whitelist", "shop-29", "new value")}
 }
 
