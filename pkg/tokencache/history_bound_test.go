@@ -51,6 +51,10 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 			faults += w.faulty[i+1]
 		case w.disturbed(f):
 			faults++
+			if f.Issued != "" && !w.record.committed(f.Issued) {
+				// An orphan: its cut, made when Redis is back, can also meet what was fetched since.
+				faults++
+			}
 		}
 		if f.Forced && f.Issued == "" && (w.faulty[i+1] > 0 || w.faulty[i] > 0 || w.disturbed(f)) {
 			// A forced fetch was lost, perhaps because the slow one before it left it no time. A

@@ -243,6 +243,13 @@ func (w *world) failover() {
 	w.rolled = time.Now()
 }
 
+// committed reports whether a commit of value is known to have succeeded.
+func (r *recorder) committed(value string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.commits, func(c committed) bool { return c.value == value })
+}
+
 func (r *recorder) describe() string {
 	s := ""
 	for _, op := range r.ops {

@@ -40,6 +40,9 @@ func TestRandomHistoriesKeepTheInvariants(t *testing.T) {
 		return
 	}
 	s := &soak{limit: fewHistories, seed: uint64(time.Now().UnixNano())}
+	if seed, err := strconv.ParseUint(os.Getenv("WXTOKEN_SEED"), 10, 64); err == nil {
+		s.seed = seed
+	}
 	if n, err := strconv.ParseInt(os.Getenv("WXTOKEN_HISTORIES"), 10, 64); err == nil {
 		s.limit = n
 	}
