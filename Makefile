@@ -8,6 +8,8 @@ SOAKTIME    ?= 10m
 FAULTS      ?= all
 FAULTS_AT_ONCE ?= 6
 FAULTS_RACED ?= 0
+# Of the random histories, but for make soak: the same ones each time.
+SEED        ?= 20261126
 
 # What is deployed has a module of its own, so that the program's stays free of what that takes.
 MODULES     := . deploy
@@ -36,7 +38,7 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 	$(GO) run ./integration/figures
 
 # Vet is a part of make check. The timeout is for a machine that does much else: on an idle one, no package takes a minute.
-TEST := $(GO) test -vet=off -timeout 60m -parallel 6
+TEST := WXTOKEN_SEED=$(SEED) $(GO) test -vet=off -timeout 60m -parallel 6
 
 test: ## everything that is quick; skips the tests whose tools are not installed, and names those tools
 	@for tool in redis-server node npm chromium curl; do \
@@ -59,7 +61,7 @@ HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
 	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|^TestAThousand' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
-	WXTOKEN_SEED=20261126 WXTOKEN_HISTORIES=3000 $(RANDOM) -timeout 20m
+	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=3000 $(RANDOM) -timeout 20m
 
 soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
