@@ -15,6 +15,7 @@ type attempt struct {
 	lease *lock.Lease
 
 	fetchedAt     instant // when upstream was last asked for a value; zero: not yet
+	repliedAt     instant // when that request was over
 	doubtResolved bool    // what is committed is the present value, which a probe found good
 }
 
@@ -146,7 +147,9 @@ func (a *attempt) fetchAndCommit(ctx context.Context, reason Reason, bad string)
 
 func (a *attempt) fetch(ctx context.Context, reason Reason, r Request) (Value, *FetchError) {
 	a.fetchedAt = now()
-	return a.c.fetch(ctx, a.sl, a.spec, reason, r)
+	v, failed := a.c.fetch(ctx, a.sl, a.spec, reason, r)
+	a.repliedAt = now()
+	return v, failed
 }
 
 // commit is steps 6 and 7. It stores a value that was asked for at asked, when before was the
@@ -203,7 +206,7 @@ func (a *attempt) cut(why Result) {
 	if a.spec.Overlap == 0 || a.fetchedAt.mono.IsZero() {
 		return // nothing was superseded
 	}
-	mine := pendingCut{lease: a.lease.Value(), first: a.fetchedAt, last: a.fetchedAt, reason: a.need.reason, why: why}
+	mine := pendingCut{lease: a.lease.Value(), first: a.fetchedAt, over: a.repliedAt, reason: a.need.reason, why: why}
 	if a.c.cutNow(a.sl, mine) != nil {
 		a.c.cutLater(a.sl, mine)
 	}

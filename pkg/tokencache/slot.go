@@ -330,11 +330,11 @@ func (sl *slot) reread(version int64) (missed bool) {
 
 // pendingCut is a cut that Redis has not confirmed: upstream may have superseded the present value.
 type pendingCut struct {
-	lease string // of the refresh that asked for it; each cuts once
-	// Upstream was asked at these times, by refreshes whose cuts are pending.
-	first, last instant
-	reason      Reason
-	why         Result
+	lease  string  // of the refresh that asked for it; each cuts once
+	first  instant // when the first of the refreshes whose cuts are pending asked upstream
+	over   instant // when the request of the last one was over
+	reason Reason
+	why    Result
 }
 
 // cutNow makes a cut, without a lease.
@@ -356,7 +356,7 @@ func (c *Cache) cutLater(sl *slot, t pendingCut) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	if sl.pendingCut != nil {
-		sl.pendingCut.lease, sl.pendingCut.last = t.lease, t.last
+		sl.pendingCut.lease, sl.pendingCut.over = t.lease, t.over
 		return
 	}
 	sl.pendingCut = &t

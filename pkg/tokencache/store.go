@@ -290,9 +290,10 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	n := now()
 	left := max(time.Millisecond, c.cut()-n.since(t.first))
-	// A replica that committed so long after this request had begun its own when this one was over.
-	// The monotonic clock counts here, because it is never too fast.
-	before := max(0, n.mono.Sub(t.last.mono)-workTime-leaseTTL)
+	// A replica that committed so long after this request was over had begun its own after that. A
+	// request that was given up may still be on its way until the time to work is over; one whose
+	// reply came later acted later. The monotonic clock counts here, because it is never too fast.
+	before := max(0, n.mono.Sub(t.over.mono)-workTime-leaseTTL)
 	_, err := s.run(ctx, s.scripts.cut, "cut", c,
 		argument{"left", ms(left)}, argument{"reason", string(t.reason)}, argument{"why", string(t.why)},
 		argument{"lease", t.lease}, argument{"before", ms(before)})

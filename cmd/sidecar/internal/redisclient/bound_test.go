@@ -77,7 +77,12 @@ func TestAHugePublishIsNotTakenWhole(t *testing.T) {
 // A restart of Redis closes the idle connections. The next command notices that before it is sent.
 func TestAnIdleConnectionThatRedisClosedIsNotUsed(t *testing.T) {
 	t.Parallel()
-	server := miniredis.RunT(t)
+	server := miniredis.NewMiniRedis()
+	// It comes back at this port, so the system must not give the port to a connection meanwhile.
+	if err := server.StartAddr("127.0.0.1:" + tokencachetest.FreePort(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), Dialer: boundedDialer(time.Second, nil), MaxRetries: -1, PoolSize: 1})
 	defer rdb.Close()
 	if err := rdb.Ping(t.Context()).Err(); err != nil {
