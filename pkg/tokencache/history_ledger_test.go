@@ -1,6 +1,7 @@
 package tokencache_test
 
 import (
+	"sync"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -8,10 +9,11 @@ import (
 )
 
 // ledger is what a history did to the cluster, for what the cluster may then cost. Its fields are
-// guarded by world.mu.
+// guarded by world.mu, but for losing.
 type ledger struct {
 	links  map[string][]window // when a replica's link was not well
 	ends   map[string]time.Time
+	losing sync.Mutex  // held while Redis loses data and that is noted, against a look between the two
 	lost   time.Time   // Redis last lost data
 	losses []time.Time // of any kind
 	rolled time.Time   // the last failover
@@ -195,6 +197,8 @@ const (
 )
 
 func (w *world) lose(what string) {
+	w.losing.Lock()
+	defer w.losing.Unlock()
 	w.record.lose(what, func() {
 		if what == everything {
 			w.Redis.FlushAll()

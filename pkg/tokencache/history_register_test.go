@@ -230,6 +230,8 @@ func scriptOf(args []any) string {
 
 // failover records what a failover brings back.
 func (w *world) failover() {
+	w.losing.Lock()
+	defer w.losing.Unlock()
 	call := w.record.tick()
 	var back registerState
 	secondary := w.Redis.DB(1)

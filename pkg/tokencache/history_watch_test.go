@@ -51,6 +51,7 @@ func (w *world) lookAround() {
 
 // checkRedis is I2 and I3 for apps that read Redis directly.
 func (w *world) checkRedis(value string) {
+	w.losing.Lock()
 	version, _ := strconv.ParseInt(w.Meta("version"), 10, 64)
 	rejected := w.Meta("rejected")
 	w.mu.Lock()
@@ -62,6 +63,7 @@ func (w *world) checkRedis(value string) {
 		w.rejected[version] = time.Now()
 	}
 	w.mu.Unlock()
+	w.losing.Unlock()
 	if backwards {
 		w.fail("I2: the version in Redis went back", "from %d to %d", before, version)
 	}
