@@ -158,9 +158,7 @@ func (a *attempt) commit(v Value, asked instant, before *snapshot) error {
 	for {
 		sent := now()
 		stored := v.normal(sent.since(asked))
-		ctx, cancel := a.finishContext()
-		st, err := a.c.store.commit(ctx, a.spec, a.lease.Value(), stored, a.sl.snapshot.Load().version, a.need.reason, sent.since(a.start))
-		cancel()
+		st, err := a.c.store.commit(a.c.last, a.spec, a.lease.Value(), stored, a.sl.snapshot.Load().version, a.need.reason, sent.since(a.start))
 		switch {
 		case err == nil:
 			a.c.adopt(a.sl, st, sent)
@@ -248,23 +246,15 @@ func (a *attempt) limited(wait time.Duration, reason Reason) error {
 // too. The store reports its failures, whether or not they matter to the caller.
 func (a *attempt) finish(o outcome) error {
 	o.reason, o.took = a.need.reason, now().since(a.start)
-	ctx, cancel := a.finishContext()
-	defer cancel()
-	if err := a.c.store.finish(ctx, a.spec, a.lease.Value(), o); err != nil {
+	// Not under the context of the attempt, whose time is over.
+	if err := a.c.store.finish(a.c.last, a.spec, a.lease.Value(), o); err != nil {
 		if errors.Is(err, errRefused) {
 			a.observe(ResultLeaseLost, nil)
 		}
 		return err
 	}
-	_, _ = a.c.load(ctx, a.sl) // an event announces the same
+	_, _ = a.c.load(a.c.last, a.sl) // an event announces the same
 	return nil
-}
-
-// finishContext returns a context for what must be done although the time of the attempt is over:
-// what the lease guards, and its release. It ends soon after the cache is closed, because Close
-// waits.
-func (a *attempt) finishContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(a.c.last, storeTimeout)
 }
 
 func (a *attempt) observe(r Result, err error) {

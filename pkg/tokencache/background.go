@@ -27,32 +27,29 @@ func (c *Cache) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// refreshAhead starts a refresh of whatever is due. Its own failures are rescheduled by the flight.
+// refreshAhead starts a refresh of whatever is due, until ctx ends. It leaves room for refreshes
+// that callers wait for. The end of each refresh plans the next one of its credential.
 func (c *Cache) refreshAhead(ctx context.Context) {
-	for {
-		next := time.Hour
-		for _, sl := range c.awake() {
-			wait, busy := sl.untilDue()
-			switch {
-			case busy: // its end wakes us
-			case wait <= 0:
-				v := sl.snapshot.Load()
-				if _, _, err := c.join(sl, need{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
-					return // closed
-				}
-			default:
-				next = min(next, wait)
+	for ctx.Err() == nil {
+		if c.refreshing.Load() >= maxAhead {
+			c.schedule.wait(ctx, time.Hour) // until one ends
+			continue
+		}
+		sl, wait := c.schedule.next()
+		if sl == nil {
+			c.schedule.wait(ctx, wait)
+			continue
+		}
+		left, busy := sl.untilDue()
+		switch {
+		case busy || sl.dormant(): // the end of its refresh plans the next
+		case left > 0:
+			c.schedule.set(sl, time.Now().Add(left)) // something changed
+		default:
+			v := sl.snapshot.Load()
+			if _, _, err := c.join(sl, need{reason: v.dueReason(), version: v.version, since: now()}); err != nil {
+				return // closed
 			}
-		}
-		timer := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
-		case <-c.wake:
-		case <-timer.C:
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return
 		}
 	}
 }

@@ -43,8 +43,11 @@ type Cache struct {
 	store *store
 	opts  Options
 	creds atomic.Pointer[map[Key]*slot]
-	set   sync.Mutex    // held by Set: two at once would make two states of one key
-	wake  chan struct{} // of 1: something changed, look at the schedule
+	set   sync.Mutex // held by Set: two at once would make two states of one key
+
+	schedule   schedule
+	refreshing atomic.Int64  // refreshes that were started and have not ended
+	turns      chan struct{} // one for each refresh that may run at once
 
 	pending pendingLooks // that events announced
 	values  valueIndex   // for Lookup
@@ -80,7 +83,8 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 			_ = guard("observer", func() error { observe(e); return nil })
 		}
 	}
-	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica, o.Secrets...), opts: o, wake: make(chan struct{}, 1)}
+	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica, o.Secrets...), opts: o, turns: make(chan struct{}, maxRefreshes)}
+	c.schedule.wake = make(chan struct{}, 1)
 	c.creds.Store(&map[Key]*slot{})
 	c.pending = pendingLooks{first: map[*slot]int64{}, wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -129,10 +133,13 @@ func (c *Cache) Set(creds ...Credential) error {
 	c.creds.Store(&next)
 	for k, sl := range old {
 		if next[k] == nil {
+			c.schedule.remove(sl)
 			sl.dropped()
 		}
 	}
-	c.poke()
+	for _, sl := range next {
+		c.plan(sl)
+	}
 	return nil
 }
 
@@ -207,10 +214,10 @@ func (c *Cache) load(ctx context.Context, sl *slot) (state, error) {
 	return st, nil
 }
 
-func (c *Cache) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
+// plan plans the next refresh of sl ahead of time, after anything changed that it depends on.
+func (c *Cache) plan(sl *slot) {
+	if wait, busy := sl.untilDue(); !busy {
+		c.schedule.set(sl, time.Now().Add(wait))
 	}
 }
 

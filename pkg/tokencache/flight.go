@@ -11,6 +11,14 @@ import (
 // replica.
 const flightTime = 2 * leaseTTL
 
+const (
+	// maxRefreshes is how many refreshes a replica runs at once. The next ones wait for their turn.
+	maxRefreshes = 128
+	// maxAhead is up to how many of them the schedule starts another one: the rest is for those that
+	// callers wait for.
+	maxAhead = maxRefreshes / 2
+)
+
 // need is what a caller of the refresh needs.
 type need struct {
 	reason  Reason
@@ -85,19 +93,32 @@ func (c *Cache) join(sl *slot, w need) (f *flight, started bool, err error) {
 	}
 	f = &flight{need: w, spec: sl.spec.Load(), done: make(chan struct{}), from: FromRedis}
 	sl.flight = f
+	c.refreshing.Add(1)
 	c.flights.Go(func() { c.runFlight(sl, f) })
 	return f, true, nil
 }
 
 // runFlight runs the refresh of f and releases its callers.
 func (c *Cache) runFlight(sl *slot, f *flight) {
-	ctx, cancel := context.WithTimeout(c.ctx, flightTime)
-	defer cancel()
-	r := &refresh{c: c, sl: sl, spec: f.spec, need: f.need, start: now()}
-	if f.err = r.run(ctx); f.err != nil && c.ctx.Err() != nil {
+	if f.err = c.inTurn(sl, f); f.err != nil && c.ctx.Err() != nil {
 		f.err = ErrClosed
 	}
 	sl.landed(f)
 	close(f.done)
-	c.poke()
+	c.refreshing.Add(-1)
+	c.plan(sl)
+	c.schedule.poke()
+}
+
+// inTurn runs the refresh of f when fewer than [maxRefreshes] others run. Its time begins then.
+func (c *Cache) inTurn(sl *slot, f *flight) error {
+	select {
+	case c.turns <- struct{}{}:
+		defer func() { <-c.turns }()
+	case <-c.ctx.Done():
+		return ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, flightTime)
+	defer cancel()
+	return (&refresh{c: c, sl: sl, spec: f.spec, need: f.need, start: now()}).run(ctx)
 }

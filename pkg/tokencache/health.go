@@ -36,6 +36,13 @@ type health struct {
 	up         atomic.Bool
 	answeredAt atomic.Int64 // Unix time in ms
 	listening  atomic.Bool
+
+	lastAnswer, lastSilence atomic.Int64 // when any operation was answered, or was not in its time; in Unix ns
+}
+
+// silentSince reports whether since then operations had no answer, and none had one.
+func (h *health) silentSince(t time.Time) bool {
+	return h.lastSilence.Load() > t.UnixNano() && h.lastAnswer.Load() < t.UnixNano()
 }
 
 // opLoad is the one operation that every replica does again and again, and that needs no right to
@@ -43,6 +50,7 @@ type health struct {
 const opLoad = "load"
 
 func (h *health) answered(op string) {
+	h.lastAnswer.Store(time.Now().UnixNano())
 	if op == opLoad {
 		h.up.Store(true)
 		h.answeredAt.Store(time.Now().UnixMilli())
@@ -57,6 +65,9 @@ func (s *store) failed(k Key, op string, err error) *StoreError {
 	}
 	if op == opLoad {
 		h.up.Store(false)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errSilent) {
+		h.lastSilence.Store(time.Now().UnixNano())
 	}
 	if h.observe != nil {
 		h.observe(Event{Key: k, Result: ResultFailed, Err: failed})

@@ -40,6 +40,9 @@ func (r *refresh) run(ctx context.Context) error {
 	defer r.endWait()
 	for {
 		st, err := r.c.load(ctx, r.sl)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
 		}
@@ -96,15 +99,15 @@ func (r *refresh) underLease(ctx context.Context, st state) error {
 	if st.held > 0 && !r.sl.lock.Unclear() {
 		return errLookAgain
 	}
-	obtain, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	lease, err := r.sl.lock.Obtain(obtain)
+	lease, err := r.c.store.obtain(ctx, r.spec.Key, r.sl.lock)
 	switch {
+	case ctx.Err() != nil && lease == nil:
+		return ctx.Err()
 	case errors.Is(err, lock.ErrHeld):
 		r.beginWait()
 		return errLookAgain
 	case err != nil:
-		return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, r.c.store.failed(r.spec.Key, "lease", err))
+		return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
 	}
 	r.endWait()
 	if st.unsound {

@@ -1,7 +1,6 @@
 package tokencache
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -21,6 +20,7 @@ type slot struct {
 
 	idle  atomic.Int64 // as of [Credential].Idle
 	asked atomic.Int64 // when a caller last asked for it, in Unix ns by this host's clock; 0: never
+	entry entry        // in the schedule
 
 	mu           sync.Mutex // guards what follows
 	flight       *flight
@@ -87,7 +87,7 @@ func (c *Cache) adopt(sl *slot, st state, asked instant) {
 		dataLost = sl.audit.dataLost(st.version < old.version)
 	}
 	sl.mu.Unlock()
-	c.poke()
+	c.plan(sl)
 	if dataLost {
 		c.observe(sl, Event{Result: ResultDataLost})
 	}
@@ -339,10 +339,7 @@ type pendingCut struct {
 
 // cutNow makes a cut, without a lease.
 func (c *Cache) cutNow(sl *slot, t pendingCut) error {
-	// Not longer than Close waits.
-	ctx, cancel := context.WithTimeout(c.last, storeTimeout)
-	defer cancel()
-	return c.store.cut(ctx, sl.spec.Load(), t)
+	return c.store.cut(c.last, sl.spec.Load(), t)
 }
 
 // cutLater retries a cut until Redis confirms it. It runs beside the flights, whose callers need

@@ -11,11 +11,18 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// storeTimeout bounds one operation on Redis, retries included.
-const storeTimeout = time.Second
+const (
+	// storeTimeout bounds one operation on Redis, retries included, from the moment it is sent.
+	storeTimeout = time.Second
+	// maxOperations is how many operations on Redis a replica has under way at once: fewer than the
+	// connections of the smallest pool that go-redis makes by itself. So none waits for a
+	// connection, and a time that runs out says something about Redis.
+	maxOperations = 8
+)
 
 var (
 	//go:embed lua/prelude.lua
@@ -44,13 +51,14 @@ type store struct {
 	replica   string
 	secrets   []secret.String // what no text of an error may hold
 	health    health
+	turns     chan struct{} // one for each operation that may be under way at once
 
 	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
 	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
-	s := &store{rdb: rdb, namespace: namespace, replica: replica, secrets: secrets}
+	s := &store{rdb: rdb, namespace: namespace, replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)
@@ -92,15 +100,56 @@ func (s *store) arguments(c *Credential, own []argument) []any {
 	return list
 }
 
-func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Credential, own ...argument) (any, error) {
+// turn waits until an operation may be sent, and returns its context. The wait itself says nothing
+// about Redis: an end of ctx is returned as it is. But while Redis is silent, each operation has its
+// turn for a second. Who waits then shares the finding of those before it.
+func (s *store) turn(ctx context.Context, k Key, op string) (_ context.Context, done func(), _ error) {
+	began := time.Now()
+	select {
+	case s.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	if s.health.silentSince(began) {
+		<-s.turns
+		return nil, nil, s.failed(k, op, errSilent)
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
+	return ctx, func() { cancel(); <-s.turns }, nil
+}
+
+// errSilent is the end of an operation that was not sent, because those before it had no answer.
+var errSilent = fmt.Errorf("no operation on Redis was answered meanwhile: %w", context.DeadlineExceeded)
+
+func (s *store) run(ctx context.Context, script *redis.Script, op string, c *Credential, own ...argument) (any, error) {
+	ctx, done, err := s.turn(ctx, c.Key, op)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	reply, err := script.Run(ctx, s.rdb, s.keys(c.Key), s.arguments(c, own)...).Result()
 	if err != nil {
 		return nil, s.failed(c.Key, op, err)
 	}
 	s.health.answered(op)
 	return reply, nil
+}
+
+// obtain tries once to obtain a lease. The error is [lock.ErrHeld] if another replica has it.
+func (s *store) obtain(ctx context.Context, k Key, l *lock.Lock) (*lock.Lease, error) {
+	turn, done, err := s.turn(ctx, k, "lease")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	lease, err := l.Obtain(turn)
+	switch {
+	case err == nil || errors.Is(err, lock.ErrHeld):
+		s.health.answered("lease")
+		return lease, err
+	default:
+		return nil, s.failed(k, "lease", err)
+	}
 }
 
 // decode reads a state that op answered.
@@ -125,15 +174,21 @@ func (s *store) load(ctx context.Context, c *Credential) (state, error) {
 // loadAll reads many credentials in one round trip per Redis node; the two results correspond to
 // creds.
 func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
+	states, errs := make([]state, len(creds)), make([]error, len(creds))
+	turn, done, err := s.turn(ctx, Key{}, opLoad)
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return states, errs
+	}
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(creds))
 	for i, c := range creds {
-		replies[i] = s.scripts.load.EvalSha(ctx, pipe, s.keys(c.Key), s.arguments(c, nil)...)
+		replies[i] = s.scripts.load.EvalSha(turn, pipe, s.keys(c.Key), s.arguments(c, nil)...)
 	}
-	_, failed := pipe.Exec(ctx)
-	states, errs := make([]state, len(creds)), make([]error, len(creds))
+	_, failed := pipe.Exec(turn)
+	done()
 	for i, r := range replies {
 		reply, err := resultOf(r, failed)
 		switch {
