@@ -6,7 +6,7 @@ package tokencache
 var (
 	// RedisCommands are what a cache runs on every Redis.
 	RedisCommands = [...]string{
-		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hget", "hset", "hdel", "xadd", "time",
+		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hmget", "hset", "hdel", "xadd", "time",
 		"publish", "subscribe", "unsubscribe", "ping", "eval", "evalsha", "getrange",
 	}
 	// RedisStatusCommands are for [Cache.Journal], which says less without them.

@@ -184,7 +184,7 @@ func (c *Cache) readAnnounced(ctx context.Context) {
 func (c *Cache) lookAtAnnounced(ctx context.Context) {
 	first := c.pending.take()
 	// The slow re-read tries again what cannot be read now.
-	_, _ = c.look(ctx, slices.Collect(maps.Keys(first)), func(sl *slot, st state, asked instant) {
+	_, _ = c.look(ctx, slices.Collect(maps.Keys(first)), false, func(sl *slot, st state, asked instant) {
 		c.adopt(sl, st, asked)
 		if at := first[sl]; at != 0 {
 			// Both times are of the clock of the one Redis that has the key.
@@ -215,7 +215,7 @@ const batch = 128
 // rereadAll reads every credential. It returns an error if Redis is away, and nil if only single
 // ones cannot be read.
 func (c *Cache) rereadAll(ctx context.Context) error {
-	whole, err := c.look(ctx, c.awake(), func(sl *slot, st state, asked instant) {
+	whole, err := c.look(ctx, c.awake(), true, func(sl *slot, st state, asked instant) {
 		missed := sl.reread(st.version)
 		c.adopt(sl, st, asked)
 		if missed {
@@ -229,8 +229,8 @@ func (c *Cache) rereadAll(ctx context.Context) error {
 }
 
 // look asks Redis for crs, a batch in each round trip, and calls found with each answer. It returns
-// an error if Redis is away; whole says that every one was read.
-func (c *Cache) look(ctx context.Context, crs []*slot, found func(*slot, state, instant)) (whole bool, err error) {
+// an error if Redis is away; whole says that every one was read. brief is as of [store.loadAll].
+func (c *Cache) look(ctx context.Context, crs []*slot, brief bool, found func(*slot, state, instant)) (whole bool, err error) {
 	whole = true
 	for part := range slices.Chunk(crs, batch) {
 		if ctx.Err() != nil {
@@ -241,7 +241,7 @@ func (c *Cache) look(ctx context.Context, crs []*slot, found func(*slot, state, 
 			specs[i] = sl.spec.Load()
 		}
 		asked := now()
-		states, errs := c.store.loadAll(ctx, specs)
+		states, errs := c.store.loadAll(ctx, specs, brief)
 		for i, sl := range part {
 			if errs[i] == nil {
 				found(sl, states[i], asked)

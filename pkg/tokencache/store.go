@@ -172,8 +172,9 @@ func (s *store) load(ctx context.Context, c *Credential) (state, error) {
 }
 
 // loadAll reads many credentials in one round trip per Redis node; the two results correspond to
-// creds.
-func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []error) {
+// creds. brief is as of lua/prelude.lua.
+func (s *store) loadAll(ctx context.Context, creds []*Credential, brief bool) ([]state, []error) {
+	own := []argument{{"brief", flag(brief)}}
 	states, errs := make([]state, len(creds)), make([]error, len(creds))
 	turn, done, err := s.turn(ctx, Key{}, opLoad)
 	if err != nil {
@@ -185,7 +186,7 @@ func (s *store) loadAll(ctx context.Context, creds []*Credential) ([]state, []er
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(creds))
 	for i, c := range creds {
-		replies[i] = s.scripts.load.EvalSha(turn, pipe, s.keys(c.Key), s.arguments(c, nil)...)
+		replies[i] = s.scripts.load.EvalSha(turn, pipe, s.keys(c.Key), s.arguments(c, own)...)
 	}
 	_, failed := pipe.Exec(turn)
 	done()

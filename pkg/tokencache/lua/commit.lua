@@ -30,7 +30,7 @@ if not replaces_rejected then set('young', 0) end
 -- Since this lease's own cut, a replica whose lease was over cut, too: its fetch may have come
 -- later.
 local overtaken = cut > 0 and get('cut_by') ~= lease
-redis.call('HDEL', meta_key, 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
+unset('cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
 if overtaken then doubt(cut) end
 local forgiven = redis.call('DEL', backoff_key) > 0
 -- Without leave to ask upstream it was a probe that decided a doubt.

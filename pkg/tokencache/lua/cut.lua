@@ -12,7 +12,7 @@ set('cut_for', lease)
 local committed = age('issued_at')
 if committed >= 0 and committed < before then return 1 end
 doubt(left)
-redis.call('HDEL', meta_key, 'cut_by') -- the present lease holder must neither undo this nor trust its own fetch
+unset('cut_by') -- the present lease holder must neither undo this nor trust its own fetch
 journal('reason', reason, 'result', 'cut', 'why', why, 'version', int(num('version')))
 publish('doubt')
 return 1

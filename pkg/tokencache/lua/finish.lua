@@ -22,7 +22,7 @@ if undo and get('cut_by') == lease then
     set('expires_at', int(expiry + span('prior_margin')))
   end
   set('margin', int(span('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
-  redis.call('HDEL', meta_key, 'cut_by')
+  unset('cut_by')
 end
 
 -- A probe that found a dead value costs nothing: it was worth it.

@@ -39,7 +39,7 @@ end
 local function repair()
   if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
   for _, key in ipairs({ meta_key, backoff_key }) do
-    if wrong_type(redis.pcall('HGET', key, 'version')) then redis.call('DEL', key) end
+    if wrong_type(redis.pcall('HMGET', key, 'version')) then redis.call('DEL', key) end
   end
 end
 
@@ -52,7 +52,23 @@ local function number(text)
   return n <= now + CENTURY and n or 0
 end
 
-local function get(field) return read('HGET', meta_key, field) or '' end
+-- Everything that the scripts keep in meta. One command reads it.
+local FIELDS = {
+  'version', 'margin', 'renew_left', 'expires_at', 'renew_at', 'digest', 'doubt', 'unclear_at', 'rejected', 'confirmed_at',
+  'issued_at', 'issued_by', 'young', 'granted', 'finished', 'cut_by', 'cut_for',
+  'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'probed_at', 'accepted_at', 'forced_at',
+  'fetch_tat', 'report_tat', 'force_tat', 'probe_tat',
+}
+local meta -- by field, as far as this call has read or written it
+
+local function get(field)
+  if not meta then
+    meta = {}
+    local values = read('HMGET', meta_key, unpack(FIELDS)) or {}
+    for i, name in ipairs(FIELDS) do meta[name] = values[i] or '' end
+  end
+  return meta[field]
+end
 
 local function num(field) return number(get(field)) end
 
@@ -66,6 +82,20 @@ end
 local function set(...)
   redis.call('HSET', meta_key, ...)
   redis.call('PEXPIRE', meta_key, META_TTL)
+  local written = { ... }
+  for i = 1, #written, 2 do
+    get(written[i])
+    meta[written[i]] = tostring(written[i + 1])
+  end
+end
+
+-- unset(field, ...) deletes from meta.
+local function unset(...)
+  redis.call('HDEL', meta_key, ...)
+  for _, field in ipairs({ ... }) do
+    get(field)
+    meta[field] = ''
+  end
 end
 
 -- limited and spend are GCRA: one timestamp a limit, and never more than burst + window/interval.
@@ -73,7 +103,7 @@ end
 -- the burst means that Redis' clock was stepped back; it counts for nothing.
 local function limited(field, interval, burst)
   if burst <= 0 then return interval end
-  if num(field) > now + burst * interval then redis.call('HDEL', meta_key, field) end
+  if num(field) > now + burst * interval then unset(field) end
   return math.max(0, num(field) - (burst - 1) * interval - now)
 end
 
@@ -82,18 +112,19 @@ local function spend(field, interval)
 end
 
 -- What probes found of a value says nothing of another one.
-local function forget_probes() redis.call('HDEL', meta_key, 'probed_at', 'accepted_at', 'probe_tat') end
+local function forget_probes() unset('probed_at', 'accepted_at', 'probe_tat') end
 
 -- backoff returns the ms left of the longer of the two that concern the caller, and its note: '*'
 -- is for every secret, the other for the caller's. One that ends later than it was written to last,
 -- or than any lasts, is garbage, or Redis' clock was stepped back: it counts for nothing.
 local function backoff()
   local left, note = 0, ''
-  for _, s in ipairs({ '*', scope }) do
-    local l = number(read('HGET', backoff_key, s .. ':until')) - now
-    local wait = math.min(number(read('HGET', backoff_key, s .. ':wait')), LONGEST_BACKOFF)
+  local fields = read('HMGET', backoff_key, '*:until', '*:wait', '*:note', scope .. ':until', scope .. ':wait', scope .. ':note') or {}
+  for i = 1, 4, 3 do
+    local l = number(fields[i]) - now
+    local wait = math.min(number(fields[i + 1]), LONGEST_BACKOFF)
     if l > left and l <= wait + 1000 then
-      left, note = l, read('HGET', backoff_key, s .. ':note') or ''
+      left, note = l, fields[i + 2] or ''
     end
   end
   return left, note
@@ -110,15 +141,33 @@ end
 -- ahead returns how many ms a limit's timestamp lies ahead.
 local function ahead(field) return math.max(0, num(field) - now) end
 
--- state is what every script returns: a name and its value in turn, as wire.go decodes them.
-local function state()
-  local left, note = backoff()
+-- quiet reports whether value is good, and no refresh is due for so long that neither a lease nor a
+-- backoff matters to the one who asks. left is what its key has to live. The time is longer than the
+-- replicas spread their renewals, and a lease.
+local function quiet(value, left)
+  return value ~= '' and left > 0 and left <= MONTH and num('doubt') == 0 and num('version') > 0
+    and num('rejected') ~= num('version') and left + span('margin') - span('renew_left') > 75000
+end
+
+-- state is what every script returns: a name and its value in turn, as wire.go decodes them. brief
+-- is for the slow re-read: where meta shows that all is quiet, three commands are enough. The life of
+-- the key is then what the commit wrote down, so an EXPIRE by another program is noticed by the next
+-- look for another reason, at the latest when the value is due.
+local function state(brief)
+  -- One byte more than the longest value: enough to see that it is none.
+  local value = read('GETRANGE', value_key, 0, 4096) or ''
+  local key_left = num('expires_at') - span('margin') - now
+  local lock_left, left, note = -2, 0, ''
+  if not (brief and quiet(value, key_left)) then
+    key_left, lock_left = redis.call('PTTL', value_key), redis.call('PTTL', lock_key)
+    left, note = backoff()
+  end
   return {
-    'value', read('GETRANGE', value_key, 0, 4096) or '', -- one byte more than the longest value: enough to see that it is none
-    'left', math.max(0, redis.call('PTTL', value_key)),
+    'value', value,
+    'left', math.max(0, key_left),
     'version', num('version'), 'margin', span('margin'), 'renew_left', span('renew_left'),
     'doubt', num('doubt'), 'rejected', num('rejected'),
-    'lock_left', redis.call('PTTL', lock_key),
+    'lock_left', lock_left,
     'backoff', left, 'note', string.sub(note, 1, LONGEST_TEXT),
     'accepted_age', age('accepted_at'), 'young', num('young'),
     'digest', string.sub(get('digest'), 1, LONGEST_TEXT), -- a longer answer would end the connection, at every look
@@ -136,7 +185,7 @@ local function publish(event)
 end
 
 -- tries returns how many fetches failed in a row in a scope of the backoff.
-local function tries(s) return math.min(number(read('HGET', backoff_key, s .. ':tries')), 1000000) end
+local function tries(s) return math.min(number((read('HMGET', backoff_key, s .. ':tries') or {})[1]), 1000000) end
 
 -- The scope of failures that concern one pod only, and so make no backoff of the cluster.
 local LOCAL = 'local'

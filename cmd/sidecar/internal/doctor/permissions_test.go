@@ -240,7 +240,7 @@ func TestWithoutLookingUpTheCommandsAreTriedOut(t *testing.T) {
 	if got := try(); len(got) != 0 {
 		t.Errorf("with the ACL of the README: %q", got)
 	}
-	for _, name := range []string{"set", "get", "getrange", "del", "pttl", "pexpire", "pexpireat", "hget", "hset", "hdel", "xadd", "time", "publish"} {
+	for _, name := range []string{"set", "get", "getrange", "del", "pttl", "pexpire", "pexpireat", "hmget", "hset", "hdel", "xadd", "time", "publish"} {
 		r.set(t, "ACL", "SETUSER", "wxtoken", "-"+name)
 		if got := try(); !slices.Equal(got, []string{name}) {
 			t.Errorf("without %s: %q", name, got)
