@@ -100,7 +100,7 @@ func (l *Lock) token() string {
 	token := l.unclear
 	l.unclear = ""
 	if token == "" {
-		token = rand.Text()
+		token = rand.Text()[:16] // 80 bits: never the same twice
 	}
 	return token
 }

@@ -73,9 +73,12 @@ func (c *Cache) listen(ctx context.Context) {
 	}
 }
 
-// quiet is how long a subscription may be silent before its connection is tested. Meanwhile the
-// slow re-read does its work.
-const quiet = time.Minute
+const (
+	// quiet is how long a subscription may be silent before its connection is tested, and pong how
+	// long the answer may take. Meanwhile the slow re-read does its work.
+	quiet = 20 * time.Second
+	pong  = 5 * time.Second
+)
 
 // subscription listens on one connection until it breaks or ctx ends.
 func (c *Cache) subscription(ctx context.Context) error {
@@ -91,19 +94,19 @@ func (c *Cache) subscription(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer stop()
 	// Whatever was published meanwhile is lost. First everything is read, then events count.
-	if err := c.rereadAll(ctx); err != nil {
+	if err := c.reread(ctx, c.awake()); err != nil {
 		return err
 	}
 	c.store.health.listening.Store(true)
 	c.opts.Observe(Event{Result: ResultSubscribed})
-	for tested := false; ; {
-		message, err := sub.ReceiveTimeout(ctx, quiet)
+	for wait := quiet; ; {
+		message, err := sub.ReceiveTimeout(ctx, wait)
 		var timeout net.Error
 		switch {
 		case err == nil:
-			tested = false
-		case errors.As(err, &timeout) && timeout.Timeout() && !tested:
-			tested = true
+			wait = quiet
+		case errors.As(err, &timeout) && timeout.Timeout() && wait == quiet:
+			wait = pong
 			if err := sub.Ping(ctx); err != nil {
 				return fmt.Errorf("testing the subscription to events: %w", err)
 			}
@@ -195,14 +198,52 @@ func (c *Cache) lookAtAnnounced(ctx context.Context) {
 
 // rereadNowAndThen is for lost events.
 func (c *Cache) rereadNowAndThen(ctx context.Context) {
+	listeners := 0
 	for before := now(); sleep(ctx, c.opts.Reread+rand.N(c.opts.Reread/2)); {
 		n := now()
 		if d := n.drift(before); d.Abs() >= stepNoticed {
 			c.opts.Observe(Event{Result: ResultClockStepped, Took: d})
 		}
 		before = n
-		_ = c.rereadAll(ctx) // the next one tries again
+		// While subscriptions break, the replicas are still there: the number only falls slowly.
+		listeners = max(c.store.countListeners(ctx), listeners*3/4)
+		kept := c.awake()
+		every := rereadEvery(c.opts.Reread, listeners*len(kept))
+		c.store.health.rereadBound.Store(int64(every + c.opts.Reread*3/2))
+		_ = c.reread(ctx, chooseForReread(kept, c.opts.Reread, every)) // the next one tries again
 	}
+}
+
+const (
+	// looksPerSecond is how many looks the slow re-reads of all replicas together take, about.
+	looksPerSecond = 2000
+	// rereadAtMost keeps a value from becoming unconfirmed for want of a look.
+	rereadAtMost = unconfirmed - 30*time.Second
+)
+
+// rereadEvery returns how often a credential is read again, if all replicas together keep so many
+// that many times: as often as least, while that is within [looksPerSecond].
+func rereadEvery(least time.Duration, kept int) time.Duration {
+	return max(least, min(time.Duration(kept)*(time.Second/looksPerSecond), rereadAtMost))
+}
+
+// chooseForReread returns which credentials are read at a tick, so that each is about once in every,
+// and never later than a tick after that. There is always one: the look says whether Redis answers.
+func chooseForReread(kept []*slot, tick, every time.Duration) []*slot {
+	if every <= tick {
+		return kept
+	}
+	n, share := now(), float64(tick)/float64(every)
+	var chosen []*slot
+	for _, sl := range kept {
+		if rand.Float64() < share || n.since(sl.snapshot.Load().asOf) >= every {
+			chosen = append(chosen, sl)
+		}
+	}
+	if len(chosen) == 0 {
+		chosen = kept[:1]
+	}
+	return chosen
 }
 
 // stepNoticed is how far the clocks must part between two re-reads to be worth telling: more than
@@ -212,10 +253,10 @@ const stepNoticed = time.Second
 // batch is how many credentials one round trip reads.
 const batch = 128
 
-// rereadAll reads every credential. It returns an error if Redis is away, and nil if only single
-// ones cannot be read.
-func (c *Cache) rereadAll(ctx context.Context) error {
-	whole, err := c.look(ctx, c.awake(), true, func(sl *slot, st state, asked instant) {
+// reread reads credentials in case an event was lost. It returns an error if Redis is away, and nil
+// if only single ones cannot be read.
+func (c *Cache) reread(ctx context.Context, kept []*slot) error {
+	whole, err := c.look(ctx, kept, true, func(sl *slot, st state, asked instant) {
 		missed := sl.reread(st.version)
 		c.adopt(sl, st, asked)
 		if missed {

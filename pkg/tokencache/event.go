@@ -39,7 +39,7 @@ const (
 	ResultAccepted   Result = "accepted"    // a probe says that upstream accepts the reported value
 	ResultUnknown    Result = "unknown"     // the probe gave no clear answer
 
-	ResultReread       Result = "reread"        // everything was read again from Redis, so it answers; without a Key
+	ResultReread       Result = "reread"        // Redis was read again, so it answers; without a Key
 	ResultSubscribed   Result = "subscribed"    // this replica is subscribed to events; without a Key
 	ResultClockStepped Result = "clock_stepped" // the wall clock went Took further than the monotonic one (< 0: less); without a Key
 

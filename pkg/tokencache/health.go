@@ -10,20 +10,24 @@ import (
 // Health is what this replica knows of its ways to Redis.
 type Health struct {
 	// RedisUp: the last look at Redis was answered with what was asked for. There is one at least
-	// every 1.5 times [Options.Reread] while [Cache.Run] runs. A Redis that can be read but not
+	// every 1.5 times [Options].Reread while [Cache.Run] runs. A Redis that can be read but not
 	// written is up.
 	RedisUp bool
 	// RedisAnswered is when a look was last answered so, by this host's clock. Zero: never.
 	RedisAnswered time.Time
 	// Subscribed: the others' events are listened to. A connection that is silently dead is noticed
-	// after 2 minutes, because no event may mean that there is none.
+	// after 25 s, because no event may mean that there is none.
 	Subscribed bool
+	// RereadBound is how long it takes at most until a change is noticed whose event was lost. It
+	// grows with the number of replicas and credentials, so that Redis is not read without an end.
+	// Zero: not known yet.
+	RereadBound time.Duration
 }
 
 // Health returns the present state, from memory.
 func (c *Cache) Health() Health {
 	h := &c.store.health
-	now := Health{RedisUp: h.up.Load(), Subscribed: h.listening.Load()}
+	now := Health{RedisUp: h.up.Load(), Subscribed: h.listening.Load(), RereadBound: time.Duration(h.rereadBound.Load())}
 	if at := h.answeredAt.Load(); at != 0 {
 		now.RedisAnswered = time.UnixMilli(at)
 	}
@@ -37,6 +41,7 @@ type health struct {
 	answeredAt atomic.Int64 // Unix time in ms
 	listening  atomic.Bool
 
+	rereadBound             atomic.Int64 // as of [Health]
 	lastAnswer, lastSilence atomic.Int64 // when any operation was answered, or was not in its time; in Unix ns
 }
 

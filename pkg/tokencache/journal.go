@@ -130,6 +130,32 @@ func (s *store) journalError(ctx context.Context, app string, err error) error {
 
 func (s *store) journalKey(app string) string { return s.namespace + ":{" + app + "}:journal" }
 
+// journalLength is after how many entries the journal of an app drops the oldest.
+//
+// The most is a week of an app with a token and two tickets on the endpoint where each fetch is two
+// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries, so
+// a little more. With many credentials it is less, so that the journals do not fill Redis: 60 entries
+// are what fits into the one block that a stream has at least.
+func journalLength(credentials int) int {
+	const most, least, ofAll = 600, 60, 120_000
+	return max(least, min(most, ofAll/max(1, credentials)))
+}
+
+// countListeners returns the number of subscriptions to the channel; 0 if it is not known, as
+// without the permission +pubsub|numsub.
+func (s *store) countListeners(ctx context.Context) int {
+	turn, done, err := s.turn(ctx, Key{}, opLoad)
+	if err != nil {
+		return 0
+	}
+	defer done()
+	n, err := s.listeners(turn)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // listeners counts the subscriptions to the channel. In a Redis Cluster each node knows its own.
 func (s *store) listeners(ctx context.Context) (int, error) {
 	channel := s.channel()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -51,6 +52,7 @@ type store struct {
 	replica   string
 	secrets   []secret.String // what no text of an error may hold
 	health    health
+	kept      atomic.Int64  // how many credentials there are
 	turns     chan struct{} // one for each operation that may be under way at once
 
 	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
@@ -93,7 +95,8 @@ func (s *store) arguments(c *Credential, own []argument) []any {
 	if scope == "" {
 		scope = "none"
 	}
-	list := []any{"scope", scope, "channel", s.channel(), "app", c.Key.App, "kind", c.Key.Kind, "by", s.replica}
+	list := []any{"scope", scope, "channel", s.channel(), "app", c.Key.App, "kind", c.Key.Kind, "by", s.replica,
+		"journal_length", journalLength(int(s.kept.Load()))}
 	for _, a := range own {
 		list = append(list, a.name, a.value)
 	}

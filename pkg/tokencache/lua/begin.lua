@@ -69,7 +69,7 @@ if reason == 'rejected' then
       if age_now >= 0 and age_now < young_age then
         set('young', int(num('young') + 1))
       else
-        set('young', 0)
+        unset('young')
       end
       publish('rejected')
     end

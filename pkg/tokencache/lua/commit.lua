@@ -26,7 +26,7 @@ if not same then
   set('issued_at', int(now), 'issued_by', by)
   forget_probes()
 end
-if not replaces_rejected then set('young', 0) end
+if not replaces_rejected then unset('young') end
 -- Since this lease's own cut, a replica whose lease was over cut, too: its fetch may have come
 -- later.
 local overtaken = cut > 0 and get('cut_by') ~= lease

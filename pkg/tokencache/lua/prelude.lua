@@ -4,16 +4,12 @@ local value_key, meta_key, lock_key, backoff_key, journal_key = KEYS[1], KEYS[2]
 -- arg has the arguments by name: ARGV is a name and a value in turn.
 local arg = {}
 for i = 1, #ARGV, 2 do arg[ARGV[i]] = ARGV[i + 1] end
-local scope, channel, app, kind, by = arg.scope, arg.channel, arg.app, arg.kind, arg.by
+local scope, channel, app, kind, by, journal_length = arg.scope, arg.channel, arg.app, arg.kind, arg.by, arg.journal_length
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
 local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
--- A week of an app with a token and two tickets on the endpoint where each fetch is two entries: 16
--- refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries, so a little
--- more.
-local JOURNAL_LENGTH = 600
 local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
 local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
 local CENTURY = 100 * 365 * 24 * 3600 * 1000
@@ -195,7 +191,7 @@ local LOCAL = 'local'
 -- anything else. It must not fail: it is for people. A key of another type is replaced.
 local function journal(...)
   local function add(...)
-    return redis.pcall('XADD', journal_key, 'MAXLEN', '~', JOURNAL_LENGTH, '*', 'kind', kind, 'by', by, ...)
+    return redis.pcall('XADD', journal_key, 'MAXLEN', '~', journal_length, '*', 'kind', kind, 'by', by, ...)
   end
   if wrong_type(add(...)) then
     redis.pcall('DEL', journal_key)
@@ -211,6 +207,7 @@ local function holds(lease) return read('GET', lock_key) == lease end
 
 -- finish ends the lease in the same step as the write that it guarded.
 local function finish(lease)
+  unset('granted')
   set('finished', lease)
   redis.call('DEL', lock_key)
 end
