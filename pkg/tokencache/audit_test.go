@@ -14,7 +14,7 @@ import (
 // An event that is slower than a re-read is not lost; one that has not come by the next one is.
 func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	c := New(nil, Options{})
-	sl := newSlot(&c.values)
+	sl := c.newSlot(Key{"wx1", "access_token"})
 	knows := func(version int64) { sl.snapshot.Store(&snapshot{version: version, asOf: now()}) }
 	read := func(version int64, want bool) {
 		t.Helper()

@@ -42,7 +42,7 @@ func (c *Cache) refreshAhead(ctx context.Context) {
 		}
 		left, busy := sl.untilDue()
 		switch {
-		case busy || sl.dormant(): // the end of its refresh plans the next
+		case busy: // its end plans the next
 		case left > 0:
 			c.schedule.set(sl, time.Now().Add(left)) // something changed
 		default:
@@ -94,7 +94,7 @@ func (c *Cache) subscription(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 	defer stop()
 	// Whatever was published meanwhile is lost. First everything is read, then events count.
-	if err := c.reread(ctx, c.awake()); err != nil {
+	if err := c.reread(ctx, c.kept()); err != nil {
 		return err
 	}
 	c.store.health.listening.Store(true)
@@ -128,7 +128,7 @@ func (c *Cache) announced(payload string) {
 		return
 	}
 	sl := c.lookup(e.key())
-	if sl == nil || sl.dormant() {
+	if sl == nil {
 		return
 	}
 	sl.eventAnnounced(e.Version)
@@ -207,7 +207,8 @@ func (c *Cache) rereadNowAndThen(ctx context.Context) {
 		before = n
 		// While subscriptions break, the replicas are still there: the number only falls slowly.
 		listeners = max(c.store.countListeners(ctx), listeners*3/4)
-		kept := c.awake()
+		c.dropIdle()
+		kept := c.kept()
 		every := rereadEvery(c.opts.Reread, listeners*len(kept))
 		c.store.health.rereadBound.Store(int64(every + c.opts.Reread*3/2))
 		_ = c.reread(ctx, chooseForReread(kept, c.opts.Reread, every)) // the next one tries again

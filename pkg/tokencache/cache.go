@@ -44,8 +44,9 @@ type Options struct {
 type Cache struct {
 	store *store
 	opts  Options
-	creds atomic.Pointer[map[Key]*slot]
-	set   sync.Mutex // held by Set: two at once would make two states of one key
+	creds atomic.Pointer[map[Key]*slot] // those of Set; a map is never changed
+	added sync.Map                      // those of Add, *slot by Key
+	set   sync.Mutex                    // held to change either: two at once would make two states of one key
 
 	schedule   schedule
 	refreshing atomic.Int64  // refreshes that were started and have not ended
@@ -62,7 +63,7 @@ type Cache struct {
 	flights sync.WaitGroup
 }
 
-// New returns a cache without credentials; [Cache.Set] gives it some. It does no I/O and starts no
+// New returns a cache without credentials; [Cache.Set] and [Cache.Add] give it some. It does no I/O and starts no
 // goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores the deadlines
 // that the cache sets.
 func New(rdb redis.UniversalClient, o Options) *Cache {
@@ -97,53 +98,88 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	return c
 }
 
-// Set replaces the set of credentials. What is known of those that stay is kept; a changed
-// Fingerprint forgets their failures. It refuses the whole set, with an error that names the key,
-// if any is not valid. Safe for concurrent use: the last call wins.
+// Set replaces the set of credentials, those of [Cache.Add] included. What is known of those that
+// stay is kept; a changed Fingerprint forgets their failures. It refuses the whole set, with an error
+// that names the key, if any is not valid. Safe for concurrent use: the last call wins.
 func (c *Cache) Set(creds ...Credential) error {
 	c.set.Lock()
 	defer c.set.Unlock()
-	old := *c.creds.Load()
 	next := make(map[Key]*slot, len(creds))
 	for _, spec := range creds {
-		if err := spec.Key.validate(); err != nil {
+		if err := spec.validate(); err != nil {
 			return err
-		}
-		if spec.Source == nil {
-			return fmt.Errorf("tokencache: %s has no Source", spec.Key)
 		}
 		if next[spec.Key] != nil {
 			return fmt.Errorf("tokencache: %s is there twice", spec.Key)
 		}
-		next[spec.Key] = old[spec.Key]
-		if next[spec.Key] == nil {
-			next[spec.Key] = newSlot(&c.values)
+		if next[spec.Key] = c.lookup(spec.Key); next[spec.Key] == nil {
+			next[spec.Key] = c.newSlot(spec.Key)
 		}
 	}
 	// Only now, when nothing can fail any more, does anything change.
+	before := c.kept()
 	for _, spec := range creds {
-		sl := next[spec.Key]
-		if sl.lock == nil {
-			sl.lock = lock.New(c.store.rdb, c.store.lockKey(spec.Key), leaseTTL)
-		}
-		sl.idle.Store(int64(spec.Idle))
-		before := sl.spec.Swap(&spec)
-		if before != nil && before.Fingerprint != spec.Fingerprint {
-			sl.forgive()
-		}
+		next[spec.Key].specify(spec)
 	}
 	c.creds.Store(&next)
+	c.added.Clear()
 	c.store.kept.Store(int64(len(next)))
-	for k, sl := range old {
-		if next[k] == nil {
-			c.schedule.remove(sl)
-			sl.dropped()
+	for _, sl := range before {
+		if k := sl.spec.Load().Key; next[k] == nil {
+			c.drop(sl)
 		}
 	}
 	for _, sl := range next {
 		c.plan(sl)
 	}
 	return nil
+}
+
+// Add adds a credential to the set, until the next call of Set, or until it is idle. Its cost does
+// not depend on the size of the set. One that is there already stays as it is. The error says what is
+// not valid. Safe for concurrent use.
+func (c *Cache) Add(spec Credential) error {
+	if err := spec.validate(); err != nil {
+		return err
+	}
+	c.set.Lock()
+	defer c.set.Unlock()
+	if c.lookup(spec.Key) != nil {
+		return nil
+	}
+	sl := c.newSlot(spec.Key)
+	sl.specify(spec)
+	sl.asked.Store(time.Now().UnixNano())
+	c.added.Store(spec.Key, sl)
+	c.store.kept.Add(1)
+	c.plan(sl)
+	return nil
+}
+
+// dropIdle drops the credentials of Add that were not asked for.
+func (c *Cache) dropIdle() {
+	c.set.Lock()
+	defer c.set.Unlock()
+	c.added.Range(func(k, v any) bool {
+		if sl := v.(*slot); sl.unused() {
+			c.added.Delete(k)
+			c.store.kept.Add(-1)
+			c.drop(sl)
+		}
+		return true
+	})
+}
+
+// drop ends what the cache does for a slot that is not in the set any more. A refresh under way goes
+// on, and is its last.
+func (c *Cache) drop(sl *slot) {
+	sl.gone.Store(true)
+	c.schedule.remove(sl)
+	sl.forgetValues()
+}
+
+func (c *Cache) newSlot(k Key) *slot {
+	return newSlot(&c.values, lock.New(c.store.rdb, c.store.lockKey(k), leaseTTL))
 }
 
 // Lookup returns which credential a value is, or was until lately. Its cost does not depend on the
@@ -192,17 +228,26 @@ func (x *valueIndex) remove(values ...secret.String) {
 	}
 }
 
-func (c *Cache) lookup(k Key) *slot { return (*c.creds.Load())[k] }
+func (c *Cache) lookup(k Key) *slot {
+	if sl := (*c.creds.Load())[k]; sl != nil {
+		return sl
+	}
+	sl, _ := c.added.Load(k)
+	added, _ := sl.(*slot)
+	return added
+}
 
-// awake returns the credentials that are kept.
-func (c *Cache) awake() []*slot {
+// kept returns all credentials.
+func (c *Cache) kept() []*slot {
 	all := *c.creds.Load()
 	list := make([]*slot, 0, len(all))
 	for _, sl := range all {
-		if !sl.dormant() {
-			list = append(list, sl)
-		}
+		list = append(list, sl)
 	}
+	c.added.Range(func(_, sl any) bool {
+		list = append(list, sl.(*slot))
+		return true
+	})
 	return list
 }
 
@@ -219,7 +264,7 @@ func (c *Cache) load(ctx context.Context, sl *slot) (state, error) {
 
 // plan plans the next refresh of sl ahead of time, after anything changed that it depends on.
 func (c *Cache) plan(sl *slot) {
-	if wait, busy := sl.untilDue(); !busy {
+	if wait, busy := sl.untilDue(); !busy && !sl.gone.Load() {
 		c.schedule.set(sl, time.Now().Add(wait))
 	}
 }

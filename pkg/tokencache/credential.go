@@ -98,9 +98,8 @@ type Credential struct {
 	// tenth of the value's life.
 	Margin time.Duration
 
-	// Idle, if not 0, makes the cache keep the credential only while it is asked for: from the
-	// first call of Get, GetAtLeast, Fresh or Report until none came for so long. Otherwise nothing
-	// refreshes it or reads it again, and [Cache.Status] does not list it.
+	// Idle, if not 0, makes the cache drop the credential after no call of Get, GetAtLeast, Fresh or
+	// Report has asked for it for so long. It is for credentials that come by [Cache.Add].
 	Idle time.Duration
 
 	// Fetches limits upstream calls, whatever the reason. Default 500 a day.
@@ -109,6 +108,17 @@ type Credential struct {
 	Reports Limit
 	// Forced limits fetches with Request.Force, which are also 30 s apart. Default: none.
 	Forced Limit
+}
+
+// validate says what is missing.
+func (c *Credential) validate() error {
+	if err := c.Key.validate(); err != nil {
+		return err
+	}
+	if c.Source == nil {
+		return fmt.Errorf("tokencache: %s has no Source", c.Key)
+	}
+	return nil
 }
 
 // Defaults and fixed times. They are here, not options, where no two users want different ones.

@@ -21,7 +21,7 @@ func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
 	x := scripted{t, c.store, &Credential{Key: Key{"wx1", "access_token"}, Overlap: 5 * time.Minute, Fingerprint: "f"}}
 	x.fetched()
 	x.s.rdb.HIncrBy(t.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(time.Hour))
-	sl := newSlot(&c.values)
+	sl := c.newSlot(x.spec.Key)
 	sl.spec.Store(x.spec)
 
 	server.SetError("away")

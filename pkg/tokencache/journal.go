@@ -72,8 +72,8 @@ func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
 // apps returns the ids of all apps, in order.
 func (c *Cache) apps() []string {
 	var ids []string
-	for k := range *c.creds.Load() {
-		ids = append(ids, k.App)
+	for _, sl := range c.kept() {
+		ids = append(ids, sl.spec.Load().Key.App)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)

@@ -157,7 +157,7 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 // wanted is lookup for a caller who wants the value.
 func (c *Cache) wanted(k Key) *slot {
 	sl := c.lookup(k)
-	if sl != nil && sl.idle.Load() != 0 {
+	if sl != nil && sl.spec.Load().Idle != 0 {
 		sl.asked.Store(time.Now().UnixNano())
 	}
 	return sl

@@ -18,8 +18,8 @@ type slot struct {
 	lock     *lock.Lock
 	values   *valueIndex
 
-	idle  atomic.Int64 // as of [Credential].Idle
-	asked atomic.Int64 // when a caller last asked for it, in Unix ns by this host's clock; 0: never
+	asked atomic.Int64 // when a caller last asked for it, in Unix ns by this host's clock; only with an Idle
+	gone  atomic.Bool  // it is not in the set any more
 	entry entry        // in the schedule
 
 	mu           sync.Mutex // guards what follows
@@ -35,8 +35,8 @@ type slot struct {
 	lastProbe    finding      // without Redis
 }
 
-func newSlot(values *valueIndex) *slot {
-	sl := &slot{values: values, changed: make(chan struct{})}
+func newSlot(values *valueIndex, l *lock.Lock) *slot {
+	sl := &slot{values: values, lock: l, changed: make(chan struct{})}
 	sl.snapshot.Store(&snapshot{asOf: now()})
 	return sl
 }
@@ -105,6 +105,8 @@ func (sl *slot) replace(old, next *snapshot) {
 			sl.nPast++
 		}
 		sl.values.remove(gone)
+	}
+	if !old.value.Equal(next.value) && !sl.gone.Load() {
 		sl.values.add(sl.spec.Load().Key, append(sl.past[:], next.value)...)
 	}
 	sl.snapshot.Store(next)
@@ -112,8 +114,16 @@ func (sl *slot) replace(old, next *snapshot) {
 	sl.changed = make(chan struct{})
 }
 
-// dropped takes the values of a credential that the cache no longer keeps out of the index.
-func (sl *slot) dropped() {
+// specify sets what the cache must know. A changed secret forgets the failures of the old one.
+func (sl *slot) specify(spec Credential) {
+	before := sl.spec.Swap(&spec)
+	if before != nil && before.Fingerprint != spec.Fingerprint {
+		sl.forgive()
+	}
+}
+
+// forgetValues takes the values of a credential that the cache no longer keeps out of the index.
+func (sl *slot) forgetValues() {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	sl.values.remove(append(sl.past[:], sl.snapshot.Load().value)...)
@@ -126,11 +136,10 @@ func (sl *slot) changes() <-chan struct{} {
 	return sl.changed
 }
 
-// dormant reports whether the credential is kept only while it is asked for, and no caller has
-// asked.
-func (sl *slot) dormant() bool {
-	idle := sl.idle.Load()
-	return idle != 0 && time.Now().UnixNano()-sl.asked.Load() >= idle
+// unused reports whether no caller has asked for as long as the credential may be idle.
+func (sl *slot) unused() bool {
+	idle := sl.spec.Load().Idle
+	return idle != 0 && time.Now().UnixNano()-sl.asked.Load() >= int64(idle)
 }
 
 // replaced reports whether value is one of those that were replaced lately.

@@ -39,7 +39,7 @@ type Status struct {
 
 // Status returns the status of every credential that is kept now, in no order, from memory.
 func (c *Cache) Status() []Status {
-	all := c.awake()
+	all := c.kept()
 	list := make([]Status, 0, len(all))
 	for _, sl := range all {
 		v, n := sl.snapshot.Load(), now()
