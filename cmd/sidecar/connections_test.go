@@ -120,8 +120,8 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 		conn := l.dial()
 		defer conn.Close()
 		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		if took := <-over; took != listener.ProgressTime {
-			t.Errorf("it took %v, want %v", took, listener.ProgressTime)
+		if took := <-over; took < listener.ProgressTime || took > listener.ProgressTime+5*time.Second {
+			t.Errorf("it took %v, want %v to 5 s more", took, listener.ProgressTime)
 		}
 	})
 }

@@ -26,14 +26,31 @@ func (s *sidecar) apply(cfg *config.Config) error {
 		return err
 	}
 	creds := source.Credentials(cfg.Apps, s.cache)
-	kept, onDemand := keys(creds)
-	s.metrics.TrackOnDemand(onDemand...)
-	s.metrics.Track(kept...)
+	var keys []tokencache.Key
+	for _, c := range creds {
+		keys = append(keys, c.Key)
+	}
+	s.metrics.Track(keys...)
 	if err := s.cache.Set(creds...); err != nil {
 		return err
 	}
-	s.live.Store(&settings{apps: set, bearer: cfg.Bearer})
+	s.live.Store(&settings{configured: cfg.Apps, apps: set, bearer: cfg.Bearer})
 	return nil
+}
+
+// add lets the cache keep a credential that the configuration does not name: a ticket that a caller
+// asks for.
+func (s *sidecar) add(k tokencache.Key) bool {
+	spec, ok := source.OnDemand(s.live.Load().configured, k, s.cache)
+	if !ok {
+		return false
+	}
+	s.metrics.Add(k)
+	if err := s.cache.Add(spec); err != nil {
+		s.log.Error("credential not kept", zap.String("app", k.App), zap.String("kind", k.Kind), zap.Error(err))
+		return false
+	}
+	return true
 }
 
 // watch applies new configurations until ctx ends. SIGHUP makes it look at once.
@@ -115,19 +132,7 @@ func (r *reloads) recovered() {
 
 // settings is what a new configuration replaces at once. It is immutable.
 type settings struct {
-	apps   *apps.Set
-	bearer secret.String
-}
-
-// keys returns those of the credentials that are always kept, and of those that are kept while they
-// are asked for.
-func keys(creds []tokencache.Credential) (kept, onDemand []tokencache.Key) {
-	for _, c := range creds {
-		if c.Idle == 0 {
-			kept = append(kept, c.Key)
-		} else {
-			onDemand = append(onDemand, c.Key)
-		}
-	}
-	return kept, onDemand
+	configured []config.App
+	apps       *apps.Set
+	bearer     secret.String
 }

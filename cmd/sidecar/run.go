@@ -93,7 +93,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	})
 	s.valueFace = api.New(s.cache, func(name string) (tokencache.Key, bool) { return configured().Lookup(name) }, api.Options{
 		Apps: configured, Bearer: func() secret.String { return s.live.Load().bearer },
-		Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
+		Add: s.add, Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
 	})
 	quit := s.quit
 	if !cfg.Quit {

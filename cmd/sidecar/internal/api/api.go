@@ -34,6 +34,9 @@ type Options struct {
 	// token: the drop-in paths and the tickets. It is asked at each call, so that the set can
 	// change, and must be safe for concurrent use. Default: those paths are not there.
 	Apps func() *apps.Set
+	// Add lets the cache keep a credential that it does not keep yet, as a ticket that the
+	// configuration does not name, and reports whether it does. Default: it does not.
+	Add func(tokencache.Key) bool
 	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has:
 	// WeChat's own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler
@@ -58,6 +61,9 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	}
 	if o.Bearer == nil {
 		o.Bearer = func() secret.String { return secret.String{} }
+	}
+	if o.Add == nil {
+		o.Add = func(tokencache.Key) bool { return false }
 	}
 	if o.Metrics == nil {
 		o.Metrics = observe.NewMetrics(prometheus.NewRegistry())
@@ -118,8 +124,13 @@ func (h *handler) wait(in *waiting, f func() error) error {
 func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duration) (t tokencache.Token, err error) {
 	t, ok := h.cache.Fresh(k, least)
 	if !ok {
+		ctx, cancel := h.budget(ctx)
+		defer cancel()
 		err = h.wait(&h.refreshing, func() (err error) {
 			t, err = h.cache.GetAtLeast(ctx, k, least)
+			if err == tokencache.ErrUnknown && h.opts.Add(k) {
+				t, err = h.cache.GetAtLeast(ctx, k, least)
+			}
 			return err
 		})
 	}
@@ -129,11 +140,30 @@ func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duratio
 
 // replace passes on that upstream rejected a value, and returns the one to use instead.
 func (h *handler) replace(ctx context.Context, k tokencache.Key, rejected secret.String) (t tokencache.Token, err error) {
+	ctx, cancel := h.budget(ctx)
+	defer cancel()
 	err = h.wait(&h.refreshing, func() (err error) {
 		t, err = h.cache.Report(ctx, k, rejected)
 		return err
 	})
 	return t, err
+}
+
+// budget bounds a call from when it first waits: for its body, for a refresh. What is answered from
+// memory needs no timer.
+func (h *handler) budget(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, begun := ctx.Deadline(); begun {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, h.opts.Timeout)
+}
+
+// bodyBudget is the budget of a call that may have to wait for the body of r.
+func (h *handler) bodyBudget(r *http.Request) (context.Context, context.CancelFunc) {
+	if r.ContentLength == 0 {
+		return r.Context(), func() {}
+	}
+	return h.budget(r.Context())
 }
 
 // understand runs decode, which may wait for the body of r.
@@ -199,7 +229,7 @@ func endpoint[In any, Out web.Answer](
 			h.fail(w, r, web.UnknownApp())
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
+		ctx, cancel := h.bodyBudget(r)
 		defer cancel()
 		in, err := understand(h, ctx, w, r, decode)
 		if err != nil {

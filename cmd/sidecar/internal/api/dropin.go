@@ -104,7 +104,7 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 			h.fail(w, r, web.Unauthorized())
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
+		ctx, cancel := h.bodyBudget(r)
 		defer cancel()
 		want, err := understand(h, ctx, w, r, decode)
 		if err != nil {

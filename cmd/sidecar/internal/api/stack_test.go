@@ -86,6 +86,7 @@ func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), 
 	core, logs := observer.New(zap.DebugLevel)
 	faces := faces(configured)
 	s.logs, o.Log, o.Metrics, o.Apps = logs, zap.New(core), observe.NewMetrics(s.registry), func() *apps.Set { return faces }
+	o.Add = func(k tokencache.Key) bool { return s.add(configured, k) }
 	s.Handler = api.New(s.cache, faces.Lookup, o)
 	return s
 }
@@ -112,17 +113,32 @@ func (s *stack) credentials(apps []config.App) []tokencache.Credential {
 	var all []tokencache.Credential
 	for _, a := range apps {
 		for _, c := range source.Credentials([]config.App{a}, s.cache) {
-			c.Source = fetch{s, a, c}
-			if c.Probe != nil {
-				c.Probe = s.probe(a)
-			}
-			if s.adjust != nil {
-				s.adjust(&c)
-			}
-			all = append(all, c)
+			all = append(all, s.credential(a, c))
 		}
 	}
 	return all
+}
+
+func (s *stack) credential(a config.App, c tokencache.Credential) tokencache.Credential {
+	c.Source = fetch{s, a, c}
+	if c.Probe != nil {
+		c.Probe = s.probe(a)
+	}
+	if s.adjust != nil {
+		s.adjust(&c)
+	}
+	return c
+}
+
+// add is what the program does for a ticket that the configuration does not name.
+func (s *stack) add(configured []config.App, k tokencache.Key) bool {
+	c, ok := source.OnDemand(configured, k, s.cache)
+	for _, a := range configured {
+		if ok && a.CredentialID() == k.App {
+			return s.cache.Add(s.credential(a, c)) == nil
+		}
+	}
+	return false
 }
 
 func (s *stack) probe(a config.App) func(context.Context, secret.String) error {

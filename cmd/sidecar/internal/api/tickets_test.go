@@ -34,6 +34,7 @@ func TestTicketAnswer(t *testing.T) {
 			"/v1/apps/ww0000000000000005:1000002/tickets/agent_config": {agent2, "agent_config"},
 		} {
 			key := source.TicketKey(want.app, want.name)
+			s.call("GET", path, "") // which lets the cache keep it, if the configuration does not name it
 			token, err := s.cache.Get(t.Context(), key)
 			if err != nil {
 				t.Fatal(err)

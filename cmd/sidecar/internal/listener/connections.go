@@ -12,8 +12,8 @@ import (
 const (
 	// headTime is how long the head of a request may take.
 	headTime = 5 * time.Second
-	// ProgressTime is how long the body of a request, or an answer, may make no progress. A
-	// transfer that makes progress takes as long as it takes.
+	// ProgressTime is how long the body of a request, or an answer, may make no progress; an answer
+	// 5 s more at most. A transfer that makes progress takes as long as it takes.
 	ProgressTime = 30 * time.Second
 	// IdleTime is how long a connection is kept between two requests.
 	IdleTime = 2 * time.Minute
@@ -30,6 +30,8 @@ const (
 type boundedListener struct {
 	net.Listener
 	max int
+
+	moves atomic.Int64 // of all connections, counted: their clock, which costs less than the time
 
 	mu   sync.Mutex
 	open map[*boundedConn]struct{}
@@ -69,10 +71,26 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 type boundedConn struct {
 	net.Conn
 	listener *boundedListener
-	moved    atomic.Int64 // when bytes last went either way, in Unix nanoseconds
+	moved    atomic.Int64 // when bytes last went either way, by the listener's clock
+	until    atomic.Int64 // the deadline for writing, in Unix ns; 0: none yet
 }
 
-func (c *boundedConn) progress() { c.moved.Store(time.Now().UnixNano()) }
+func (c *boundedConn) progress() { c.moved.Store(c.listener.moves.Add(1)) }
+
+// deadlineStep is how much too far ahead the deadline for writing may be, so that it need not be set
+// for each answer.
+const deadlineStep = 5 * time.Second
+
+// boundWrite gives what is written next at least [ProgressTime].
+func (c *boundedConn) boundWrite() error {
+	now := time.Now()
+	if c.until.Load()-now.UnixNano() >= int64(ProgressTime) {
+		return nil
+	}
+	until := now.Add(ProgressTime + deadlineStep)
+	c.until.Store(until.UnixNano())
+	return c.SetWriteDeadline(until)
+}
 
 func (c *boundedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -87,7 +105,7 @@ const writePiece = 32 << 10
 
 func (c *boundedConn) Write(p []byte) (int, error) {
 	for written := 0; ; {
-		if err := c.SetWriteDeadline(time.Now().Add(ProgressTime)); err != nil {
+		if err := c.boundWrite(); err != nil {
 			return written, err
 		}
 		n, err := c.Conn.Write(p[written:min(len(p), written+writePiece)])

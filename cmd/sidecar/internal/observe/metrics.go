@@ -56,9 +56,8 @@ type Metrics struct {
 	// hot holds the counters of a read, resolved ahead.
 	hot atomic.Pointer[map[tokencache.Key]*reads]
 
-	mu       sync.RWMutex // held to add to the series of known, against Track deleting them
-	known    map[tokencache.Key]bool
-	onDemand map[tokencache.Key]bool
+	mu    sync.RWMutex // held to add to the series of known, against Track deleting them
+	known map[tokencache.Key]bool
 }
 
 // reads are the outcomes of reading one credential.
@@ -170,33 +169,22 @@ const (
 	probeUnknown  = "unknown"
 )
 
-// TrackOnDemand sets the credentials that are counted from their first event or read on. Call it
-// before Track.
-func (m *Metrics) TrackOnDemand(keys ...tokencache.Key) {
+// Add begins to count a credential that comes while the program runs, until the next Track.
+func (m *Metrics) Add(k tokencache.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.onDemand = map[tokencache.Key]bool{}
-	for _, k := range keys {
-		m.onDemand[k] = true
-	}
-}
-
-// counts reports whether k is counted, and begins to count one that is counted on demand.
-func (m *Metrics) counts(k tokencache.Key) bool {
-	m.mu.RLock()
-	known, onDemand := m.known[k], m.onDemand[k]
-	m.mu.RUnlock()
-	if known || !onDemand {
-		return known
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.known[k] && m.onDemand[k] {
+	if !m.known[k] {
 		m.known[k] = true
 		hot := maps.Clone(*m.hot.Load())
 		hot[k] = m.begin(k)
 		m.hot.Store(&hot)
 	}
+}
+
+// counts reports whether k is counted.
+func (m *Metrics) counts(k tokencache.Key) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	return m.known[k]
 }
 
@@ -212,10 +200,6 @@ func (m *Metrics) Track(keys ...tokencache.Key) {
 		hot[k] = m.begin(k)
 	}
 	for k := range m.known {
-		if m.onDemand[k] && !known[k] {
-			known[k], apps[k.App] = true, true
-			hot[k] = m.begin(k)
-		}
 		if !known[k] {
 			m.forget(k)
 		}
@@ -322,9 +306,6 @@ func (m *Metrics) ConfigValid() {
 // Read counts what a reader got. It is on the hot path.
 func (m *Metrics) Read(ctx context.Context, k tokencache.Key, t tokencache.Token, err error) {
 	r := (*m.hot.Load())[k]
-	if r == nil && m.counts(k) {
-		r = (*m.hot.Load())[k]
-	}
 	switch {
 	case r == nil:
 	case err == nil && t.Stale:

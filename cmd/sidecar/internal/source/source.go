@@ -36,8 +36,8 @@ func Key(app config.App) tokencache.Key {
 	return tokencache.Key{App: app.CredentialID(), Kind: AccessToken}
 }
 
-// Credentials returns what cache must keep for apps: their access tokens, and the tickets that are
-// fetched with these. A ticket that the configuration does not name is kept while it is asked for.
+// Credentials returns what cache must keep for apps: their access tokens, and the tickets that the
+// configuration names.
 func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
 	var creds []tokencache.Credential
 	for _, app := range apps {
@@ -48,14 +48,31 @@ func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Creden
 
 func credentials(app config.App, client *wechat.Client, cache tokens) []tokencache.Credential {
 	creds := []tokencache.Credential{tokenCredential(app, client)}
-	for _, ticket := range Tickets(app) {
-		c := ticketCredential(app, ticket, client, cache)
-		if !slices.Contains(app.Tickets, ticket) {
-			c.Idle = ticketIdle
-		}
-		creds = append(creds, c)
+	for _, ticket := range app.Tickets {
+		creds = append(creds, ticketCredential(app, ticket, client, cache))
 	}
 	return creds
+}
+
+// OnDemand returns the credential at k, if it is a ticket that one of apps can have. The cache keeps
+// it while it is asked for.
+func OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tokencache.Credential, bool) {
+	i := slices.IndexFunc(apps, func(app config.App) bool { return app.CredentialID() == k.App })
+	if i < 0 {
+		return tokencache.Credential{}, false
+	}
+	return onDemand(apps[i], k, &wechat.Client{BaseURL: apps[i].APIBase}, cache)
+}
+
+func onDemand(app config.App, k tokencache.Key, client *wechat.Client, cache tokens) (tokencache.Credential, bool) {
+	for _, ticket := range Tickets(app) {
+		if TicketKey(app, ticket) == k {
+			c := ticketCredential(app, ticket, client, cache)
+			c.Idle = ticketIdle
+			return c, true
+		}
+	}
+	return tokencache.Credential{}, false
 }
 
 // tokenCredential keeps an app's access token.
