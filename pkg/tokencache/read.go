@@ -13,7 +13,9 @@ type Token struct {
 	// Version grows with every value of the credential. 0 if it was fetched without Redis.
 	Version int64
 	// ExpiresIn is the remaining true life. In doubt, it is what is sure of it, which may be 0.
+	// ExpiresAt is when that is over, by this host's clock.
 	ExpiresIn time.Duration
+	ExpiresAt time.Time
 	// Stale says that the value may no longer work, and that nothing better can be had now.
 	Stale bool
 	// From says what the caller waited for.
@@ -31,7 +33,8 @@ const (
 )
 
 func (v *snapshot) token(n instant) Token {
-	return Token{Value: v.value, Version: v.version, ExpiresIn: v.expiresIn(n), Stale: !v.fresh(n), From: FromMemory}
+	left := v.expiresIn(n)
+	return Token{Value: v.value, Version: v.version, ExpiresIn: left, ExpiresAt: n.wall.Add(left), Stale: !v.fresh(n), From: FromMemory}
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.

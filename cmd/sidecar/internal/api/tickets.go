@@ -61,7 +61,7 @@ func (a ticketAnswer) AppendBody(buf []byte, f web.Format) ([]byte, []string) {
 	}
 	buf = append(buf, `{"ticket":`...)
 	buf = web.AppendString(buf, a.Value.Reveal())
-	buf = appendLife(buf, a.Token, time.Now())
+	buf = appendLife(buf, a.Token)
 	return append(buf, "}\n"...), web.TypeJSON
 }
 

@@ -42,16 +42,16 @@ func (a tokenAnswer) AppendBody(buf []byte, f web.Format) ([]byte, []string) {
 	}
 	buf = append(buf, `{"access_token":`...)
 	buf = web.AppendString(buf, a.Value.Reveal())
-	buf = appendLife(buf, a.Token, time.Now())
+	buf = appendLife(buf, a.Token)
 	return append(buf, "}\n"...), web.TypeJSON
 }
 
 // appendLife appends what every answer with a value says about it.
-func appendLife(buf []byte, t tokencache.Token, now time.Time) []byte {
+func appendLife(buf []byte, t tokencache.Token) []byte {
 	buf = append(buf, `,"expires_in":`...)
 	buf = strconv.AppendInt(buf, int64(t.ExpiresIn/time.Second), 10)
 	buf = append(buf, `,"expires_at":`...)
-	buf = strconv.AppendInt(buf, now.Add(t.ExpiresIn).Unix(), 10)
+	buf = strconv.AppendInt(buf, t.ExpiresAt.Unix(), 10)
 	buf = append(buf, `,"version":`...)
 	buf = strconv.AppendInt(buf, t.Version, 10)
 	buf = append(buf, `,"stale":`...)

@@ -19,6 +19,9 @@ type Callers struct {
 
 // Track is for [http.Server.ConnState].
 func (c *Callers) Track(_ net.Conn, s http.ConnState) {
+	if s == http.StateActive || s == http.StateIdle {
+		return // which each call is, twice
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch s {
