@@ -37,7 +37,7 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 	if err != nil {
 		return wanted{}, err
 	}
-	if key, ok := app.Tickets[name]; ok {
+	if key, ok := app.Ticket(name); ok {
 		return wanted{key: key, field: fieldTicket}, nil
 	}
 	// A code that says that the token is fine, so that no SDK fetches another one because of it.

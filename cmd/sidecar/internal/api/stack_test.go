@@ -190,7 +190,7 @@ func (f fetch) ask(ctx context.Context, r tokencache.Request) (wechat.Credential
 		if err != nil {
 			return wechat.Credential{}, err
 		}
-		for _, name := range source.Tickets(app) {
+		for name := range source.Tickets(app) {
 			if source.TicketKey(app, name) != f.of.Key {
 				continue
 			}

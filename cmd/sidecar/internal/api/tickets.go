@@ -39,7 +39,7 @@ func (h *handler) readTicket(ctx context.Context, token tokencache.Key, name str
 	if app == nil {
 		return tokencache.Token{}, web.UnknownApp() // the configuration has just changed
 	}
-	key, ok := app.Tickets[name]
+	key, ok := app.Ticket(name)
 	if !ok {
 		return tokencache.Token{}, noSuchTicket(app.Platform)
 	}

@@ -42,9 +42,9 @@ type App struct {
 	Secret        secret.String
 	RequireSecret bool
 
-	// Tickets are the tickets that the app can have, by WeChat's names for them: jsapi, wx_card,
-	// agent_config.
-	Tickets map[string]tokencache.Key
+	// Tickets are the kinds of tickets that the app can have, by WeChat's names for them: jsapi,
+	// wx_card, agent_config.
+	Tickets map[string]string
 
 	// Upstreams are where its calls go: scheme and host, and a path prefix if need be. The second
 	// and later ones are tried in order when no connection to the first comes about.
@@ -52,6 +52,12 @@ type App struct {
 	// AllowHost permits callers to use the host name of the first upstream as Host: those whose
 	// name service says that it is here.
 	AllowHost bool
+}
+
+// Ticket returns the key of a ticket of the app, by WeChat's name for it.
+func (a *App) Ticket(name string) (tokencache.Key, bool) {
+	kind, ok := a.Tickets[name]
+	return tokencache.Key{App: a.Key.App, Kind: kind}, ok
 }
 
 // API returns which API the calls of the app belong to. It decides what their errcodes mean, and

@@ -6,30 +6,30 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // Apps returns the set of the configured apps. The error names the app whose API base cannot be
 // used; a configuration that was checked has none.
 func Apps(cfg *config.Config) (*apps.Set, error) {
-	var list []apps.App
+	list := make([]apps.App, 0, len(cfg.Apps))
+	bases := map[string]*url.URL{} // thousands of apps have the same
 	for _, c := range cfg.Apps {
 		a := apps.App{
 			Key: Key(c), ID: c.ID, Alias: c.Alias, Agent: c.Agent, Secret: c.Secret, RequireSecret: c.RequireSecret,
-			Tickets: map[string]tokencache.Key{}, AllowHost: cfg.AllowUpstreamHost,
+			Tickets: Tickets(c), AllowHost: cfg.AllowUpstreamHost,
 		}
 		if c.Platform == config.PlatformWeCom {
 			a.Platform = apps.WeCom
 		}
-		for _, name := range Tickets(c) {
-			a.Tickets[name] = TicketKey(c, name)
-		}
 		for _, base := range append([]string{c.APIBase}, c.APIFallbacks...) {
-			u, err := url.Parse(base)
-			if err != nil || !isBase(u) {
-				return nil, fmt.Errorf("app %s: an API base is not a plain http or https URL", c.CredentialID())
+			if bases[base] == nil {
+				u, err := url.Parse(base)
+				if err != nil || !isBase(u) {
+					return nil, fmt.Errorf("app %s: an API base is not a plain http or https URL", c.CredentialID())
+				}
+				bases[base] = u
 			}
-			a.Upstreams = append(a.Upstreams, u)
+			a.Upstreams = append(a.Upstreams, bases[base])
 		}
 		list = append(list, a)
 	}

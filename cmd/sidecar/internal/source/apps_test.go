@@ -25,11 +25,11 @@ func TestAppsAreWhatTheConfigurationSays(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	for name, kind := range map[string]string{"jsapi": "jsapi_ticket", "agent_config": "agent_config_ticket"} {
-		if k := got.Tickets[name]; k != (tokencache.Key{App: "ww1:100", Kind: kind}) {
+		if k, _ := got.Ticket(name); k != (tokencache.Key{App: "ww1:100", Kind: kind}) {
 			t.Errorf("%s: got %s", name, k)
 		}
 	}
-	if s := set.Named("wx1"); s.Platform != apps.WeChat || s.Tickets["wx_card"].Kind != "wx_card_ticket" || len(s.Tickets) != 2 || len(s.Upstreams) != 2 {
+	if s := set.Named("wx1"); s.Platform != apps.WeChat || s.Tickets["wx_card"] != "wx_card_ticket" || len(s.Tickets) != 2 || len(s.Upstreams) != 2 {
 		t.Errorf("got %+v", s)
 	}
 	for _, name := range []string{"ww1:100", "desk"} {

@@ -40,8 +40,12 @@ func Key(app config.App) tokencache.Key {
 // configuration names.
 func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
 	var creds []tokencache.Credential
+	clients := map[string]*wechat.Client{} // by base, of which thousands of apps have the same
 	for _, app := range apps {
-		creds = append(creds, credentials(app, &wechat.Client{BaseURL: app.APIBase}, cache)...)
+		if clients[app.APIBase] == nil {
+			clients[app.APIBase] = &wechat.Client{BaseURL: app.APIBase}
+		}
+		creds = append(creds, credentials(app, clients[app.APIBase], cache)...)
 	}
 	return creds
 }
@@ -65,8 +69,8 @@ func OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tok
 }
 
 func onDemand(app config.App, k tokencache.Key, client *wechat.Client, cache tokens) (tokencache.Credential, bool) {
-	for _, ticket := range Tickets(app) {
-		if TicketKey(app, ticket) == k {
+	for ticket, kind := range Tickets(app) {
+		if kind == k.Kind {
 			c := ticketCredential(app, ticket, client, cache)
 			c.Idle = ticketIdle
 			return c, true

@@ -11,12 +11,11 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// The kinds of tickets, by what the configuration calls them.
-var ticketKinds = map[string]string{
-	config.TicketJSAPI:       "jsapi_ticket",
-	config.TicketCard:        "wx_card_ticket",
-	config.TicketAgentConfig: "agent_config_ticket",
-}
+// The kinds of tickets that the apps of each platform can have, by what the configuration calls them.
+var (
+	weChatTickets = map[string]string{config.TicketJSAPI: "jsapi_ticket", config.TicketCard: "wx_card_ticket"}
+	weComTickets  = map[string]string{config.TicketJSAPI: "jsapi_ticket", config.TicketAgentConfig: "agent_config_ticket"}
+)
 
 const (
 	// getticket says 7200 however old the ticket is, so what it says about the life is worth
@@ -34,17 +33,17 @@ const (
 // for.
 const ticketIdle = time.Hour
 
-// Tickets are the tickets that an app can have, named as in the configuration.
-func Tickets(app config.App) []string {
+// Tickets are the kinds of tickets that an app can have, by what the configuration calls them.
+func Tickets(app config.App) map[string]string {
 	if app.Platform == config.PlatformWeCom {
-		return []string{config.TicketJSAPI, config.TicketAgentConfig}
+		return weComTickets
 	}
-	return []string{config.TicketJSAPI, config.TicketCard}
+	return weChatTickets
 }
 
 // TicketKey is the key of one of an app's [Tickets].
 func TicketKey(app config.App, ticket string) tokencache.Key {
-	return tokencache.Key{App: app.CredentialID(), Kind: ticketKinds[ticket]}
+	return tokencache.Key{App: app.CredentialID(), Kind: Tickets(app)[ticket]}
 }
 
 // tokens is the part of the cache that a source needs whose credential needs another one.
