@@ -3,6 +3,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 )
@@ -71,7 +72,7 @@ func (s *store) failed(k Key, op string, err error) *StoreError {
 	if op == opLoad {
 		h.up.Store(false)
 	}
-	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errSilent) {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !errors.Is(err, errSilent) {
 		h.lastSilence.Store(time.Now().UnixNano())
 	}
 	if h.observe != nil {
