@@ -27,6 +27,7 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	}
 	creds := source.Credentials(cfg.Apps, s.cache)
 	kept, onDemand := keys(creds)
+	s.metrics.SetMaxApps(cfg.MetricsApps)
 	s.metrics.TrackOnDemand(onDemand...)
 	s.metrics.Track(kept...)
 	if err := s.cache.Set(creds...); err != nil {

@@ -56,7 +56,7 @@ type collector struct {
 // in gaugeLines of them.
 const (
 	gaugeLines = 15
-	gaugeBytes = 1100
+	gaugeBytes = 920
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {

@@ -37,7 +37,7 @@ func (m *Metrics) SetMaxApps(n int) { m.maxApps.Store(int64(n)) }
 // runs, and returns only if apps go. Only details change then: a change to summed depends on the
 // names of apps and kinds, up to the digits of the numbers.
 func (m *Metrics) form() form {
-	if len(m.tracked.apps) > int(m.maxApps.Load()) {
+	if n := int(m.maxApps.Load()); n == 0 || len(m.tracked.apps) > n {
 		return summed
 	}
 	main, details, nonzero := 0, 0, 0
