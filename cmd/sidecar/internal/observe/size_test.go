@@ -10,7 +10,9 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -308,5 +310,43 @@ func TestEveryOutcomeOfTheProxyHasASlot(t *testing.T) {
 	}
 	if want = append(want, other); !slices.Equal(proxyOutcomes[:], want) {
 		t.Errorf("there are %q, want %q", proxyOutcomes, want)
+	}
+}
+
+// Credentials come and go while they are read and scraped. No sum decreases, and at the end none of
+// the counts made while a credential was there is lost.
+func TestSumsDoNotDecreaseWhileCredentialsChange(t *testing.T) {
+	f := newFleet(20, 18, 1)
+	f.m.SetMaxApps(0)
+	const rounds = 300
+	sum := regexp.MustCompile(`(?m)^wxtoken_leases_lost_total\{app="all",kind="access_token"\} (\S+)$`)
+	lost := func() (n float64) {
+		if m := sum.FindStringSubmatch(f.scrape(t)); m != nil {
+			n, _ = strconv.ParseFloat(m[1], 64)
+		}
+		return n
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range rounds {
+			for _, k := range f.keys {
+				f.m.Observe(tokencache.Event{Key: k, Result: tokencache.ResultLeaseLost})
+				f.m.Forget(k)
+				f.m.Add(k)
+				f.m.Of(k).Read(context.Background(), tokencache.Token{}, nil)
+			}
+		}
+	})
+	last := 0.0
+	for range 100 {
+		now := lost()
+		if now < last {
+			t.Fatalf("%v after %v", now, last)
+		}
+		last = now
+	}
+	wg.Wait()
+	if got := lost(); got != rounds*20 {
+		t.Errorf("%v, want %v", got, rounds*20)
 	}
 }
