@@ -304,3 +304,48 @@ func TestEachAlertFiresForItsTrouble(t *testing.T) {
 		})
 	}
 }
+
+// The dashboard counts the credentials without a good value in both forms.
+func TestTheDashboardCountsBadCredentials(t *testing.T) {
+	t.Parallel()
+	const panel = "Without a good value"
+	var expr string
+	for _, p := range dashboard(t).Panels {
+		if p.Title == panel {
+			expr = strings.NewReplacer("$namespace", ".*", "$app", ".*").Replace(p.Targets[0].Expr)
+		}
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{})})
+	for _, f := range forms {
+		storage := teststorage.New(t)
+		appender := storage.Appender(t.Context())
+		kinds := map[string]bool{}
+		for _, s := range f.scrape(t) {
+			v := s.value
+			switch name := s.labels.Get("__name__"); {
+			case name == "wxtoken_token_fresh":
+				v, kinds[s.labels.Get("kind")] = 0, true
+			case name != "wxtoken_credentials":
+				continue
+			case s.labels.Get("state") == "missing":
+				v = 1
+			}
+			if _, err := appender.Append(0, s.labels, 0, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := appender.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		query, err := engine.NewInstantQuery(t.Context(), storage, nil, expr, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := query.Exec(t.Context()).Vector()
+		if err != nil || len(got) != 1 || got[0].F != float64(len(kinds)) {
+			t.Errorf("%s: %v, %v, want %d", f.name, got, err, len(kinds))
+		}
+		query.Close()
+		_ = storage.Close()
+	}
+}

@@ -282,32 +282,40 @@ func TestAlertsLeadToTheirSectionOfTheRunbook(t *testing.T) {
 	}
 }
 
-func TestTheDashboardAsksForWhatTheProgramExports(t *testing.T) {
-	t.Parallel()
-	samples := scrape(t)
-	var board struct {
-		Templating struct {
-			List []struct {
-				Name, Type string
-				Query      any
-			}
-		}
-		Panels []struct {
-			ID      int
-			Title   string
-			GridPos struct{ X, Y, W, H int }
-			Targets []struct{ Expr string }
+// board is the part of the dashboard that is tested.
+type board struct {
+	Templating struct {
+		List []struct {
+			Name, Type string
+			Query      any
 		}
 	}
+	Panels []struct {
+		ID      int
+		Title   string
+		GridPos struct{ X, Y, W, H int }
+		Targets []struct{ Expr string }
+	}
+}
+
+func dashboard(t *testing.T) (b board) {
+	t.Helper()
 	var text string
 	for _, o := range render(t, monitored) {
 		if c, ok := o.(*corev1.ConfigMap); ok && c.Labels["grafana_dashboard"] == "1" {
 			text = c.Data["wxtoken.json"]
 		}
 	}
-	if err := json.Unmarshal([]byte(text), &board); err != nil {
+	if err := json.Unmarshal([]byte(text), &b); err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+func TestTheDashboardAsksForWhatTheProgramExports(t *testing.T) {
+	t.Parallel()
+	samples := scrape(t)
+	board := dashboard(t)
 	variables := strings.NewReplacer("$namespace", ".*", "$app", ".*", "$__rate_interval", "2m")
 	ids := map[int]bool{}
 	for i, p := range board.Panels {

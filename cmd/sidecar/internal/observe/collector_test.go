@@ -76,7 +76,7 @@ func TestCollectorOfManyAppsShowsTheWorst(t *testing.T) {
 			{Key: tokencache.Key{App: "a", Kind: "access_token"}, Version: 1, Known: true, Fresh: true, ExpiresIn: 2 * time.Hour, CommittedAt: now,
 				Fetches: allowance(400, 500), Reports: allowance(1, 4)},
 			{Key: tokencache.Key{App: "b", Kind: "access_token"}, Version: 2, Known: true, Fresh: true, ExpiresIn: time.Hour, CommittedAt: now.Add(-time.Hour),
-				InDoubt: true, Backoff: time.Minute, Class: tokencache.ClassQuota, Code: 45009, Fetches: allowance(5, 10), Reports: allowance(3, 4), Forced: allowance(2, 2)},
+				InDoubt: true, Backoff: time.Minute, Class: tokencache.ClassQuota, Code: 45009, Fetches: allowance(50, 100), Reports: allowance(3, 4), Forced: allowance(2, 2)},
 			{Key: tokencache.Key{App: "c", Kind: "access_token"}, Version: 3, Rejected: true, ForeignRefresher: true,
 				Backoff: time.Second, Class: tokencache.ClassLocal, Code: 40164, Fetches: allowance(9, 10), Reports: allowance(4, 4)},
 		}
@@ -91,10 +91,10 @@ func TestCollectorOfManyAppsShowsTheWorst(t *testing.T) {
 		}
 		m.Track(keys...)
 		const want = `
-wxtoken_allowance_burst{allowance="fetches",app="all",kind="access_token"} 10
+wxtoken_allowance_burst{allowance="fetches",app="all",kind="access_token"} 100
 wxtoken_allowance_burst{allowance="forced",app="all",kind="access_token"} 2
 wxtoken_allowance_burst{allowance="reports",app="all",kind="access_token"} 4
-wxtoken_allowance_left{allowance="fetches",app="all",kind="access_token"} 5
+wxtoken_allowance_left{allowance="fetches",app="all",kind="access_token"} 50
 wxtoken_allowance_left{allowance="forced",app="all",kind="access_token"} 2
 wxtoken_allowance_left{allowance="reports",app="all",kind="access_token"} 1
 wxtoken_credentials{kind="access_token",state="backing_off"} 2

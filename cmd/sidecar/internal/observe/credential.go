@@ -168,7 +168,7 @@ type Credential struct {
 	app   *app
 }
 
-// app counts what happens to one app, whichever of its credentials that needs.
+// app counts what happens to one app. All its credentials share it.
 type app struct {
 	counts [appSlots]atomic.Uint64
 	owner  owner

@@ -141,6 +141,33 @@ func TestMetricsFitInto2MiB(t *testing.T) {
 	}
 }
 
+// No number of apps, no length of their names and no count makes /metrics longer, nor the form
+// shorter than it must be.
+func TestMetricsAreNeverLonger(t *testing.T) {
+	longest := map[form]int{}
+	for _, n := range []uint64{0, 1, 12345678} {
+		for _, length := range []int{18, 40, 60, 129} {
+			for _, apps := range []int{30, 50, 60, 90, 120, 160, 200} {
+				f := newFleet(apps, length, 3)
+				f.count(n)
+				size := len(f.scrape(t))
+				if size > maxBytes {
+					t.Errorf("%d bytes of %d apps with %d characters and counts of %d", size, apps, length, n)
+				}
+				f.m.mu.RLock()
+				form := f.m.form()
+				f.m.mu.RUnlock()
+				longest[form] = max(longest[form], size)
+			}
+		}
+	}
+	for form := perApp; form < summed; form++ {
+		if longest[form] < maxBytes*3/4 {
+			t.Errorf("form %d has been given up at %d bytes", form, longest[form])
+		}
+	}
+}
+
 // What form expects of the gauges of a credential is no less than what they take, and not much
 // more.
 func TestTheSizeOfGaugesIsKnown(t *testing.T) {
@@ -231,7 +258,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { f.m.Read(ctx, stranger, tokencache.Token{}, errors.ErrUnsupported) }); n != 0 {
 		t.Errorf("%v allocations for an unknown credential", n)
 	}
-	if n := unsafe.Sizeof(Credential{}); n > 704 {
+	if n := unsafe.Sizeof(Credential{}); n > 576 {
 		t.Errorf("a credential has %d bytes", n)
 	}
 }
