@@ -30,6 +30,7 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	for _, c := range creds {
 		keys = append(keys, c.Key)
 	}
+	s.metrics.SetMaxApps(cfg.MetricsApps)
 	s.metrics.Track(keys...)
 	if err := s.cache.Set(creds...); err != nil {
 		return err
@@ -45,11 +46,11 @@ func (s *sidecar) add(k tokencache.Key) bool {
 	if !ok {
 		return false
 	}
-	s.metrics.Add(k)
 	if err := s.cache.Add(spec); err != nil {
 		s.log.Error("credential not kept", zap.String("app", k.App), zap.String("kind", k.Kind), zap.Error(err))
 		return false
 	}
+	s.metrics.Add(k) // after it is there: the end of an earlier time there cannot come later
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
@@ -66,4 +68,50 @@ func TestABadConfigurationShowsUntilItIsMended(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A configuration with another metrics_apps, or with more apps than that, changes the form of
+// /metrics at once.
+func TestMetricsAppsTakesEffectAtOnce(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := &sidecar{metrics: observe.NewMetrics(reg), cache: tokencache.New(nil, tokencache.Options{})}
+	apply := func(most int, apps ...string) {
+		t.Helper()
+		cfg := &config.Config{MetricsApps: most}
+		for _, id := range apps {
+			cfg.Apps = append(cfg.Apps, config.App{ID: id, Platform: config.PlatformWeChat, Endpoint: config.EndpointStable,
+				APIBase: config.DefaultWeChatBase, Secret: secret.New("secret"), Probe: config.ProbeOff})
+		}
+		if err := s.apply(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(apps ...string) {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range families {
+			if f.GetName() == "wxtoken_leases_lost_total" {
+				for _, m := range f.Metric {
+					got = append(got, m.Label[0].GetValue())
+				}
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, apps) {
+			t.Errorf("series of %q, want %q", got, apps)
+		}
+	}
+	apply(2, "wx1", "wx2")
+	want("wx1", "wx2")
+	apply(1, "wx1", "wx2")
+	want("all")
+	apply(2, "wx1", "wx2", "wx3")
+	want("all")
+	apply(2, "wx1", "wx3")
+	want("wx1", "wx3")
+	apply(0, "wx1")
+	want("all")
 }

@@ -77,7 +77,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 		Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
 		Observe: func(e tokencache.Event) { s.metrics.Observe(e); logEvent(e); s.tracer.Observe(e) },
 	})
-	registry.MustRegister(observe.NewCollector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
+	registry.MustRegister(s.metrics.Collector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
 	if err := s.apply(cfg); err != nil {
 		return nil, err
 	}

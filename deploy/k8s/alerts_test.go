@@ -2,7 +2,10 @@ package k8s
 
 import (
 	"math"
+	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/template"
 	"github.com/prometheus/prometheus/util/teststorage"
 )
 
@@ -77,9 +81,9 @@ func renewed(stuck time.Duration) func(time.Duration, float64) float64 {
 	}
 }
 
-// firing returns the alerts that fire when two replicas export what the program did, changed by the
-// histories.
-func firing(t *testing.T, histories ...history) []string {
+// firing returns the alerts that fire when two replicas export what the program did in a form,
+// changed by the histories.
+func firing(t *testing.T, f *form, histories ...history) []string {
 	t.Helper()
 	storage := teststorage.New(t)
 	defer storage.Close()
@@ -92,7 +96,7 @@ func firing(t *testing.T, histories ...history) []string {
 	}
 	appender := storage.Appender(t.Context())
 	for _, pod := range []string{"web-1", "web-2"} {
-		for _, s := range scrape(t) {
+		for _, s := range f.scrape(t) {
 			if !asked[s.labels.Get("__name__")] {
 				continue
 			}
@@ -188,11 +192,73 @@ func TestNoAlertFiresWhileAllIsWell(t *testing.T) {
 		"a new configuration":      {{"wxtoken_config_reloads_total", map[string]string{"result": "ok"}, counts(time.Minute)}},
 		"others report old values": {{"wxtoken_reports_total", map[string]string{"outcome": "not_current"}, counts(time.Second)}},
 	} {
+		for _, f := range forms {
+			t.Run(name+", "+f.name, func(t *testing.T) {
+				if got := firing(t, f, h...); len(got) != 0 {
+					t.Errorf("%v", got)
+				}
+			})
+		}
+	}
+}
+
+// Among thousands of apps, a few failures are normal. The same counts of one app are not.
+func TestAFewFailuresAmongManyAppsFireNoAlert(t *testing.T) {
+	t.Parallel()
+	fetches := history{"wxtoken_upstream_fetches_total", map[string]string{"reason": "due", "result": "ok"}, counts(time.Second)}
+	events := history{"wxtoken_event_lag_seconds_count", nil, counts(time.Second)}
+	for name, c := range map[string]struct {
+		histories []history
+		perApp    []string
+	}{
+		"fetches fail": {[]history{fetches, {"wxtoken_upstream_fetch_failures_total", map[string]string{"class": "transient"}, counts(time.Minute)}}, []string{"WxtokenFetchFailing"}},
+		"leases lost":  {[]history{fetches, {"wxtoken_leases_lost_total", nil, counts(10 * time.Minute)}}, []string{"WxtokenLeasesLost"}},
+		"Redis fails over": {[]history{{"wxtoken_redis_data_losses_total", nil, func(at time.Duration, was float64) float64 {
+			return was + 1000*once(at, 0)
+		}}}, []string{"WxtokenRedisLosesData"}},
+		"events missed": {[]history{events, {"wxtoken_events_missed_total", nil, counts(30 * time.Minute)}}, nil},
+	} {
 		t.Run(name, func(t *testing.T) {
-			if got := firing(t, h...); len(got) != 0 {
-				t.Errorf("%v", got)
+			if got := firing(t, perApp, c.histories...); !slices.Equal(got, c.perApp) {
+				t.Errorf("%v fire with series per app, want %v", got, c.perApp)
+			}
+			if got := firing(t, summed, c.histories...); len(got) != 0 {
+				t.Errorf("%v fire with sums", got)
 			}
 		})
+	}
+}
+
+// The text of an alert about an app reads well with app="all", which is no name of an app.
+func TestAlertsReadWellOfAllApps(t *testing.T) {
+	t.Parallel()
+	read := func(t *testing.T, text, app string) string {
+		data := template.AlertTemplateData(map[string]string{"namespace": "shop", "app": app, "kind": "access_token", "allowance": "fetches"},
+			nil, "", promql.Sample{F: 3})
+		e := template.NewTemplateExpander(t.Context(), "{{$labels := .Labels}}{{$value := .Value}}"+text, "alert", data, 0, nil, &url.URL{}, nil)
+		s, err := e.Expand()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	seen := 0
+	for _, a := range alerts(t) {
+		for _, text := range a.Annotations {
+			if !strings.Contains(text, "$labels.app") {
+				continue
+			}
+			seen++
+			if got := read(t, text, "wx1"); !strings.Contains(got, "wx1") || strings.Contains(got, "one app") {
+				t.Errorf("of one app: %s", got)
+			}
+			if got := read(t, text, "all"); !strings.Contains(got, "at least one app") || regexp.MustCompile(`\ball\b`).MatchString(got) {
+				t.Errorf("of all apps: %s", got)
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d texts name an app", seen)
 	}
 }
 
@@ -230,9 +296,56 @@ func TestEachAlertFiresForItsTrouble(t *testing.T) {
 			if !ok {
 				t.Fatal("nothing here says when it should fire")
 			}
-			if got := firing(t, h...); !slices.Equal(got, []string{a.Alert}) {
-				t.Errorf("%v fire", got)
+			for _, f := range forms {
+				if got := firing(t, f, h...); !slices.Equal(got, []string{a.Alert}) {
+					t.Errorf("%v fire, %s", got, f.name)
+				}
 			}
 		})
+	}
+}
+
+// The dashboard counts the credentials without a good value in both forms.
+func TestTheDashboardCountsBadCredentials(t *testing.T) {
+	t.Parallel()
+	const panel = "Without a good value"
+	var expr string
+	for _, p := range dashboard(t).Panels {
+		if p.Title == panel {
+			expr = strings.NewReplacer("$namespace", ".*", "$app", ".*").Replace(p.Targets[0].Expr)
+		}
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{})})
+	for _, f := range forms {
+		storage := teststorage.New(t)
+		appender := storage.Appender(t.Context())
+		kinds := map[string]bool{}
+		for _, s := range f.scrape(t) {
+			v := s.value
+			switch name := s.labels.Get("__name__"); {
+			case name == "wxtoken_token_fresh":
+				v, kinds[s.labels.Get("kind")] = 0, true
+			case name != "wxtoken_credentials":
+				continue
+			case s.labels.Get("state") == "missing":
+				v = 1
+			}
+			if _, err := appender.Append(0, s.labels, 0, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := appender.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		query, err := engine.NewInstantQuery(t.Context(), storage, nil, expr, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := query.Exec(t.Context()).Vector()
+		if err != nil || len(got) != 1 || got[0].F != float64(len(kinds)) {
+			t.Errorf("%s: %v, %v, want %d", f.name, got, err, len(kinds))
+		}
+		query.Close()
+		_ = storage.Close()
 	}
 }

@@ -29,25 +29,40 @@ type sample struct {
 	value  float64
 }
 
-var scraped struct {
+// form is one of the two in which a sidecar exports what it knows of apps.
+type form struct {
+	name    string
+	env     string
 	once    sync.Once
 	samples []sample
 }
 
+var (
+	perApp = &form{name: "per app"}
+	summed = &form{name: "summed", env: "WXTOKEN_METRICS_APPS=0"}
+	forms  = []*form{perApp, summed}
+)
+
 // scrape returns what a sidecar exports after some of everything has been asked of it, with the
 // target's labels.
-func scrape(t *testing.T) []sample {
+func (f *form) scrape(t *testing.T) []sample {
 	t.Helper()
-	scraped.once.Do(func() { scraped.samples = scrapeNow(t) })
-	if scraped.samples == nil {
+	f.once.Do(func() { f.samples = f.scrapeNow(t) })
+	if f.samples == nil {
 		t.Fatal("there is nothing to compare with: another test has failed")
 	}
-	return scraped.samples
+	return f.samples
 }
 
-func scrapeNow(t *testing.T) []sample {
+// scrape returns what a sidecar exports in one form or the other.
+func scrape(t *testing.T) []sample {
 	t.Helper()
-	dev, err := start(t, nil, "--dev")
+	return slices.Concat(perApp.scrape(t), summed.scrape(t))
+}
+
+func (f *form) scrapeNow(t *testing.T) []sample {
+	t.Helper()
+	dev, err := start(t, []string{f.env}, "--dev")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,32 +282,40 @@ func TestAlertsLeadToTheirSectionOfTheRunbook(t *testing.T) {
 	}
 }
 
-func TestTheDashboardAsksForWhatTheProgramExports(t *testing.T) {
-	t.Parallel()
-	samples := scrape(t)
-	var board struct {
-		Templating struct {
-			List []struct {
-				Name, Type string
-				Query      any
-			}
-		}
-		Panels []struct {
-			ID      int
-			Title   string
-			GridPos struct{ X, Y, W, H int }
-			Targets []struct{ Expr string }
+// board is the part of the dashboard that is tested.
+type board struct {
+	Templating struct {
+		List []struct {
+			Name, Type string
+			Query      any
 		}
 	}
+	Panels []struct {
+		ID      int
+		Title   string
+		GridPos struct{ X, Y, W, H int }
+		Targets []struct{ Expr string }
+	}
+}
+
+func dashboard(t *testing.T) (b board) {
+	t.Helper()
 	var text string
 	for _, o := range render(t, monitored) {
 		if c, ok := o.(*corev1.ConfigMap); ok && c.Labels["grafana_dashboard"] == "1" {
 			text = c.Data["wxtoken.json"]
 		}
 	}
-	if err := json.Unmarshal([]byte(text), &board); err != nil {
+	if err := json.Unmarshal([]byte(text), &b); err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+func TestTheDashboardAsksForWhatTheProgramExports(t *testing.T) {
+	t.Parallel()
+	samples := scrape(t)
+	board := dashboard(t)
 	variables := strings.NewReplacer("$namespace", ".*", "$app", ".*", "$__rate_interval", "2m")
 	ids := map[int]bool{}
 	for i, p := range board.Panels {

@@ -165,6 +165,7 @@ func (c *Cache) dropIdle() {
 			c.added.Delete(k)
 			c.store.kept.Add(-1)
 			c.drop(sl)
+			c.observe(sl, Event{Result: ResultDropped})
 		}
 		return true
 	})

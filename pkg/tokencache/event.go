@@ -53,6 +53,8 @@ const (
 
 	ResultLeaseCapped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
 
+	ResultDropped Result = "dropped" // a credential of [Cache.Add] was idle, and is not kept any more
+
 	// Only in the journal: a value that no commit can have written was deleted.
 	ResultDiscarded Result = "discarded"
 	// Only in the journal: the life of the present value was shortened, because upstream may have

@@ -42,6 +42,8 @@ const (
 	DefaultDrain      = 20 * time.Second // of the 30 s that Kubernetes gives a pod
 	DefaultDrainQuiet = time.Second
 
+	DefaultMetricsApps = 200
+
 	DefaultWeChatBase = "https://api.weixin.qq.com"
 	DefaultWeComBase  = "https://qyapi.weixin.qq.com"
 
@@ -121,6 +123,9 @@ type Config struct {
 	// KeptBodies bounds the request bodies that the proxy keeps at one time to repeat a call, in
 	// bytes. 0 leaves the choice to the proxy (8 MiB).
 	KeptBodies int
+	// MetricsApps is the number of apps up to which /metrics has series for each app. With more of
+	// them, and always with 0, it has sums.
+	MetricsApps int
 	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none.
 	// Default: the app, if there is only one; else empty, for none.
 	DefaultApp string
@@ -250,6 +255,7 @@ func (c *Config) Equal(o *Config) bool {
 		c.AllowUpstreamHost == o.AllowUpstreamHost &&
 		c.Bearer.Equal(o.Bearer) &&
 		c.DefaultApp == o.DefaultApp &&
+		c.MetricsApps == o.MetricsApps &&
 		slices.EqualFunc(sortedApps(c.Apps), sortedApps(o.Apps), App.equal)
 }
 

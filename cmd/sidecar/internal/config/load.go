@@ -114,6 +114,7 @@ func (l *loader) general(o Overrides, f file) *Config {
 		AllowUpstreamHost: f.allowUpstreamHost,
 		SocketMode:        l.socketMode(l.pick("socket_mode", "", "", "WXTOKEN_SOCKET_MODE", f.socketMode, "0660")),
 		KeptBodies:        f.keptBodies,
+		MetricsApps:       l.count("metrics_apps", l.pick("metrics_apps", "", "", "WXTOKEN_METRICS_APPS", f.metricsApps, strconv.Itoa(DefaultMetricsApps))),
 		BearerTokenFile:   f.bearerTokenFile,
 	}
 	l.yesno("WXTOKEN_QUIT", &c.Quit)
@@ -155,6 +156,16 @@ func (l *loader) yesno(variable string, to *bool) {
 	default:
 		l.mistake(variable, "needs true or false")
 	}
+}
+
+// count returns the number that text holds, which came from where pick found key.
+func (l *loader) count(key, text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		l.mistake(l.origin[key], "needs a whole number, 0 or more")
+		return 0
+	}
+	return n
 }
 
 // upTo returns the duration that text holds, which came from where pick found key.

@@ -67,6 +67,7 @@ log: {level: debug, format: json}
 drain: {max: 25s, quiet: 5s}
 quit: true
 kept_bodies: 1048576
+metrics_apps: 50
 redis: {url: redis://redis:6379/0}
 default_app: shop
 apps:
@@ -97,7 +98,7 @@ apps:
 		Listen: "unix:/run/wxtoken/http.sock", OpsListen: ":9000", Namespace: "prod:wxtoken", SocketMode: config.DefaultSocketMode,
 		AllowRemote: true, Bearer: secret.New("0123456789abcdef"), BearerTokenFile: f.path + "/bearer",
 		Log:   config.Log{Level: "debug", Format: "json"},
-		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true, KeptBodies: 1 << 20,
+		Drain: config.Drain{Max: 25 * time.Second, Quiet: 5 * time.Second}, Quit: true, KeptBodies: 1 << 20, MetricsApps: 50,
 		Redis:      config.Redis{URL: secret.New("redis://redis:6379/0"), Form: config.RedisSingle},
 		DefaultApp: "wx0123456789abcdef",
 		Apps: []config.App{{
@@ -161,7 +162,7 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 		Log:        config.Log{Level: "info", Format: "auto"},
 		Drain:      config.Drain{Max: 20 * time.Second, Quiet: time.Second},
 		Redis:      config.Redis{URL: secret.New("redis://:pw@127.0.0.1"), Form: config.RedisSingle},
-		DefaultApp: "wx01",
+		DefaultApp: "wx01", MetricsApps: 200,
 		Apps: []config.App{{
 			ID: "wx01", Platform: "wechat", Endpoint: "stable_token", APIBase: "https://api.weixin.qq.com",
 			APIFallbacks: []string{"https://api2.weixin.qq.com"},
@@ -183,9 +184,9 @@ func TestEnvironmentAloneIsEnough(t *testing.T) {
 		"WECHAT_API_BASE": "http://127.0.0.1:9", "REDIS_URL": "redis://:pw@127.0.0.1",
 		"WXTOKEN_LISTEN": "[::1]:1", "WXTOKEN_OPS_LISTEN": "0.0.0.0:2", "WXTOKEN_NAMESPACE": "ns",
 		"WXTOKEN_LOG_LEVEL": "warn", "WXTOKEN_LOG_FORMAT": "console",
-		"WXTOKEN_DRAIN": "0s", "WXTOKEN_DRAIN_QUIET": "10s", "WXTOKEN_QUIT": "true",
+		"WXTOKEN_DRAIN": "0s", "WXTOKEN_DRAIN_QUIET": "10s", "WXTOKEN_QUIT": "true", "WXTOKEN_METRICS_APPS": "0",
 	}
-	want.Drain, want.Quit = config.Drain{Quiet: 10 * time.Second}, true
+	want.Drain, want.Quit, want.MetricsApps = config.Drain{Quiet: 10 * time.Second}, true, 0
 	want.Listen, want.OpsListen, want.Namespace = "[::1]:1", "0.0.0.0:2", "ns"
 	want.Log = config.Log{Level: "warn", Format: "console"}
 	want.Apps[0].SecretFile, want.Apps[0].Endpoint, want.Apps[0].APIBase = f.path+"/shop", "token", "http://127.0.0.1:9"

@@ -70,6 +70,7 @@ func TestValueMistakes(t *testing.T) {
 		{"log", "log: {level: loud, format: xml}\n" + rest, "log.level: must be one of debug, info, warn, error\nlog.format: must be one of auto, json, console"},
 		{"drain", "drain: {max: 20, quiet: -1s}\nquit: maybe\n" + rest, "quit: needs true or false (line 2)\ndrain.max: needs a duration of 0s to 1h0m0s, with its unit, such as 90s\n" +
 			"drain.quiet: needs a duration of 0s to 1h0m0s, with its unit, such as 90s"},
+		{"metrics_apps", "metrics_apps: -1\n" + rest, "metrics_apps: needs a whole number, 0 or more"},
 		{"missing id and secret", "redis: {url: redis://r}\napps: [{alias: x}]", "apps[0].id: missing: the appid, or the corpid of a WeCom corporation\n" +
 			"apps[0].secret_file: missing: name a file that holds the secret, or an environment variable in secret_env"},
 		{"id", "redis: {url: redis://r}\napps: [{id: 'a/b', alias: 'a b', secret_file: DIR/shop}]", "apps[0].id: " + name + "\napps[0].alias: " + name},

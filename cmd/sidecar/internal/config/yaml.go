@@ -29,6 +29,7 @@ type file struct {
 	drainMax, drainQuiet         string
 	quit                         bool
 	keptBodies                   int
+	metricsApps                  string
 	apps                         []rawApp
 
 	// broken says that keys were refused, so that one that seems to be missing may be there.
@@ -112,9 +113,10 @@ func (w walker) file(name string, n *yaml.Node) file {
 		"drain": func(n *yaml.Node, path string) {
 			w.mapping(n, path, fields{"max": w.text(&f.drainMax), "quiet": w.text(&f.drainQuiet)})
 		},
-		"quit":        w.yesno(&f.quit),
-		"kept_bodies": w.count(&f.keptBodies),
-		"default_app": w.text(&f.defaultApp),
+		"quit":         w.yesno(&f.quit),
+		"kept_bodies":  w.count(&f.keptBodies),
+		"metrics_apps": w.text(&f.metricsApps),
+		"default_app":  w.text(&f.defaultApp),
 		"apps": func(n *yaml.Node, path string) {
 			w.sequence(n, path, func(n *yaml.Node, path string) {
 				f.apps = append(f.apps, w.app(n, path))

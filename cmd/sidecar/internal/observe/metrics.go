@@ -2,7 +2,6 @@ package observe
 
 import (
 	"context"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -21,47 +20,33 @@ import (
 // [NewRedisCollector]; testdata/metrics.txt lists every metric with its type and labels.
 //
 // The labels app and kind take only the values given to [Metrics.Track], and every other label one
-// of a fixed set, so a caller cannot make a series.
+// of a fixed set, so a caller cannot make a series. What is counted by app lies in an array of
+// atomic counters for each credential, and becomes series when it is scraped: series by app up to
+// the number of [Metrics.SetMaxApps] and as far as they fit into 2 MiB, else their sums.
 //
 // faults_test.go makes one fault after the other, and says which of the metrics shows it.
 type Metrics struct {
-	refreshes     *prometheus.CounterVec
 	duration      *prometheus.HistogramVec
-	fetches       *prometheus.CounterVec
-	failures      *prometheus.CounterVec
-	errcodes      *prometheus.CounterVec
 	fetchDuration *prometheus.HistogramVec
-	probes        *prometheus.CounterVec
 	leaseWait     *prometheus.HistogramVec
-	lost          *prometheus.CounterVec
-	reports       *prometheus.CounterVec
-	reads         *prometheus.CounterVec
 
 	redis         *prometheus.CounterVec
-	emptied       *prometheus.CounterVec
 	subscriptions prometheus.Counter
 	lag           *prometheus.HistogramVec
-	missed        *prometheus.CounterVec
-	capped        *prometheus.CounterVec
 	steps         *prometheus.CounterVec
 
 	problems    *prometheus.CounterVec
 	panics      prometheus.Counter
-	proxied     *prometheus.CounterVec
-	foreign     *prometheus.CounterVec
 	reloads     *prometheus.CounterVec
 	reloadOK    prometheus.Gauge
 	reloadStamp prometheus.Gauge
 
-	// hot holds the counters of a read, resolved ahead.
-	hot atomic.Pointer[map[tokencache.Key]*reads]
+	credentials sync.Map // of tokencache.Key to *Credential; see tracked
+	maxApps     atomic.Int64
 
-	mu    sync.RWMutex // held to add to the series of known, against Track deleting them
-	known map[tokencache.Key]bool
+	mu      sync.RWMutex // held to add and remove credentials, and to read them all at one moment
+	tracked tracked
 }
-
-// reads are the outcomes of reading one credential.
-type reads struct{ memory, redis, upstream, stale, failed, canceled prometheus.Counter }
 
 // NewMetrics registers the metrics with reg, and panics if they already are, as MustRegister does.
 // The configuration counts as read successfully from now on.
@@ -78,47 +63,32 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	// From a round trip to Redis, over a fetch in a fifth of a second, to two leases.
 	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}
 	m := &Metrics{
-		refreshes:     counter("refreshes_total", "Refreshes that this replica ran, by what asked for them and how they ended.", "app", "kind", "reason", "result"),
 		duration:      histogram("refresh_duration_seconds", "From the start of a refresh to its result; shared is the wait for another replica.", seconds, "kind", "result"),
-		fetches:       counter("upstream_fetches_total", "Values asked of upstream by this replica; after an unclear one upstream may have issued a value that is lost.", "app", "kind", "reason", "result"),
-		failures:      counter("upstream_fetch_failures_total", "Fetches that brought no value, by what that means for the next one.", "app", "kind", "class"),
-		errcodes:      counter("upstream_errcodes_total", "Fetches that brought no value, by upstream's errcode; none if it gave none.", "app", "kind", "errcode"),
 		fetchDuration: histogram("upstream_fetch_duration_seconds", "From a fetch's request to its answer.", seconds, "kind", "result"),
-		probes:        counter("upstream_probes_total", "Questions to upstream whether it accepts a value.", "app", "kind", "result"),
 		leaseWait:     histogram("lease_wait_seconds", "How long a refresh that met another replica's lease waited for it.", seconds, "kind"),
-		lost:          counter("leases_lost_total", "Leases that were over before the refresh was.", "app", "kind"),
-		reports:       counter("reports_total", "Reports of rejected values; those that share a refresh count once.", "app", "kind", "outcome"),
-		reads:         counter("reads_total", "Reads by what they were answered from (stale: with a value that may no longer work); canceled callers did not wait for an answer.", "app", "kind", "outcome"),
 
-		redis:   counter("redis_errors_total", "Failed operations on Redis.", "op", "class"),
-		emptied: counter("redis_data_losses_total", "Times that Redis knew less than this replica: it was emptied, or a failover lost writes.", "app", "kind"),
+		redis: counter("redis_errors_total", "Failed operations on Redis.", "op", "class"),
 		subscriptions: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wxtoken_subscriptions_total", Help: "Subscriptions to the events of the others: the first one, and each reconnect.",
 		}),
 		lag: histogram("event_lag_seconds", "From the moment Redis published an event to that of the answer that was adopted for it, both by Redis' clock.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15}, "kind"),
-		missed: counter("events_missed_total", "Versions that a re-read found and no event announced.", "app", "kind"),
-		capped: counter("locks_capped_total", "Lock keys in Redis that no replica can have written, without an expiry or with one longer than a lease; each was left 10 s.", "app", "kind"),
-		steps:  counter("clock_steps_total", "Times that the wall clock was stepped by a second or more; forward also after a suspend.", "direction"),
+		steps: counter("clock_steps_total", "Times that the wall clock was stepped by a second or more; forward also after a suspend.", "direction"),
 
 		problems: counter("http_problems_total", "Answers without a value on the listener of values, by type of problem.", "type"),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "wxtoken_http_panics_total", Help: "Panics of handlers. Each is a bug.",
 		}),
-		foreign: counter("proxy_foreign_tokens_total", "Calls that came with an access token of no configured app and took it to WeChat; retried says whether WeChat rejected it and the sidecar's took its place.",
-			"app", "retried"),
-		proxied:     counter("proxy_calls_total", "Calls that the proxy took, by how they ended and whether they were repeated.", "app", "outcome", "retried"),
 		reloads:     counter("config_reloads_total", "Times that the configuration was read again, by result.", "result"),
 		reloadOK:    gauge("config_last_reload_successful", "1 if the configuration as it can be read now is in force, 0 if it is not valid and the old one stays."),
 		reloadStamp: gauge("config_last_reload_success_timestamp_seconds", "When a valid configuration was last read."),
-		known:       map[tokencache.Key]bool{},
+		tracked:     tracked{apps: map[string]*app{}, noApp: &app{owner: newOwner("", "")}, gone: map[string]*[slots]uint64{}},
 	}
-	m.hot.Store(&map[tokencache.Key]*reads{})
+	m.SetMaxApps(DefaultApps)
 	m.preset()
 	m.ConfigValid()
-	reg.MustRegister(m.refreshes, m.duration, m.fetches, m.failures, m.errcodes, m.fetchDuration, m.probes, m.leaseWait,
-		m.lost, m.reports, m.reads, m.redis, m.emptied, m.subscriptions, m.lag, m.missed, m.capped, m.steps,
-		m.problems, m.panics, m.proxied, m.foreign, m.reloads, m.reloadOK, m.reloadStamp, buildInfo())
+	reg.MustRegister(m.duration, m.fetchDuration, m.leaseWait, m.redis, m.subscriptions, m.lag, m.steps,
+		m.problems, m.panics, m.reloads, m.reloadOK, m.reloadStamp, countersOf{m}, buildInfo())
 	return m
 }
 
@@ -150,15 +120,7 @@ const (
 	noErrcode    = "none"
 )
 
-var (
-	redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "finish", "cut", "watch", other}
-	classes  = [...]tokencache.Class{tokencache.ClassTransient, tokencache.ClassPermanent, tokencache.ClassQuota, tokencache.ClassLocal, other}
-	reasons  = [...]string{string(tokencache.ReasonMissing), string(tokencache.ReasonDue), string(tokencache.ReasonReport), force}
-	// Those that an operator acts on. All others are "other".
-	errcodes = [...]string{"-1", "40001", "40002", "40013", "40125", "40164", "40243", "42001", "45009", "45011", "48001", "48004",
-		"50002", "60020", "61004", "89503", noErrcode, other}
-	probeResults = [...]string{probeAccepted, probeRejected, probeUnknown}
-)
+var redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "finish", "cut", "watch", other}
 
 // force is the reason of a fetch that asks for another value than the present one.
 const force = string(tokencache.ReasonForce)
@@ -168,92 +130,6 @@ const (
 	probeRejected = "rejected"
 	probeUnknown  = "unknown"
 )
-
-// Add begins to count a credential that comes while the program runs, until the next Track.
-func (m *Metrics) Add(k tokencache.Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.known[k] {
-		m.known[k] = true
-		hot := maps.Clone(*m.hot.Load())
-		hot[k] = m.begin(k)
-		m.hot.Store(&hot)
-	}
-}
-
-// counts reports whether k is counted.
-func (m *Metrics) counts(k tokencache.Key) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.known[k]
-}
-
-// Track sets the credentials that there are: their counters start at 0, and those of credentials
-// that are gone disappear. Events and reads of others are not counted. Call it before each
-// [tokencache.Cache.Set].
-func (m *Metrics) Track(keys ...tokencache.Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	hot, known, apps := map[tokencache.Key]*reads{}, map[tokencache.Key]bool{}, map[string]bool{}
-	for _, k := range keys {
-		known[k], apps[k.App] = true, true
-		hot[k] = m.begin(k)
-	}
-	for k := range m.known {
-		if !known[k] {
-			m.forget(k)
-		}
-		if !apps[k.App] {
-			m.proxied.DeletePartialMatch(prometheus.Labels{"app": k.App})
-			m.foreign.DeletePartialMatch(prometheus.Labels{"app": k.App})
-		}
-	}
-	m.known = known
-	m.hot.Store(&hot)
-}
-
-// begin makes the series of k, so that the first of a kind counts as an increase.
-func (m *Metrics) begin(k tokencache.Key) *reads {
-	for _, vec := range []*prometheus.CounterVec{m.lost, m.missed, m.capped, m.emptied} {
-		vec.WithLabelValues(k.App, k.Kind)
-	}
-	for _, class := range classes {
-		m.failures.WithLabelValues(k.App, k.Kind, string(class))
-	}
-	for _, code := range errcodes {
-		m.errcodes.WithLabelValues(k.App, k.Kind, code)
-	}
-	for _, result := range probeResults {
-		m.probes.WithLabelValues(k.App, k.Kind, result)
-	}
-	for _, reason := range reasons {
-		for _, result := range []string{fetchOK, fetchFailed, fetchUnclear} {
-			m.fetches.WithLabelValues(k.App, k.Kind, reason, result)
-		}
-		for _, result := range []tokencache.Result{tokencache.ResultCommitted, tokencache.ResultFailed} {
-			if reason != force {
-				m.refreshes.WithLabelValues(k.App, k.Kind, reason, string(result))
-			}
-		}
-	}
-	for _, result := range []tokencache.Result{tokencache.ResultCommitted, tokencache.ResultNotCurrent, tokencache.ResultAccepted, tokencache.ResultThrottled, tokencache.ResultFailed} {
-		m.reports.WithLabelValues(k.App, k.Kind, string(result))
-	}
-	read := func(outcome string) prometheus.Counter { return m.reads.WithLabelValues(k.App, k.Kind, outcome) }
-	return &reads{
-		memory: read(string(tokencache.FromMemory)), redis: read(string(tokencache.FromRedis)), upstream: read(string(tokencache.FromUpstream)),
-		stale: read("stale"), failed: read("error"), canceled: read("canceled"),
-	}
-}
-
-func (m *Metrics) forget(k tokencache.Key) {
-	gone := prometheus.Labels{"app": k.App, "kind": k.Kind}
-	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
-		m.refreshes, m.fetches, m.failures, m.errcodes, m.probes, m.lost, m.reports, m.reads, m.emptied, m.missed, m.capped,
-	} {
-		vec.DeletePartialMatch(gone)
-	}
-}
 
 // Retried says whether the proxy repeated a call.
 type Retried string
@@ -267,21 +143,22 @@ const (
 // Proxied counts a call of the proxy. k is the token that it was for, zero if no app was found;
 // outcome is of a closed set.
 func (m *Metrics) Proxied(k tokencache.Key, outcome string, retried Retried) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if k != (tokencache.Key{}) && !m.known[k] {
-		return
+	a := m.tracked.noApp
+	if k != (tokencache.Key{}) {
+		c := m.Of(k)
+		if c == nil {
+			return
+		}
+		a = c.app
 	}
-	m.proxied.WithLabelValues(k.App, outcome, string(retried)).Inc()
+	a.counts[slotProxied+index(proxyOutcomes[:], outcome)*len(retries)+index(retries[:], retried)].Add(1)
 }
 
 // ForeignToken counts a call that took the caller's token, which is none of a configured app, to
 // WeChat.
 func (m *Metrics) ForeignToken(k tokencache.Key, retried Retried) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.known[k] {
-		m.foreign.WithLabelValues(k.App, string(retried)).Inc()
+	if c := m.Of(k); c != nil {
+		c.app.counts[slotForeign+index(retries[:], retried)].Add(1)
 	}
 }
 
@@ -303,24 +180,10 @@ func (m *Metrics) ConfigValid() {
 	m.reloadStamp.Set(stamp(time.Now()))
 }
 
-// Read counts what a reader got. It is on the hot path.
+// Read counts what a reader got. It is on the hot path: it takes one lookup, no lock, and allocates
+// nothing.
 func (m *Metrics) Read(ctx context.Context, k tokencache.Key, t tokencache.Token, err error) {
-	r := (*m.hot.Load())[k]
-	switch {
-	case r == nil:
-	case err == nil && t.Stale:
-		r.stale.Inc()
-	case err == nil && t.From == tokencache.FromUpstream:
-		r.upstream.Inc()
-	case err == nil && t.From == tokencache.FromRedis:
-		r.redis.Inc()
-	case err == nil:
-		r.memory.Inc()
-	case ctx.Err() == context.Canceled: // by the caller: the end of the budget is another error
-		r.canceled.Inc()
-	default:
-		r.failed.Inc()
-	}
+	m.Of(k).Read(ctx, t, err)
 }
 
 // Problem counts an answer without a value on the value listener. kind is of a closed set.

@@ -36,7 +36,7 @@ func everything(t *testing.T) *prometheus.Registry {
 	reg := prometheus.NewPedanticRegistry()
 	m := observe.NewMetrics(reg)
 	reg.MustRegister(
-		observe.NewCollector(func() []tokencache.Status {
+		m.Collector(func() []tokencache.Status {
 			return []tokencache.Status{{Key: shop, Known: true, CommittedAt: time.Now(), Backoff: time.Second, Class: tokencache.ClassQuota, Fetches: tokencache.Allowance{Left: 1, Burst: 2}}}
 		}),
 		observe.NewRedisCollector(func() tokencache.Health { return tokencache.Health{RedisAnswered: time.Now()} }),

@@ -15,6 +15,9 @@ func (m *Metrics) Observe(e tokencache.Event) {
 	switch e.Result {
 	case tokencache.ResultSubscribed:
 		m.subscriptions.Inc()
+	case tokencache.ResultDropped:
+		m.Forget(e.Key)
+		return
 	case tokencache.ResultClockStepped:
 		direction := forward
 		if e.Took < 0 {
@@ -26,13 +29,8 @@ func (m *Metrics) Observe(e tokencache.Event) {
 		m.redis.WithLabelValues(oneOf(redisOps[:], failed.Op), oneOf(tokencache.StoreClasses[:], failed.Class())).Inc()
 		return
 	}
-	if !m.counts(e.Key) {
-		return
-	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.known[e.Key] && !m.beside(e) {
-		m.end(e)
+	if c := m.Of(e.Key); c != nil && !m.beside(c, e) {
+		m.end(c, e)
 	}
 }
 
@@ -46,11 +44,10 @@ func operation(e tokencache.Event) (*tokencache.StoreError, bool) {
 }
 
 // beside counts what happens beside or within a refresh, and reports whether e was that.
-func (m *Metrics) beside(e tokencache.Event) bool {
-	app, kind := e.Key.App, e.Key.Kind
+func (m *Metrics) beside(c *Credential, e tokencache.Event) bool {
 	switch e.Result {
 	case tokencache.ResultFetched:
-		m.fetched(e)
+		m.fetched(c, e)
 	case tokencache.ResultProbed:
 		result := probeAccepted
 		switch {
@@ -59,19 +56,19 @@ func (m *Metrics) beside(e tokencache.Event) bool {
 		case e.Err != nil:
 			result = probeUnknown
 		}
-		m.probes.WithLabelValues(app, kind, result).Inc()
+		c.inc(slotProbes + index(probeResults[:], result))
 	case tokencache.ResultLeaseWaited:
-		m.leaseWait.WithLabelValues(kind).Observe(e.Took.Seconds())
+		m.leaseWait.WithLabelValues(e.Key.Kind).Observe(e.Took.Seconds())
 	case tokencache.ResultLeaseLost:
-		m.lost.WithLabelValues(app, kind).Inc()
+		c.inc(slotLost)
 	case tokencache.ResultAdopted:
-		m.lag.WithLabelValues(kind).Observe(e.Took.Seconds())
+		m.lag.WithLabelValues(e.Key.Kind).Observe(e.Took.Seconds())
 	case tokencache.ResultEventMissed:
-		m.missed.WithLabelValues(app, kind).Inc()
+		c.inc(slotMissed)
 	case tokencache.ResultLeaseCapped:
-		m.capped.WithLabelValues(app, kind).Inc()
+		c.inc(slotCapped)
 	case tokencache.ResultDataLost:
-		m.emptied.WithLabelValues(app, kind).Inc()
+		c.inc(slotEmptied)
 	default:
 		return false
 	}
@@ -79,39 +76,37 @@ func (m *Metrics) beside(e tokencache.Event) bool {
 }
 
 // fetched counts a fetch.
-func (m *Metrics) fetched(e tokencache.Event) {
-	app, kind := e.Key.App, e.Key.Kind
+func (m *Metrics) fetched(c *Credential, e tokencache.Event) {
 	result := fetchOK
 	if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok {
 		result = fetchFailed
 		if f.Unclear {
 			result = fetchUnclear
 		}
-		m.failures.WithLabelValues(app, kind, oneOf(classes[:], f.Class)).Inc()
-		m.errcodes.WithLabelValues(app, kind, errcodeLabel(f.Code)).Inc()
+		c.inc(slotFailures + index(classes[:], f.Class))
+		c.inc(slotErrcodes + index(errcodes[:], errcodeLabel(f.Code)))
 	}
-	m.fetches.WithLabelValues(app, kind, oneOf(reasons[:], string(e.Reason)), result).Inc()
-	m.fetchDuration.WithLabelValues(kind, result).Observe(e.Took.Seconds())
+	c.inc(slotFetches + index(fetchReasons[:], e.Reason)*len(fetchResults) + index(fetchResults[:], result))
+	m.fetchDuration.WithLabelValues(e.Key.Kind, result).Observe(e.Took.Seconds())
 }
 
 // end counts how a refresh or a report ended.
-func (m *Metrics) end(e tokencache.Event) {
-	app, kind := e.Key.App, e.Key.Kind
+func (m *Metrics) end(c *Credential, e tokencache.Event) {
 	if e.Reason == tokencache.ReasonReport {
-		m.reports.WithLabelValues(app, kind, string(e.Result)).Inc()
+		c.inc(slotReports + index(reportOutcomes[:], e.Result))
 	}
 	switch e.Result {
 	case tokencache.ResultNotCurrent, tokencache.ResultAccepted, tokencache.ResultUnknown:
 		return // of a report that needed no refresh
 	case tokencache.ResultRefused:
-		m.lost.WithLabelValues(app, kind).Inc()
+		c.inc(slotLost)
 	}
 	if e.Reason == "" {
 		return
 	}
-	m.refreshes.WithLabelValues(app, kind, string(e.Reason), string(e.Result)).Inc()
+	c.inc(slotRefreshes + index(refreshReasons[:], e.Reason)*len(refreshResults) + index(refreshResults[:], e.Result))
 	if e.Result != tokencache.ResultNoRedis { // which took as long as Redis was waited for
-		m.duration.WithLabelValues(kind, string(e.Result)).Observe(e.Took.Seconds())
+		m.duration.WithLabelValues(e.Key.Kind, string(e.Result)).Observe(e.Took.Seconds())
 	}
 }
 
