@@ -81,7 +81,7 @@ func runServe(ctx context.Context, c *cli.Invocation) int {
 		defer d.Stop()
 		getenv = d.Getenv(c.Getenv)
 	}
-	load := func() (*config.Config, error) { return config.Load(o, getenv) }
+	load := config.Remember(func() (*config.Config, error) { return config.Load(o, getenv) })
 	cfg, err := load()
 	if err != nil {
 		fmt.Fprintln(c.Stderr, err)

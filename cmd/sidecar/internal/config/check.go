@@ -314,6 +314,7 @@ func (e *Errors) Error() string {
 type notes struct {
 	mistakes []Mistake
 	warnings []string
+	files    []fileRead
 }
 
 func (n *notes) mistake(path, format string, args ...any) {

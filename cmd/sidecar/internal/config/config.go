@@ -12,7 +12,7 @@
 // The package knows nothing of WeChat's wire format, of connections or of listeners. It does not
 // log.
 //
-//	load := func() (*config.Config, error) { return config.Load(overrides, os.Getenv) }
+//	load := config.Remember(func() (*config.Config, error) { return config.Load(overrides, os.Getenv) })
 //	cfg, err := load()
 //	if err != nil {
 //		return err // every mistake, one per line
@@ -134,6 +134,8 @@ type Config struct {
 
 	// Warnings are for people, one line each: nothing here stops the program.
 	Warnings []string
+
+	files []fileRead // that it was read from
 }
 
 // Redis says where the shared copy lives.
@@ -250,13 +252,18 @@ func LoadListeners(o Overrides, getenv func(string) string) Listeners {
 // Equal reports whether the program would do the same with both. Secrets are compared by content,
 // wherever they came from; the order of apps and tickets and the warnings do not matter.
 func (c *Config) Equal(o *Config) bool {
-	return len(c.NeedsRestart(o)) == 0 &&
+	return c == o || len(c.NeedsRestart(o)) == 0 &&
 		c.AllowRemote == o.AllowRemote &&
 		c.AllowUpstreamHost == o.AllowUpstreamHost &&
 		c.Bearer.Equal(o.Bearer) &&
 		c.DefaultApp == o.DefaultApp &&
 		c.MetricsApps == o.MetricsApps &&
 		slices.EqualFunc(sortedApps(c.Apps), sortedApps(o.Apps), App.equal)
+}
+
+// unchanged reports whether loading it again would find the same files.
+func (c *Config) unchanged() bool {
+	return !slices.ContainsFunc(c.files, func(f fileRead) bool { return !f.unchanged() })
 }
 
 // NeedsRestart names the settings, as keys of the file, that differ and that a running program

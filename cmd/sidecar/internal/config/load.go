@@ -33,8 +33,23 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	if len(l.mistakes) > 0 {
 		return nil, &Errors{l.mistakes}
 	}
-	c.Warnings = l.warnings
+	c.Warnings, c.files = l.warnings, l.files
 	return c, nil
+}
+
+// Remember returns a function that loads only if one of the files has changed that the last valid
+// configuration was read from: parsing thousands of apps takes a while. The environment must stay the
+// same. Not for several goroutines.
+func Remember(load func() (*Config, error)) func() (*Config, error) {
+	var last *Config
+	return func() (*Config, error) {
+		if last != nil && last.unchanged() {
+			return last, nil
+		}
+		c, err := load()
+		last = c
+		return c, err
+	}
 }
 
 // Trimmed returns getenv without what surrounds a value: a newline, because the Secret was made
@@ -63,7 +78,7 @@ func (l *loader) file(path string) file {
 	if path == "" {
 		return file{}
 	}
-	data, _, err := readFile(path, maxFile)
+	data, _, err := l.readFile(path, maxFile)
 	if err != nil && !plainPath.MatchString(path) {
 		l.mistake(at, "must be the path of a YAML file that can be read")
 		return file{broken: true}

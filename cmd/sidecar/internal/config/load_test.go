@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // equalSecrets compares secrets by content; a diff shows them redacted.
-var equalSecrets = cmp.Comparer(secret.String.Equal)
+var equalSecrets = cmp.Options{cmp.Comparer(secret.String.Equal), cmpopts.IgnoreUnexported(config.Config{})}
 
 // folder is a real directory with the files of one test.
 type folder struct {

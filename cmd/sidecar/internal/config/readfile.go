@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +14,9 @@ import (
 )
 
 const (
-	maxFile   = 1 << 20 // bytes of a configuration file
-	maxSecret = 4 << 10 // bytes of a file that holds one secret
-	worldRead = 0o004   // permission bit
+	maxFile   = 16 << 20 // bytes of a configuration file: some ten thousand apps
+	maxSecret = 4 << 10  // bytes of a file that holds one secret
+	worldRead = 0o004    // permission bit
 )
 
 // readFile reads a regular file of at most limit bytes. Its errors say what to do and name the
@@ -44,6 +45,29 @@ func readFile(path string, limit int) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), nil
 }
 
+// readFile is the function of this name. It remembers what it found.
+func (n *notes) readFile(path string, limit int) ([]byte, fs.FileMode, error) {
+	data, mode, err := readFile(path, limit)
+	if err == nil {
+		n.files = append(n.files, fileRead{path, limit, mode, sha256.Sum256(data)})
+	}
+	return data, mode, err
+}
+
+// fileRead is a file that went into a configuration, as it was then.
+type fileRead struct {
+	path   string
+	limit  int
+	mode   fs.FileMode
+	digest [sha256.Size]byte
+}
+
+// unchanged reports whether the file is the same now.
+func (f fileRead) unchanged() bool {
+	data, mode, err := readFile(f.path, f.limit)
+	return err == nil && mode == f.mode && sha256.Sum256(data) == f.digest
+}
+
 func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -65,7 +89,7 @@ func (n *notes) secretFile(path, at string) secret.String {
 		n.mistake(at, "must be the absolute path of a file that holds the secret")
 		return secret.String{}
 	}
-	data, mode, err := readFile(path, maxSecret)
+	data, mode, err := n.readFile(path, maxSecret)
 	if err != nil {
 		n.mistake(at, "%v", err)
 		return secret.String{}

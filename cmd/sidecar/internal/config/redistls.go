@@ -60,7 +60,7 @@ func splitTLS(raw string) (rest string, files RedisTLS, wrong string) {
 // redisTLS checks the files. at is where the URL came from.
 func (l *loader) redisTLS(at string, t RedisTLS) {
 	read := func(option, path string) ([]byte, bool) {
-		data, mode, err := readFile(path, maxFile)
+		data, mode, err := l.readFile(path, maxFile)
 		if err != nil {
 			l.mistake(at, "%s: %v", option, err)
 			return nil, false

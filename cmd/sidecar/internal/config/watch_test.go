@@ -232,3 +232,34 @@ func TestZeroWatcherTellsNobodyAndStops(t *testing.T) {
 		}
 	})
 }
+
+// Parsing a file of thousands of apps takes a while, so it is only done when a file has changed.
+func TestWhatDidNotChangeIsNotParsedAgain(t *testing.T) {
+	f := folder{t, t.TempDir()}
+	f.write("shop", "one")
+	f.write("wxtoken.yaml", strings.ReplaceAll(watchedFile, "DIR", f.path))
+	loads := 0
+	load := config.Remember(func() (*config.Config, error) {
+		loads++
+		return config.Load(config.Overrides{Config: filepath.Join(f.path, "wxtoken.yaml")}, getenv(nil))
+	})
+	wantLoads := func(want int, secret string) {
+		t.Helper()
+		for range 3 {
+			c, err := load()
+			if secret != "" && (err != nil || c.Apps[0].Secret.Reveal() != secret) || secret == "" && err == nil {
+				t.Fatalf("got %v, %v", c, err)
+			}
+		}
+		if loads != want {
+			t.Errorf("%d loads, want %d", loads, want)
+		}
+	}
+	wantLoads(1, "one")
+	f.write("shop", "two")
+	wantLoads(2, "two")
+	f.write("wxtoken.yaml", "{")
+	wantLoads(5, "") // each look at what is not valid
+	f.write("wxtoken.yaml", strings.ReplaceAll(watchedFile, "DIR", f.path))
+	wantLoads(6, "two")
+}

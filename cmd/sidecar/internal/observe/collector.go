@@ -229,16 +229,17 @@ func NewRedisCollector(health func() tokencache.Health) prometheus.Collector {
 		up:         desc("redis_up", "1 if the last look at Redis was answered; there is one at least every 15 s."),
 		answered:   desc("redis_last_success_timestamp_seconds", "When a look at Redis was last answered. Absent if never."),
 		subscribed: desc("subscription_up", "1 while this replica listens for the events of the others."),
+		bound:      desc("reread_bound_seconds", "How long it takes at most until a change is noticed whose event was lost; it grows with replicas times credentials. Absent before the first re-read."),
 	}
 }
 
 type redisCollector struct {
-	health                   func() tokencache.Health
-	up, answered, subscribed *prometheus.Desc
+	health                          func() tokencache.Health
+	up, answered, subscribed, bound *prometheus.Desc
 }
 
 func (c *redisCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.answered, c.subscribed} {
+	for _, d := range []*prometheus.Desc{c.up, c.answered, c.subscribed, c.bound} {
 		ch <- d
 	}
 }
@@ -253,6 +254,9 @@ func (c *redisCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.answered, stamp(h.RedisAnswered))
 	}
 	gauge(c.subscribed, number(h.Subscribed))
+	if h.RereadBound > 0 {
+		gauge(c.bound, h.RereadBound.Seconds())
+	}
 }
 
 // stamp is a moment in whole seconds: otherwise every scrape would see another one.
