@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -35,8 +36,23 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err := s.cache.Set(creds...); err != nil {
 		return err
 	}
+	boundHeap(len(keys))
 	s.live.Store(&settings{configured: cfg.Apps, apps: set, bearer: cfg.Bearer})
 	return nil
+}
+
+// boundHeap lets the collector run twice as often while there are many credentials, which otherwise
+// need as much memory again for garbage. With few the heap is small whatever it does. GOGC overrides
+// it.
+func boundHeap(credentials int) {
+	if _, set := os.LookupEnv("GOGC"); set {
+		return
+	}
+	percent := 100
+	if credentials > 500 {
+		percent = 50
+	}
+	debug.SetGCPercent(percent)
 }
 
 // add lets the cache keep a credential that the configuration does not name: a ticket that a caller

@@ -39,7 +39,9 @@ func everything(t *testing.T) *prometheus.Registry {
 		m.Collector(func() []tokencache.Status {
 			return []tokencache.Status{{Key: shop, Known: true, CommittedAt: time.Now(), Backoff: time.Second, Class: tokencache.ClassQuota, Fetches: tokencache.Allowance{Left: 1, Burst: 2}}}
 		}),
-		observe.NewRedisCollector(func() tokencache.Health { return tokencache.Health{RedisAnswered: time.Now(), RereadBound: time.Second} }),
+		observe.NewRedisCollector(func() tokencache.Health {
+			return tokencache.Health{RedisAnswered: time.Now(), RereadBound: time.Second}
+		}),
 	)
 	m.Track(shop)
 	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultCommitted})
