@@ -1,11 +1,10 @@
-// Command figures measures what a sidecar costs its pod and prints a table: memory, CPU, latency,
-// the time to the first token. The program is the real one, on real sockets, with a redis-server
-// where one is installed; WeChat is simulated and answers at once. Beside it, in the same run and
-// at the same rate, it runs an HTTP server that only answers as many bytes: what that costs is the
-// price of HTTP in Go on this machine, and the ratio is what can be compared between machines.
+// Command figures measures what a sidecar costs and prints it: what it takes of its pod, how fast it
+// answers, how it grows with apps and replicas. The program is the real one, on real sockets, with a
+// redis-server where one is installed; WeChat is simulated and answers at once. Each figure has its
+// baseline from the same run, on the same machine: the ratio is what can be compared between machines.
 //
-// It runs on Linux, takes about 40 seconds, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
-// on to the servers, to try what they change.
+// It runs on Linux, takes about 5 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go on
+// to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
 import (
@@ -16,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -29,20 +30,23 @@ type plan struct {
 	idle        time.Duration
 	apps        int // of the sidecar with many
 	starts      int // of which the median is printed
+	many        string
+	wrk         time.Duration // of each of its rounds
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == baselineArg {
-		serveBaseline()
+	if serve, ok := servers[os.Args[len(os.Args)-1]]; ok && len(os.Args) == 2 {
+		serve()
 		return
 	}
-	p := plan{starts: 7}
+	p := plan{starts: 7, wrk: 5 * time.Second}
 	flag.IntVar(&p.rate, "rate", 1000, "`requests` a second")
 	flag.IntVar(&p.connections, "connections", 50, "`connections`, kept alive")
 	flag.DurationVar(&p.load, "load", 8*time.Second, "`duration` of the load on each server")
 	flag.DurationVar(&p.settle, "settle", 2*time.Second, "`duration` before the idle window")
 	flag.DurationVar(&p.idle, "idle", 5*time.Second, "`duration` of the idle window")
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
+	flag.StringVar(&p.many, "many", "1,100,1000,10000", "numbers of apps to start a sidecar with")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,6 +54,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
 	}
+}
+
+// servers are what this program is when it is started again.
+var servers = map[string]func(){baselineArg: serveBaseline, upstreamArg: serveUpstream, reverseArg: serveReverse}
+
+// figure is a row of the table.
+type figure struct {
+	what, value, baseline string
+	ratio                 float64 // 0: none
 }
 
 // row is one server's figures.
@@ -71,7 +84,7 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	servers := make([]*server, 0, 3)
+	started := make([]*server, 0, 3)
 	for _, start := range []func() (*server, error){
 		r.baseline,
 		func() (*server, error) { return r.sidecar("one", r.apps[:1]) },
@@ -84,22 +97,22 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 		if err := s.ready(ctx); err != nil {
 			return err
 		}
-		servers = append(servers, s)
+		started = append(started, s)
 	}
 	names := []string{"bare net/http", "sidecar, 1 app", fmt.Sprintf("sidecar, %d apps", p.apps)}
-	rows := make([]row, len(servers))
+	rows := make([]row, len(started))
 
 	pause(ctx, p.settle)
-	before := make([]usage, len(servers))
-	for i, s := range servers {
+	before := make([]usage, len(started))
+	for i, s := range started {
 		before[i] = s.usage()
 	}
 	pause(ctx, p.idle)
-	for i, s := range servers {
+	for i, s := range started {
 		rows[i] = row{name: names[i], idle: s.usage()}
 		rows[i].idleCPU = (rows[i].idle.cpu - before[i].cpu).Seconds() / p.idle.Seconds()
 	}
-	for i, s := range servers {
+	for i, s := range started {
 		began, from := time.Now(), s.usage()
 		rows[i].result, rows[i].busy = s.load(ctx, p)
 		rows[i].busyCPU = (rows[i].busy.cpu - from.cpu).Seconds() / time.Since(began).Seconds()
@@ -108,7 +121,59 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 		return err
 	}
 	report(out, p, r, rows, cold, warm)
-	return nil
+	for _, s := range started {
+		_ = s.cmd.Process.Kill() // the rig waits for it
+	}
+	return table(ctx, p, r, rows, out)
+}
+
+// table measures and prints what is not about the pod.
+func table(ctx context.Context, p plan, r *rig, rows []row, out io.Writer) error {
+	fmt.Fprintf(out, "\n| figure | measured | baseline in the same run | ratio |\n|---|---|---|---|\n")
+	print := func(figures []figure, err error) error {
+		for _, f := range figures {
+			ratio := ""
+			if f.ratio > 0 {
+				ratio = fmt.Sprintf("%.2f", f.ratio)
+			}
+			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", f.what, f.value, f.baseline, ratio)
+		}
+		return err
+	}
+	one, bare := rows[1].busy.rss, rows[0].busy.rss
+	steps := []func() ([]figure, error){
+		func() ([]figure, error) { return r.hits(ctx, p.wrk) },
+		func() ([]figure, error) {
+			return []figure{{fmt.Sprintf("RSS at %d calls a second, 1 app", p.rate), fmt.Sprintf("%.1f MiB", one), fmt.Sprintf("net/http: %.1f MiB", bare), one / bare}}, nil
+		},
+		func() ([]figure, error) { return r.coldStart(ctx, 50) },
+		func() ([]figure, error) { return r.coldStart(ctx, 200) },
+		func() ([]figure, error) { return r.spread(ctx, 100) },
+		func() ([]figure, error) { return r.tenThousand(ctx) },
+	}
+	base := 0.0
+	for text := range strings.SplitSeq(p.many, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 {
+			return fmt.Errorf("-many: %q is no number of apps", text)
+		}
+		steps = append(steps, func() ([]figure, error) {
+			if n == 1 {
+				figures, err := r.manyApps(ctx, 1, 0)
+				if err == nil {
+					_, err = fmt.Sscan(figures[1].value, &base)
+				}
+				return figures, err
+			}
+			return r.manyApps(ctx, n, base)
+		})
+	}
+	for _, step := range steps {
+		if err := print(step()); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 func pause(ctx context.Context, d time.Duration) {

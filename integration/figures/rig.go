@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -30,6 +31,8 @@ type rig struct {
 	upstream  string
 	redisURL  string
 	redisName string
+	redisPid  int // 0: it is embedded
+	redis     *redis.Client
 	cleanup   []func()
 }
 
@@ -55,10 +58,26 @@ func newRig(ctx context.Context, apps int) (_ *rig, err error) {
 		r.apps = append(r.apps, fmt.Sprintf("wx%016x", i+1))
 		accounts = append(accounts, wechattest.App{ID: r.apps[i], Secret: appSecret})
 	}
-	upstream := httptest.NewServer(wechattest.New(accounts...))
-	r.upstream = upstream.URL
-	r.cleanup = append(r.cleanup, func() { upstream.CloseClientConnections(); upstream.Close() })
-	return r, r.startRedis()
+	upstream, stop := serve(wechattest.New(accounts...))
+	r.upstream = upstream
+	r.cleanup = append(r.cleanup, stop)
+	if err := r.startRedis(); err != nil {
+		return nil, err
+	}
+	o, err := redis.ParseURL(r.redisURL)
+	if err != nil {
+		return nil, err
+	}
+	o.ContextTimeoutEnabled = true
+	r.redis = redis.NewClient(o)
+	r.cleanup = append(r.cleanup, func() { _ = r.redis.Close() })
+	return r, nil
+}
+
+// serve answers on loopback until it is stopped.
+func serve(h http.Handler) (url string, stop func()) {
+	s := httptest.NewServer(h)
+	return s.URL, func() { s.CloseClientConnections(); s.Close() }
 }
 
 // stop ends everything, the last first.
@@ -89,7 +108,7 @@ func (r *rig) startRedis() error {
 	if err := r.start(cmd); err != nil {
 		return err
 	}
-	r.redisURL, r.redisName = "redis://"+addr, "redis-server"
+	r.redisURL, r.redisName, r.redisPid = "redis://"+addr, "redis-server", cmd.Process.Pid
 	return poll(r.ctx, "redis-server", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
@@ -118,8 +137,8 @@ func (r *rig) sidecar(namespace string, apps []string) (*server, error) {
 	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{log: &strings.Builder{}, addr: freeAddr()}
-	s.cmd = exec.Command(r.binary, "--config", path, "--listen", s.addr, "--ops-listen", "127.0.0.1:0")
+	s := &server{log: &strings.Builder{}, addr: freeAddr(), ops: freeAddr()}
+	s.cmd = exec.Command(r.binary, "--config", path, "--listen", s.addr, "--ops-listen", s.ops, "--log-level", "warn")
 	s.cmd.Env = append(goEnv(), "FIGURES_SECRET="+appSecret)
 	s.cmd.Stderr = s.log
 	s.tokensOf(apps)
@@ -162,16 +181,11 @@ const baselineArg = "baseline"
 
 // baseline is this program again, as an HTTP server that knows one answer.
 func (r *rig) baseline() (*server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	s, err := r.self(baselineArg)
+	if err == nil {
+		s.tokensOf(r.apps[:1])
 	}
-	s := &server{log: &strings.Builder{}, addr: freeAddr()}
-	s.cmd = exec.Command(self, baselineArg)
-	s.cmd.Env = append(goEnv(), "FIGURES_LISTEN="+s.addr)
-	s.cmd.Stderr = s.log
-	s.tokensOf(r.apps[:1])
-	return s, r.start(s.cmd)
+	return s, err
 }
 
 func serveBaseline() {
@@ -183,9 +197,7 @@ func serveBaseline() {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = w.Write(answer)
 	})
-	s := &http.Server{Addr: os.Getenv("FIGURES_LISTEN"), Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	fmt.Fprintln(os.Stderr, s.ListenAndServe())
-	os.Exit(1)
+	listen(mux)
 }
 
 func freeAddr() string {

@@ -17,9 +17,22 @@ import (
 type server struct {
 	cmd   *exec.Cmd
 	addr  string
+	ops   string // of a sidecar
 	urls  []string
 	log   *strings.Builder
 	began time.Time
+
+	workers bool // its first child does the work
+}
+
+// pid is the process that does the work.
+func (s *server) pid() int {
+	pid := s.cmd.Process.Pid
+	if s.workers {
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		_, _ = fmt.Sscan(string(children), &pid)
+	}
+	return pid
 }
 
 func (s *server) tokensOf(apps []string) {
@@ -70,7 +83,7 @@ type usage struct {
 // usage is zero if the process is gone.
 func (s *server) usage() usage {
 	var u usage
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
 		field, ok := map[string]*float64{"VmRSS": &u.rss, "RssAnon": &u.anonymous, "VmHWM": &u.peak}[name]
@@ -79,7 +92,7 @@ func (s *server) usage() usage {
 			*field = kib / 1024
 		}
 	}
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid()))
 	const tick = 10 * time.Millisecond // USER_HZ, which Linux promises to programs
 	if _, rest, ok := strings.Cut(string(stat), ") "); ok {
 		fields := strings.Fields(rest)

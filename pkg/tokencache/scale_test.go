@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -295,92 +293,5 @@ func TestASlowRereadTakesThreeCommands(t *testing.T) {
 	}
 	if inside > 3*looks {
 		t.Errorf("%d commands in %d looks: %v", inside, looks, after)
-	}
-}
-
-// A thousand replicas of a hundred credentials for a virtual hour: Redis sees fewer than 3000 looks
-// a second, versions are everywhere within 250 ms, and without any event within the stated bound.
-func TestAThousandReplicas(t *testing.T) {
-	if !long {
-		t.Skip("it takes some minutes: WXTOKEN_LONG=1")
-	}
-	const replicas, credentials = 1000, 100
-	f := &fleet{latency: 100 * time.Millisecond}
-	looks := &counted{}
-	synctest.Test(t, func(t *testing.T) {
-		c := tokencachetest.New(t, replicas, &upstream{}, tokencachetest.Hook(func(string) redis.Hook { return looks }),
-			tokencachetest.Redis(func(o *redis.Options) { o.PoolSize = 10 }))
-		f.set(t, c, credentials)
-		c.Start()
-		f.wantOneEach(t, c, credentials, 2*time.Minute)
-		time.Sleep(time.Minute) // the number of listeners is known
-		from, begin := looks.scripts.Load(), time.Now()
-		time.Sleep(time.Hour)
-		if perSecond := float64(looks.scripts.Load()-from) / time.Since(begin).Seconds(); perSecond > 3000 {
-			t.Errorf("%.0f looks a second", perSecond)
-		} else {
-			t.Logf("%.0f looks a second", perSecond)
-		}
-		bound := c.Replicas[0].Cache.Health().RereadBound
-		spread := func(limit time.Duration, k tokencache.Key, value secret.String) {
-			t.Helper()
-			start := time.Now()
-			for _, r := range c.Replicas {
-				for {
-					token, ok := r.Cache.Fresh(k, 0)
-					if ok && !token.Value.Equal(value) {
-						break
-					}
-					if time.Since(start) > limit {
-						t.Fatalf("after %v a replica has not seen the new value", limit)
-					}
-					time.Sleep(5 * time.Millisecond)
-				}
-			}
-			t.Logf("everywhere within %v", time.Since(start))
-		}
-		old, _ := c.Replicas[0].Cache.Fresh(fleetKey(0), 0)
-		if _, err := c.Replicas[0].Cache.Report(t.Context(), fleetKey(0), old.Value); err != nil {
-			t.Fatal(err)
-		}
-		spread(250*time.Millisecond, fleetKey(0), old.Value)
-		// A commit whose event is lost.
-		old, _ = c.Replicas[0].Cache.Fresh(fleetKey(1), 0)
-		key, next := "wxtoken:{"+fleetKey(1).App+"}:access_token", secret.New("TOKEN-without-an-event")
-		c.Redis.HSet(key+":meta", "version", fmt.Sprint(old.Version+1), "digest", next.Fingerprint())
-		left := c.Redis.TTL(key)
-		_ = c.Redis.Set(key, next.Reveal())
-		c.Redis.SetTTL(key, left)
-		spread(bound, fleetKey(1), old.Value)
-	})
-}
-
-// counted counts scripts.
-type counted struct{ scripts atomic.Int64 }
-
-// DialHook implements [redis.Hook].
-func (*counted) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-// ProcessHook implements [redis.Hook].
-func (c *counted) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.count(cmd)
-		return next(ctx, cmd)
-	}
-}
-
-// ProcessPipelineHook implements [redis.Hook].
-func (c *counted) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		c.count(cmds...)
-		return next(ctx, cmds)
-	}
-}
-
-func (c *counted) count(cmds ...redis.Cmder) {
-	for _, cmd := range cmds {
-		if cmd.Name() == "evalsha" {
-			c.scripts.Add(1)
-		}
 	}
 }
