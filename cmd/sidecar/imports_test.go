@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	"integration/rig":                          {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/wechat/wechattest"},
 	"integration/model":                        {},
 	"integration/shape":                        {},
-	"integration/figures":                      {"pkg/wechat/wechattest"},
+	"integration/figures":                      {"pkg/secret", "pkg/tokencache", "pkg/wechat/wechattest"},
 }
 
 func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
