@@ -2,9 +2,11 @@ package rig
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -77,4 +79,11 @@ func (l *Buffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// stopped reports whether a signal has stopped the process, where /proc can tell.
+func (p *process) stopped() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	_, state, ok := strings.Cut(string(stat), ") ")
+	return err != nil || ok && strings.HasPrefix(state, "T")
 }

@@ -66,6 +66,7 @@ func (p *Sidecar) Stop() { p.proc.signal(syscall.SIGTERM) }
 func (p *Sidecar) Freeze() {
 	p.setAway(true)
 	p.proc.signal(syscall.SIGSTOP)
+	Eventually(p.t, "the process has stopped", p.proc.stopped) // its threads go on for a moment
 }
 
 // Thaw lets a frozen process run on.
