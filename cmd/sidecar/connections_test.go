@@ -126,6 +126,32 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 	})
 }
 
+// A handler ends a write that is stuck by a deadline that is over. On a connection that is kept, the
+// next answer has a deadline of its own.
+func TestADeadlineOfAHandlerDoesNotEndTheNextAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte("whole"))
+			if r.URL.Path == "/2" {
+				_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
+			}
+		})
+		conn := l.dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for _, path := range []string{"/1", "/2", "/3"} {
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			if body, err := io.ReadAll(answer.Body); string(body) != "whole" || err != nil {
+				t.Errorf("%s: %q, %v", path, body, err)
+			}
+		}
+	})
+}
+
 // Peers that hold all connections keep no probe out.
 func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -42,8 +42,8 @@ func (s *sidecar) apply(cfg *config.Config) error {
 }
 
 // boundHeap lets the collector run twice as often while there are many credentials, which otherwise
-// need as much memory again for garbage. With few the heap is small whatever it does. GOGC overrides
-// it.
+// need as much memory again for garbage. With few the heap is small whatever it does. GOGC
+// overrides it.
 func boundHeap(credentials int) {
 	if _, set := os.LookupEnv("GOGC"); set {
 		return

@@ -211,8 +211,8 @@ func (r *rig) coldStart(ctx context.Context, n int) ([]figure, error) {
 		fmt.Sprintf("upstream alone: %.0f ms", ms(upstreamLatency)), float64(last) / float64(upstreamLatency)}}, nil
 }
 
-// spread measures how soon n replicas have a version that one of them has committed, and what a look
-// costs Redis.
+// spread measures how soon n replicas have a version that one of them has committed, and what a
+// look costs Redis.
 func (r *rig) spread(ctx context.Context, n int) ([]figure, error) {
 	source := &slowSource{}
 	var mu sync.Mutex

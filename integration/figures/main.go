@@ -1,10 +1,11 @@
-// Command figures measures what a sidecar costs and prints it: what it takes of its pod, how fast it
-// answers, how it grows with apps and replicas. The program is the real one, on real sockets, with a
-// redis-server where one is installed; WeChat is simulated and answers at once. Each figure has its
-// baseline from the same run, on the same machine: the ratio is what can be compared between machines.
+// Command figures measures what a sidecar costs and prints it: what it takes of its pod, how fast
+// it answers, how it grows with apps and replicas. The program is the real one, on real sockets,
+// with a redis-server where one is installed; WeChat is simulated and answers at once. Each figure
+// has its baseline from the same run, on the same machine: the ratio is what can be compared
+// between machines.
 //
-// It runs on Linux, takes about 5 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go on
-// to the servers, to try what they change. wrk and nginx are used where they are installed.
+// It runs on Linux, takes about 5 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// on to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
 import (

@@ -133,8 +133,8 @@ upstream wechat { server UPSTREAM; keepalive 64; }
 server { listen LISTEN; location / { proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://wechat; } } }
 `
 
-// nginx starts one as a proxy. It has one worker process, which is what is measured; nil if there is
-// no nginx.
+// nginx starts one as a proxy. It has one worker process, which is what is measured; nil if there
+// is no nginx.
 func (r *rig) nginx(upstream string) (*server, error) {
 	path, err := exec.LookPath("nginx")
 	if err != nil {

@@ -392,7 +392,7 @@ proctype replica()
 {
 end:	do
 	/* An event, the slow re-read, or a caller's look.
-	   mirrors tokencache.(*Cache).load, tokencache.(*Cache).lookAtAnnounced, tokencache.(*Cache).rereadAll */
+	   mirrors tokencache.(*Cache).load, tokencache.(*Cache).lookAtAnnounced, tokencache.(*Cache).reread */
 	:: d_step { R[I].pc == IDLE && LOOK(I) ->
 		adopt(I); sweep();
 		printf("%c: looks: value %d, version %d, doubt %d\n", 65+I, name[R[I].val], R[I].ver, R[I].doubt) }

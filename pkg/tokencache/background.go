@@ -42,7 +42,7 @@ func (c *Cache) refreshAhead(ctx context.Context) {
 		}
 		left, busy := sl.untilDue()
 		switch {
-		case busy: // its end plans the next
+		case busy, sl.gone.Load(): // the end of its refresh plans the next, if there is one
 		case left > 0:
 			c.schedule.set(sl, time.Now().Add(left)) // something changed
 		default:
@@ -228,8 +228,9 @@ func rereadEvery(least time.Duration, kept int) time.Duration {
 	return max(least, min(time.Duration(kept)*(time.Second/looksPerSecond), rereadAtMost))
 }
 
-// chooseForReread returns which credentials are read at a tick, so that each is about once in every,
-// and never later than a tick after that. There is always one: the look says whether Redis answers.
+// chooseForReread returns which credentials are read at a tick, so that each is about once in
+// every, and never later than a tick after that. There is always one: the look says whether Redis
+// answers.
 func chooseForReread(kept []*slot, tick, every time.Duration) []*slot {
 	if every <= tick {
 		return kept
@@ -242,7 +243,7 @@ func chooseForReread(kept []*slot, tick, every time.Duration) []*slot {
 		}
 	}
 	if len(chosen) == 0 {
-		chosen = kept[:1]
+		chosen = kept[:min(1, len(kept))]
 	}
 	return chosen
 }

@@ -27,8 +27,8 @@ type Options struct {
 	RefreshWait time.Duration
 	// Reread is how often everything is read again from Redis, in case an event was lost: the time
 	// is drawn between it and half more. Default 10 s, so that an event lost costs at most 15 s.
-	// Where replicas times credentials are more than Reread in s times 2000, the time grows, so that
-	// all replicas together take about 2000 looks a second, up to 4 minutes: see [Health].
+	// Where replicas times credentials are more than Reread in s times 2000, the time grows, so
+	// that all replicas together take about 2000 looks a second, up to 4 minutes: see [Health].
 	Reread time.Duration
 	// Observe is called with what the cache does, for logs and metrics. The calls come from the
 	// cache's own goroutines, and must not block. A panic in Observe loses that event and nothing
@@ -63,9 +63,9 @@ type Cache struct {
 	flights sync.WaitGroup
 }
 
-// New returns a cache without credentials; [Cache.Set] and [Cache.Add] give it some. It does no I/O and starts no
-// goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores the deadlines
-// that the cache sets.
+// New returns a cache without credentials; [Cache.Set] and [Cache.Add] give it some. It does no I/O
+// and starts no goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores
+// the deadlines that the cache sets.
 func New(rdb redis.UniversalClient, o Options) *Cache {
 	if o.Namespace == "" {
 		o.Namespace = "wxtoken"
@@ -99,8 +99,8 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 }
 
 // Set replaces the set of credentials, those of [Cache.Add] included. What is known of those that
-// stay is kept; a changed Fingerprint forgets their failures. It refuses the whole set, with an error
-// that names the key, if any is not valid. Safe for concurrent use: the last call wins.
+// stay is kept; a changed Fingerprint forgets their failures. It refuses the whole set, with an
+// error that names the key, if any is not valid. Safe for concurrent use: the last call wins.
 func (c *Cache) Set(creds ...Credential) error {
 	c.set.Lock()
 	defer c.set.Unlock()
@@ -136,8 +136,8 @@ func (c *Cache) Set(creds ...Credential) error {
 }
 
 // Add adds a credential to the set, until the next call of Set, or until it is idle. Its cost does
-// not depend on the size of the set. One that is there already stays as it is. The error says what is
-// not valid. Safe for concurrent use.
+// not depend on the size of the set. One that is there already stays as it is. The error says what
+// is not valid. Safe for concurrent use.
 func (c *Cache) Add(spec Credential) error {
 	if err := spec.validate(); err != nil {
 		return err
@@ -171,8 +171,8 @@ func (c *Cache) dropIdle() {
 	})
 }
 
-// drop ends what the cache does for a slot that is not in the set any more. A refresh under way goes
-// on, and is its last.
+// drop ends what the cache does for a slot that is not in the set any more. A refresh under way
+// goes on, and is its last.
 func (c *Cache) drop(sl *slot) {
 	sl.gone.Store(true)
 	c.schedule.remove(sl)

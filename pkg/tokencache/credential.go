@@ -98,8 +98,8 @@ type Credential struct {
 	// tenth of the value's life.
 	Margin time.Duration
 
-	// Idle, if not 0, makes the cache drop the credential after no call of Get, GetAtLeast, Fresh or
-	// Report has asked for it for so long. It is for credentials that come by [Cache.Add].
+	// Idle, if not 0, makes the cache drop the credential after no call of Get, GetAtLeast, Fresh
+	// or Report has asked for it for so long. It is for credentials that come by [Cache.Add].
 	Idle time.Duration
 
 	// Fetches limits upstream calls, whatever the reason. Default 500 a day.

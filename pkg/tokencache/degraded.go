@@ -17,6 +17,10 @@ func (c *Cache) withoutRedis(ctx context.Context, sl *slot, spec *Credential, w 
 	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
+	if _, ok := errors.AsType[*StoreError](cause); !ok {
+		// The time was over before Redis was asked: that says nothing about Redis.
+		return &UnavailableError{Key: spec.Key, RetryAfter: time.Second, Err: cause}
+	}
 	ctx, cancel := context.WithTimeout(ctx, workTime)
 	defer cancel()
 	if v := sl.snapshot.Load(); w.reason == ReasonReport && v.value.Equal(w.value) && !v.rejected {

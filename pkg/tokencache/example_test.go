@@ -163,7 +163,7 @@ func (s tokenSource) Token() (*oauthToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &oauthToken{AccessToken: t.Value.Reveal(), TokenType: "Bearer", Expiry: time.Now().Add(t.ExpiresIn)}, nil
+	return &oauthToken{AccessToken: t.Value.Reveal(), TokenType: "Bearer", Expiry: t.ExpiresAt}, nil
 }
 
 // An adapter for libraries that take an oauth2.TokenSource.

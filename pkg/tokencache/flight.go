@@ -14,8 +14,8 @@ const flightTime = 2 * leaseTTL
 const (
 	// maxRefreshes is how many refreshes a replica runs at once. The next ones wait for their turn.
 	maxRefreshes = 128
-	// maxAhead is up to how many of them the schedule starts another one: the rest is for those that
-	// callers wait for.
+	// maxAhead is up to how many of them the schedule starts another one: the rest is for those
+	// that callers wait for.
 	maxAhead = maxRefreshes / 2
 )
 

@@ -72,7 +72,9 @@ func (s *store) failed(k Key, op string, err error) *StoreError {
 	if op == opLoad {
 		h.up.Store(false)
 	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !errors.Is(err, errSilent) {
+	if answered(err) {
+		h.lastAnswer.Store(time.Now().UnixNano())
+	} else if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !errors.Is(err, errSilent) {
 		h.lastSilence.Store(time.Now().UnixNano())
 	}
 	if h.observe != nil {

@@ -52,7 +52,8 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 		case w.disturbed(f):
 			faults++
 			if f.Issued != "" && !w.record.committed(f.Issued) {
-				// An orphan: its cut, made when Redis is back, can also meet what was fetched since.
+				// An orphan: its cut, made when Redis is back, can also meet what was fetched
+				// since.
 				faults++
 			}
 		}

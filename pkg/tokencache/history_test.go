@@ -199,8 +199,8 @@ func (w *world) disagree() string {
 func TestHistoriesThatFailed(t *testing.T) {
 	t.Parallel()
 	for what, h := range map[string]history{
-		// Upstream acted on the first request 19 s after it was sent, just after another replica had
-		// committed. The reply came, and the cut that follows took the commit for a later one.
+		// Upstream acted on the first request 19 s after it was sent, just after another replica
+		// had committed. The reply came, and the cut that follows took the commit for a later one.
 		"a reply long after the lease": {Replicas: 3, Latency: 4 * time.Millisecond, Upstream: time.Millisecond, Frugal: true, Steps: []step{
 			{"act late", 1, 38}, {"act late", 0, 17}, {"sleep an expiry", 0, 7},
 		}},

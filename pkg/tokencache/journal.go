@@ -133,9 +133,9 @@ func (s *store) journalKey(app string) string { return s.namespace + ":{" + app 
 // journalLength is after how many entries the journal of an app drops the oldest.
 //
 // The most is a week of an app with a token and two tickets on the endpoint where each fetch is two
-// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries, so
-// a little more. With many credentials it is less, so that the journals do not fill Redis: 60 entries
-// are what fits into the one block that a stream has at least.
+// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries,
+// so a little more. With many credentials it is less, so that the journals do not fill Redis: 60
+// entries are what fits into the one block that a stream has at least.
 func journalLength(credentials int) int {
 	const most, least, ofAll = 600, 60, 120_000
 	return max(least, min(most, ofAll/max(1, credentials)))

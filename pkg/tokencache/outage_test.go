@@ -394,3 +394,28 @@ func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 		})
 	}
 }
+
+// A connection that is dead without a word brings no event, and that is noticed soon: until then only
+// the slow re-read finds what has changed.
+func TestASilentSubscriptionIsNoticed(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
+		c.Start()
+		r := c.Replicas[0]
+		r.MustGet(t)
+		time.Sleep(time.Second)
+		if !r.Cache.Health().Subscribed {
+			t.Fatal("not subscribed")
+		}
+		r.Link.BlackHole()
+		time.Sleep(27 * time.Second)
+		if r.Cache.Health().Subscribed {
+			t.Error("it counts as subscribed after 27 s without an answer")
+		}
+		r.Link.Heal()
+		time.Sleep(10 * time.Second)
+		if !r.Cache.Health().Subscribed {
+			t.Error("not subscribed again")
+		}
+	}, rarely(time.Hour))
+}

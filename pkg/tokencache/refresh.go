@@ -40,9 +40,6 @@ func (r *refresh) run(ctx context.Context) error {
 	defer r.endWait()
 	for {
 		st, err := r.c.load(ctx, r.sl)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		if err != nil {
 			return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
 		}
@@ -101,8 +98,6 @@ func (r *refresh) underLease(ctx context.Context, st state) error {
 	}
 	lease, err := r.c.store.obtain(ctx, r.spec.Key, r.sl.lock)
 	switch {
-	case ctx.Err() != nil && lease == nil:
-		return ctx.Err()
 	case errors.Is(err, lock.ErrHeld):
 		r.beginWait()
 		return errLookAgain

@@ -63,7 +63,7 @@ local function get(field)
     local values = read('HMGET', meta_key, unpack(FIELDS)) or {}
     for i, name in ipairs(FIELDS) do meta[name] = values[i] or '' end
   end
-  return meta[field]
+  return (assert(meta[field], field))
 end
 
 local function num(field) return number(get(field)) end
@@ -138,17 +138,17 @@ end
 local function ahead(field) return math.max(0, num(field) - now) end
 
 -- quiet reports whether value is good, and no refresh is due for so long that neither a lease nor a
--- backoff matters to the one who asks. left is what its key has to live. The time is longer than the
--- replicas spread their renewals, and a lease.
+-- backoff matters to the one who asks. left is what its key has to live. The time is longer than
+-- the replicas spread their renewals, and a lease.
 local function quiet(value, left)
   return value ~= '' and left > 0 and left <= MONTH and num('doubt') == 0 and num('version') > 0
     and num('rejected') ~= num('version') and left + span('margin') - span('renew_left') > 75000
 end
 
 -- state is what every script returns: a name and its value in turn, as wire.go decodes them. brief
--- is for the slow re-read: where meta shows that all is quiet, three commands are enough. The life of
--- the key is then what the commit wrote down, so an EXPIRE by another program is noticed by the next
--- look for another reason, at the latest when the value is due.
+-- is for the slow re-read: where meta shows that all is quiet, three commands are enough. The life
+-- of the key is then what the commit wrote down, so an EXPIRE by another program is noticed by the
+-- next look for another reason, at the latest when the value is due.
 local function state(brief)
   -- One byte more than the longest value: enough to see that it is none.
   local value = read('GETRANGE', value_key, 0, 4096) or ''

@@ -54,7 +54,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		})
 		bearer := secret.String{}
 		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
-		f.registry.MustRegister(observe.NewCollector(f.cache.Status))
+		f.registry.MustRegister(f.metrics.Collector(f.cache.Status))
 		ops := ops.New(ops.Options{Gatherer: f.registry, Page: statuspage.Options{Status: f.cache.Status, Journal: f.cache.Journal}})
 		var console strings.Builder
 		events := observe.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))

@@ -95,7 +95,7 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 
 	registry := prometheus.NewPedanticRegistry()
 	metrics := observe.NewMetrics(registry)
-	registry.MustRegister(observe.NewCollector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
+	registry.MustRegister(metrics.Collector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
 	for _, a := range []config.App{plain, strict} {
 		metrics.Track(source.Key(a))

@@ -38,8 +38,8 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 }
 
 // Remember returns a function that loads only if one of the files has changed that the last valid
-// configuration was read from: parsing thousands of apps takes a while. The environment must stay the
-// same. Not for several goroutines.
+// configuration was read from: parsing thousands of apps takes a while. The environment must stay
+// the same. Not for several goroutines.
 func Remember(load func() (*Config, error)) func() (*Config, error) {
 	var last *Config
 	return func() (*Config, error) {

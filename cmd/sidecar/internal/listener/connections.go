@@ -77,8 +77,8 @@ type boundedConn struct {
 
 func (c *boundedConn) progress() { c.moved.Store(c.listener.moves.Add(1)) }
 
-// deadlineStep is how much too far ahead the deadline for writing may be, so that it need not be set
-// for each answer.
+// deadlineStep is how much too far ahead the deadline for writing may be, so that it need not be
+// set for each answer.
 const deadlineStep = 5 * time.Second
 
 // boundWrite gives what is written next at least [ProgressTime].
@@ -87,9 +87,14 @@ func (c *boundedConn) boundWrite() error {
 	if c.until.Load()-now.UnixNano() >= int64(ProgressTime) {
 		return nil
 	}
-	until := now.Add(ProgressTime + deadlineStep)
-	c.until.Store(until.UnixNano())
-	return c.SetWriteDeadline(until)
+	return c.SetWriteDeadline(now.Add(ProgressTime + deadlineStep))
+}
+
+// SetWriteDeadline remembers the deadline. A handler sets an earlier one to end a write that is
+// stuck, and the next answer must not take that for its own.
+func (c *boundedConn) SetWriteDeadline(t time.Time) error {
+	c.until.Store(t.UnixNano())
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *boundedConn) Read(p []byte) (int, error) {

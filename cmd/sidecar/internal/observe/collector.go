@@ -10,25 +10,16 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// NewCollector returns the metrics that are a look at the present of each credential. status is
+// Collector returns the metrics that are a look at the present of each credential. Where m shows
+// the sums of its counters, they are the worst of all apps in one series. status is
 // [tokencache.Cache.Status]; it is asked at each scrape.
-func NewCollector(status func() []tokencache.Status) prometheus.Collector {
-	return newCollector(status, func() bool { return false })
-}
-
-// Collector is as [NewCollector], and shows the worst of all apps in one series wherever m shows
-// the sums of its counters.
 func (m *Metrics) Collector(status func() []tokencache.Status) prometheus.Collector {
-	return newCollector(status, m.summed)
-}
-
-func newCollector(status func() []tokencache.Status, summed func() bool) *collector {
 	desc := func(name, help, all string, more ...string) *prometheus.Desc {
 		return prometheus.NewDesc("wxtoken_"+name, help+` app="all" is `+all, append([]string{"app", "kind"}, more...), nil)
 	}
 	const least, greatest = "the least of all apps.", "the greatest of all apps."
 	return &collector{
-		status: status, summed: summed,
+		status: status, summed: m.summed,
 		version:   desc("token_version", "Version of the value in memory; it only grows.", "never there."),
 		expiry:    desc("token_expiry_timestamp_seconds", "When the value in memory ends. Absent without one.", least),
 		committed: desc("token_last_refresh_timestamp_seconds", "When the value in memory was committed, by whichever replica. Absent without one.", least),

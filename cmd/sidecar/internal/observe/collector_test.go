@@ -15,7 +15,7 @@ import (
 
 func TestCollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := observe.NewCollector(func() []tokencache.Status {
+		c := observe.NewMetrics(prometheus.NewRegistry()).Collector(func() []tokencache.Status {
 			return []tokencache.Status{
 				{Key: shop, Version: 12, Known: true, Fresh: true, ExpiresIn: time.Hour, CommittedAt: time.Now().Add(-time.Hour),
 					Fetches: tokencache.Allowance{Left: 9, Burst: 10}, Reports: tokencache.Allowance{Burst: 4}, Forced: tokencache.Allowance{Left: 2, Burst: 2}},

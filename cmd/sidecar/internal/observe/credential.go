@@ -172,7 +172,7 @@ type Credential struct {
 type app struct {
 	counts [appSlots]atomic.Uint64
 	owner  owner
-	refs   int // credentials that exist or may be counted on demand; guarded by Metrics.mu
+	refs   int // credentials that exist; guarded by Metrics.mu
 }
 
 // Read counts what a reader got.

@@ -296,7 +296,7 @@ func (s *scene) run(t *testing.T) {
 		for _, e := range r.Events() {
 			m.Observe(e)
 		}
-		reg.MustRegister(observe.NewCollector(r.Cache.Status), observe.NewRedisCollector(r.Cache.Health))
+		reg.MustRegister(m.Collector(r.Cache.Status), observe.NewRedisCollector(r.Cache.Health))
 		registries = append(registries, reg)
 	}
 	value := func(what string) (sum float64) {

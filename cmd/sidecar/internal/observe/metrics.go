@@ -16,7 +16,7 @@ import (
 )
 
 // Metrics count what the cache does and what is served. Safe for concurrent use; create it with
-// [NewMetrics]. What is a look at the present has collectors of its own, [NewCollector] and
+// [NewMetrics]. What is a look at the present has collectors of its own, [Metrics.Collector] and
 // [NewRedisCollector]; testdata/metrics.txt lists every metric with its type and labels.
 //
 // The labels app and kind take only the values given to [Metrics.Track], and every other label one

@@ -16,7 +16,8 @@ type family struct {
 	// begins reports whether the series with these values of labels is shown from 0 on, so that the
 	// first of its kind counts as an increase. Others are shown once they count something.
 	begins func(values []string) bool
-	// detail: no alert needs it per app. It is the first to be shortened if /metrics grows too long.
+	// detail: no alert needs it per app. It is the first to be shortened if /metrics grows too
+	// long.
 	detail bool
 }
 

@@ -181,7 +181,7 @@ func TestOutageShowsInStatusAndMetricsButNotInProbes(t *testing.T) {
 		cluster := tokencachetest.New(t, 1, u)
 		replica := cluster.Replicas[0]
 		registry := prometheus.NewPedanticRegistry()
-		registry.MustRegister(observe.NewCollector(replica.Cache.Status))
+		registry.MustRegister(observe.NewMetrics(registry).Collector(replica.Cache.Status))
 		h := ops.New(ops.Options{Gatherer: registry, Page: statuspage.Options{Status: replica.Cache.Status}})
 		cluster.Start()
 		replica.MustGet(t)

@@ -58,8 +58,8 @@ func credentials(app config.App, client *wechat.Client, cache tokens) []tokencac
 	return creds
 }
 
-// OnDemand returns the credential at k, if it is a ticket that one of apps can have. The cache keeps
-// it while it is asked for.
+// OnDemand returns the credential at k, if it is a ticket that one of apps can have. The cache
+// keeps it while it is asked for.
 func OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tokencache.Credential, bool) {
 	i := slices.IndexFunc(apps, func(app config.App) bool { return app.CredentialID() == k.App })
 	if i < 0 {

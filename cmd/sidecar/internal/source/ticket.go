@@ -11,7 +11,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// The kinds of tickets that the apps of each platform can have, by what the configuration calls them.
+// The kinds of tickets that the apps of each platform can have, by what the configuration calls
+// them.
 var (
 	weChatTickets = map[string]string{config.TicketJSAPI: "jsapi_ticket", config.TicketCard: "wx_card_ticket"}
 	weComTickets  = map[string]string{config.TicketJSAPI: "jsapi_ticket", config.TicketAgentConfig: "agent_config_ticket"}
