@@ -42,7 +42,8 @@ func (c *Cache) refreshAhead(ctx context.Context) {
 		}
 		left, busy := sl.untilDue()
 		switch {
-		case busy, sl.gone.Load(): // the end of its refresh plans the next, if there is one
+		case busy: // its end plans the next
+		case sl.gone.Load(): // its last refresh has planned another one
 		case left > 0:
 			c.schedule.set(sl, time.Now().Add(left)) // something changed
 		default:

@@ -265,7 +265,7 @@ func (c *Cache) load(ctx context.Context, sl *slot) (state, error) {
 
 // plan plans the next refresh of sl ahead of time, after anything changed that it depends on.
 func (c *Cache) plan(sl *slot) {
-	if wait, busy := sl.untilDue(); !busy && !sl.gone.Load() {
+	if wait, busy := sl.untilDue(); !busy {
 		c.schedule.set(sl, time.Now().Add(wait))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
@@ -69,6 +70,26 @@ func TestACredentialIsKeptWhileItIsAskedFor(t *testing.T) {
 		}
 		if n := len(one.Cache.Status()); n != 0 {
 			t.Errorf("%d credentials in the status after a reload", n)
+		}
+	}, rarely(time.Minute))
+}
+
+// A refresh under way when its credential is dropped is its last.
+func TestACredentialThatIsDroppedIsNotRefreshedAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, &upstream{Latency: 2 * time.Second}, func(t *testing.T, c *cluster) {
+		c.Start()
+		time.Sleep(time.Second) // the fetch is under way
+		if err := c.Replicas[0].Cache.Set(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Hour)
+		wantFetches(t, c, 1)
+		if err := c.Replicas[0].Cache.Add(c.Replicas[0].Credential); err != nil {
+			t.Fatal(err)
+		}
+		if k, ok := c.Replicas[0].Cache.Lookup(secret.New(c.Upstream.Fetches()[0].Issued)); ok {
+			t.Errorf("a value that came after the drop belongs to %v", k)
 		}
 	}, rarely(time.Minute))
 }

@@ -419,3 +419,33 @@ func TestASilentSubscriptionIsNoticed(t *testing.T) {
 		}
 	}, rarely(time.Hour))
 }
+
+// Upstream must not be asked while the value is still good: the slow re-read, which reads little while
+// all is quiet, does not make a replica forget that.
+func TestASlowRereadSeesABackoff(t *testing.T) {
+	t.Parallel()
+	quota := func(n int, _ string) fault {
+		if n == 1 {
+			return fault{}
+		}
+		return fault{Err: &tokencache.FetchError{Class: tokencache.ClassQuota, Code: 45009}}
+	}
+	bubble(t, 2, &upstream{Fault: quota}, func(t *testing.T, c *cluster) {
+		c.Start()
+		c.Replicas[0].MustGet(t)
+		for start := time.Now(); len(c.Upstream.Fetches()) < 2; time.Sleep(time.Second) {
+			if time.Since(start) > 2*time.Hour {
+				t.Fatal("the value was not due")
+			}
+		}
+		time.Sleep(time.Second)
+		for range 120 {
+			for _, r := range c.Replicas {
+				if s := r.Cache.Status()[0]; s.Backoff <= 0 || s.Class != tokencache.ClassQuota || !s.Fresh {
+					t.Fatalf("%s: %+v", r.Name, s)
+				}
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
