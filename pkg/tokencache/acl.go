@@ -9,7 +9,8 @@ var (
 		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hmget", "hset", "hdel", "xadd", "time",
 		"publish", "subscribe", "unsubscribe", "ping", "eval", "evalsha", "getrange",
 	}
-	// RedisStatusCommands are for [Cache.Journal], which says less without them.
+	// RedisStatusCommands are for [Cache.Journal], which says less without them. By the last one a
+	// replica counts the others, too, for the budget of the slow re-read.
 	RedisStatusCommands = [...]string{"xrevrange", "pubsub|numsub"}
 	// RedisClusterCommands are, besides, what the client of a Redis Cluster finds its way with.
 	RedisClusterCommands = [...]string{"cluster|slots", "command"}
