@@ -36,7 +36,7 @@ func serveInBubble(t *testing.T, connections int, h http.HandlerFunc) *pipeListe
 	l := &pipeListener{conns: make(chan net.Conn)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- listener.Serve(ctx, l, connections, h, nil) }()
+	go func() { done <- listener.Serve(ctx, l, h, listener.Options{Connections: connections}) }()
 	synctest.Wait()
 	t.Cleanup(func() { cancel(); <-done })
 	return l

@@ -48,6 +48,10 @@ func isTerminal(w io.Writer) bool {
 var libraryMessages = [...]string{
 	"Unsolicited response received on idle HTTP channel",
 	"http: Accept error",
+	// Of the https face: the caller does not trust its certificate. See docs/sdks.md.
+	"remote error: tls: unknown certificate authority",
+	"remote error: tls: bad certificate",
+	"remote error: tls: unknown certificate",
 	"http: TLS handshake error",
 	"http: panic serving",
 	"http: proxy error",

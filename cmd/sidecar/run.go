@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/tlsface"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -45,6 +47,8 @@ type sidecar struct {
 	live    atomic.Pointer[settings] // what a new configuration replaces
 
 	values, ops        net.Listener
+	https              net.Listener // the values under WeChat's names; nil: not configured
+	certificate        *tls.Config
 	valueFace, opsFace http.Handler
 	callers            listener.Callers
 	stopping           atomic.Bool
@@ -87,6 +91,9 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	if s.ops, err = listener.Open(cfg.OpsListen, cfg.SocketMode); err != nil {
 		return nil, err
 	}
+	if err := s.openTLS(cfg.TLS); err != nil {
+		return nil, err
+	}
 	configured := func() *apps.Set { return s.live.Load().apps }
 	s.forward = proxy.New(s.cache, configured, proxy.Options{
 		MaxKept: int64(cfg.KeptBodies), Observe: func(r proxy.Result) { observeCall(s.metrics, log, r) },
@@ -108,13 +115,29 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	return s, nil
 }
 
+// openTLS opens the https face, if there is to be one.
+func (s *sidecar) openTLS(c config.TLS) (err error) {
+	if c.Listen == "" {
+		return nil
+	}
+	s.certificate, err = tlsface.New(tlsface.Options{
+		CertFile: c.CertFile, KeyFile: c.KeyFile, TrustDir: c.TrustDir, StateDir: c.StateDir,
+		Names: apps.Hosts(), Domains: []string{"weixin.qq.com", "work.weixin.qq.com"}, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.https, err = listener.Open(c.Listen, 0)
+	return err
+}
+
 // close frees what newSidecar has made, as far as it came.
 func (s *sidecar) close() {
 	s.quit()
 	if s.forward != nil {
 		s.forward.Close()
 	}
-	for _, l := range []net.Listener{s.values, s.ops} {
+	for _, l := range []net.Listener{s.values, s.ops, s.https} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -143,12 +166,20 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	serving, end := context.WithCancel(serving)
 	defer end()
 
-	log.Info("started", zap.String("version", build.Version()), zap.Stringer("listen", s.values.Addr()),
-		zap.Stringer("ops_listen", s.ops.Addr()), zap.Int("apps", len(cfg.Apps)))
+	addresses := []zap.Field{zap.Stringer("listen", s.values.Addr()), zap.Stringer("ops_listen", s.ops.Addr())}
+	if s.https != nil {
+		addresses = append(addresses, zap.Stringer("tls_listen", s.https.Addr()))
+	}
+	log.Info("started", append(addresses, zap.String("version", build.Version()), zap.Int("apps", len(cfg.Apps)))...)
+	values := listener.Options{Connections: listener.MaxValueConnections, Track: s.callers.Track}
+	g.Go(func() error { return listener.Serve(serving, s.values, s.tracer.Handler(s.valueFace), values) })
+	if s.https != nil {
+		https := listener.Options{Connections: listener.MaxTLSConnections, Track: s.callers.Track, TLS: s.certificate}
+		g.Go(func() error { return listener.Serve(serving, s.https, s.tracer.Handler(s.valueFace), https) })
+	}
 	g.Go(func() error {
-		return listener.Serve(serving, s.values, listener.MaxValueConnections, s.tracer.Handler(s.valueFace), s.callers.Track)
+		return listener.Serve(serving, s.ops, s.opsFace, listener.Options{Connections: listener.MaxOpsConnections})
 	})
-	g.Go(func() error { return listener.Serve(serving, s.ops, listener.MaxOpsConnections, s.opsFace, nil) })
 	g.Go(func() error { return s.cache.Run(serving) })
 	g.Go(func() error { s.watch(serving, load); return nil })
 	g.Go(func() error {

@@ -20,6 +20,7 @@ type Sidecar struct {
 	Name   string
 	Values string // host:port of the listener of values
 	Ops    string // host:port of the listener of operations
+	TLS    string // host:port of the https face; empty: there is none
 	Log    *Buffer
 	Link   *Link  // to Redis; nil unless the cluster is Linked
 	Clock  *Clock // nil unless it is Clocked
@@ -115,9 +116,10 @@ func (p *Sidecar) listens() bool {
 			Msg    string `json:"msg"`
 			Listen string `json:"listen"`
 			Ops    string `json:"ops_listen"`
+			TLS    string `json:"tls_listen"`
 		}
 		if json.Unmarshal([]byte(line), &started) == nil && started.Msg == "started" {
-			p.Values, p.Ops = started.Listen, started.Ops
+			p.Values, p.Ops, p.TLS = started.Listen, started.Ops, started.TLS
 			return true
 		}
 	}

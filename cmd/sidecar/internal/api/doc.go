@@ -75,9 +75,10 @@
 // goes on with HTTP/1.1. A bearer token can be demanded on top, and then is on every path:
 // RequireSecret does not stand for it.
 //
-// A pod that maps WeChat's name to this listener calls it by that name. With allow_upstream_host
-// the hosts of the apps' upstreams are let in, but not on /v1, which has no use for it. A page that
-// is led here by its own site's DNS has its own site's name, so this opens nothing to it.
+// A pod that maps WeChat's name to this listener calls it by that name. On the https face any name
+// of WeChat's is let in, and on the plain one with allow_upstream_host, together with the hosts of
+// the apps' upstreams; but not on /v1, which has no use for it. A page that is led here by its own
+// site's DNS has its own site's name, so this opens nothing to it.
 //
 // The limits that belong to an http.Server (size of the headers, time to read them) are not set
 // here.

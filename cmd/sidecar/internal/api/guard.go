@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
@@ -92,9 +93,16 @@ func plainTarget(r *http.Request) bool {
 
 // upstreamsHost reports whether r was meant for the upstream of an app, by a pod whose name service
 // says that it is here. A page that is led here by such a trick has its own site's name, so this
-// lets no page in. But no client of /v1 has a reason to call it by a name of WeChat.
+// lets no page in. But no client of /v1 has a reason to call it by a name of WeChat. The https face
+// is there for these names. On the plain listener a setting permits them: a name service that lies
+// must not open it by default.
 func (h *handler) upstreamsHost(r *http.Request) bool {
-	return !strings.HasPrefix(r.URL.Path, "/v1/") && h.apps().AllowsHost(web.HostName(r))
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		return false
+	}
+	name := web.HostName(r)
+	_, known := apps.HostPlatform(name)
+	return known && r.TLS != nil || h.apps().AllowsHost(name)
 }
 
 // ownHost reports whether the Host of r is a name of this listener. A page of another site reaches

@@ -2,7 +2,10 @@
 package apps
 
 import (
+	"maps"
+	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -27,6 +30,27 @@ func (p Platform) String() string {
 	return "WeChat"
 }
 
+// hosts are the names by which the platforms are called, by whose API each is. The first is the
+// nearest one; api2 is the one for disasters, and the others are in Shanghai, Shenzhen and Hong
+// Kong (Interface_field_description in WeChat's documentation).
+var hosts = map[string]Platform{
+	"api.weixin.qq.com": WeChat, "api2.weixin.qq.com": WeChat,
+	"sh.api.weixin.qq.com": WeChat, "sz.api.weixin.qq.com": WeChat, "hk.api.weixin.qq.com": WeChat,
+	"qyapi.weixin.qq.com": WeCom,
+}
+
+// HostPlatform returns the platform that has this host name, with or without a port.
+func HostPlatform(host string) (Platform, bool) {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	p, ok := hosts[strings.ToLower(host)]
+	return p, ok
+}
+
+// Hosts returns the platforms' host names, sorted.
+func Hosts() []string { return slices.Sorted(maps.Keys(hosts)) }
+
 // App is one configured app, as every listener and the proxy know it. It is immutable.
 type App struct {
 	// Key is the credential that is the app's access token.
@@ -49,8 +73,8 @@ type App struct {
 	// Upstreams are where its calls go: scheme and host, and a path prefix if need be. The second
 	// and later ones are tried in order when no connection to the first comes about.
 	Upstreams []*url.URL
-	// AllowHost permits callers to use the host name of the first upstream as Host: those whose
-	// name service says that it is here.
+	// AllowHost permits callers to use the host name of the first upstream, and any of WeChat's
+	// names, as Host: those whose name service says that it is here.
 	AllowHost bool
 }
 
@@ -107,6 +131,9 @@ func New(defaultName string, apps ...App) *Set {
 		}
 		if a.AllowHost && len(a.Upstreams) > 0 {
 			s.hosts[strings.ToLower(a.Upstreams[0].Hostname())] = true
+			for name := range hosts {
+				s.hosts[name] = true
+			}
 		}
 	}
 	s.standard = s.byName[defaultName]
@@ -125,6 +152,7 @@ type Call struct {
 // Of returns the app that a call means, or nil. In this order: the appid; the token, if it is a
 // current or lately replaced one in cache; the header; the default app. An appid that is not
 // configured rules the default out: a call that names an account must not be sent as another one.
+// So does the name of a host that serves another platform, for which its only app takes the place.
 func (s *Set) Of(c Call, cache *tokencache.Cache) *App {
 	if s == nil {
 		return nil
@@ -138,14 +166,18 @@ func (s *Set) Of(c Call, cache *tokencache.Cache) *App {
 	if a := s.byName[c.Name]; a != nil {
 		return a
 	}
-	if c.ID == "" {
-		return s.standard
+	if c.ID != "" {
+		return nil
 	}
-	return nil
+	if p, ok := HostPlatform(c.Host); ok && (s.standard == nil || s.standard.Platform != p) {
+		return s.Only(p)
+	}
+	return s.standard
 }
 
 // At returns an app whose upstream serves calls that take no token and name no app: the first one
-// with the host that was called, else any if all have the same upstream.
+// with the host that was called, or whose platform has this name; else any if all have the same
+// upstream.
 func (s *Set) At(host string) *App {
 	if s == nil || len(s.list) == 0 {
 		return nil
@@ -155,12 +187,31 @@ func (s *Set) At(host string) *App {
 			return a
 		}
 	}
+	if p, ok := HostPlatform(host); ok {
+		if len(s.on[p]) == 0 {
+			return nil
+		}
+		return s.on[p][0]
+	}
 	for _, a := range s.list {
 		if a.Upstreams[0].String() != s.list[0].Upstreams[0].String() {
 			return nil
 		}
 	}
 	return s.list[0]
+}
+
+// UnknownToken returns the errcode with which the platform that was called answers a token that it
+// does not know: 40014 if it is WeCom, else 40001.
+func (s *Set) UnknownToken(host string) int {
+	p, ok := HostPlatform(host)
+	if !ok && s != nil && len(s.on[WeCom]) > 0 && len(s.on[WeChat]) == 0 {
+		p = WeCom
+	}
+	if p == WeCom {
+		return 40014
+	}
+	return 40001
 }
 
 // Lookup returns the key of the access token of the app that name names.

@@ -103,9 +103,11 @@ type Config struct {
 	SocketMode fs.FileMode
 	// AllowRemote permits a Listen that other hosts can reach.
 	AllowRemote bool
-	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream: a pod whose
-	// hosts file says that api.weixin.qq.com is here.
+	// AllowUpstreamHost lets callers of Listen call by the name of an app's upstream, and by any of
+	// WeChat's names: a pod whose hosts file says that api.weixin.qq.com is here.
 	AllowUpstreamHost bool
+	// TLS is the https face. The zero value is none.
+	TLS TLS
 	// Bearer, unless empty, is demanded from every caller of Listen. It comes from BearerTokenFile.
 	Bearer          secret.String
 	BearerTokenFile string
@@ -136,6 +138,22 @@ type Config struct {
 	Warnings []string
 
 	files []fileRead // that it was read from
+}
+
+// TLS is the https face: the same paths as on [Config.Listen], under WeChat's own names.
+type TLS struct {
+	// Listen is host:port, with a loopback host unless [Config.AllowRemote] and a Bearer permit
+	// another one. Empty: there is no such face.
+	Listen string
+	// CertFile and KeyFile are a certificate and its key. Empty: the sidecar is an authority of its
+	// own.
+	CertFile, KeyFile string
+	// TrustDir is where that authority writes what the apps have to trust: ca.pem, bundle.pem and
+	// truststore.p12. An absolute path.
+	TrustDir string
+	// StateDir is where that authority is kept, key included, so that it outlives a restart of the
+	// container. Empty: in memory. An absolute path.
+	StateDir string
 }
 
 // Redis says where the shared copy lives.
@@ -277,6 +295,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 	}{
 		{"listen", c.Listen == o.Listen},
 		{"ops_listen", c.OpsListen == o.OpsListen},
+		{"tls_listen", c.TLS == o.TLS},
 		{"socket_mode", c.SocketMode == o.SocketMode},
 		{"namespace", c.Namespace == o.Namespace},
 		{"log", c.Log == o.Log},
@@ -299,10 +318,10 @@ func (c *Config) NeedsRestart(o *Config) []string {
 func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e := *next
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
-	e.SocketMode = c.SocketMode
+	e.SocketMode, e.TLS = c.SocketMode, c.TLS
 	e.Log, e.Drain, e.Quit = c.Log, c.Drain, c.Quit
 	restart = c.NeedsRestart(next)
-	if slices.Contains(restart, "listen") {
+	if slices.Contains(restart, "listen") || slices.Contains(restart, "tls_listen") {
 		e.AllowRemote = c.AllowRemote
 		if e.Bearer.Empty() {
 			e.Bearer, e.BearerTokenFile = c.Bearer, c.BearerTokenFile

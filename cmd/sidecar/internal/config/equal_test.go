@@ -42,6 +42,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 		func(c *config.Config) any { return c },
 		func(c *config.Config) any { return &c.Redis },
 		func(c *config.Config) any { return &c.Redis.TLS },
+		func(c *config.Config) any { return &c.TLS },
 		func(c *config.Config) any { return &c.Log },
 		func(c *config.Config) any { return &c.Drain },
 		func(c *config.Config) any { return &c.Apps[0] },
@@ -70,7 +71,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 				*p = append(*p, "x")
 			case *[]config.App:
 				*p = (*p)[1:]
-			case *config.Redis, *config.RedisTLS, *config.Log, *config.Drain: // have parts of their own
+			case *config.Redis, *config.RedisTLS, *config.TLS, *config.Log, *config.Drain: // have parts of their own
 				continue
 			default:
 				t.Fatalf("no idea how to change %s", name)
@@ -88,10 +89,11 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 	next.Redis = config.Redis{URL: secret.New("redis://other"), Form: "single"}
 	next.AllowRemote, next.Bearer, next.BearerTokenFile = false, secret.String{}, ""
 	next.Drain.Max, next.Quit = time.Minute, true
+	next.TLS.Listen = "127.0.0.1:443"
 	next.Log.Level, next.Apps, next.Warnings = "debug", next.Apps[:1], nil
 
 	got, restart := old.Reload(next)
-	if diff := cmp.Diff([]string{"listen", "ops_listen", "namespace", "log", "drain", "quit", "redis"}, restart); diff != "" {
+	if diff := cmp.Diff([]string{"listen", "ops_listen", "tls_listen", "namespace", "log", "drain", "quit", "redis"}, restart); diff != "" {
 		t.Errorf("restart (-want +got):\n%s", diff)
 	}
 	// The listener that others reach is still open, so its bearer stays.
@@ -106,7 +108,7 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 	if got, _ := old.Reload(next); got.Bearer.Reveal() != "new" {
 		t.Error("the new bearer was not taken over")
 	}
-	next.Listen, next.Bearer = old.Listen, secret.String{}
+	next.Listen, next.TLS, next.Bearer = old.Listen, old.TLS, secret.String{}
 	if got, _ := old.Reload(next); !got.Bearer.Empty() {
 		t.Error("the old bearer stayed")
 	}

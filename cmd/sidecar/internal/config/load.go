@@ -126,6 +126,13 @@ func (l *loader) general(o Overrides, f file) *Config {
 		},
 		Quit: f.quit,
 
+		TLS: TLS{
+			Listen:   l.pick("tls_listen", "", "", "WXTOKEN_TLS_LISTEN", f.tls.Listen, ""),
+			CertFile: l.pick("tls_cert_file", "", "", "WXTOKEN_TLS_CERT_FILE", f.tls.CertFile, ""),
+			KeyFile:  l.pick("tls_key_file", "", "", "WXTOKEN_TLS_KEY_FILE", f.tls.KeyFile, ""),
+			TrustDir: l.pick("tls_trust_dir", "", "", "WXTOKEN_TLS_TRUST_DIR", f.tls.TrustDir, ""),
+			StateDir: l.pick("tls_state_dir", "", "", "WXTOKEN_TLS_STATE_DIR", f.tls.StateDir, ""),
+		},
 		AllowUpstreamHost: f.allowUpstreamHost,
 		SocketMode:        l.socketMode(l.pick("socket_mode", "", "", "WXTOKEN_SOCKET_MODE", f.socketMode, "0660")),
 		KeptBodies:        f.keptBodies,
@@ -259,6 +266,52 @@ func (l *loader) listeners(c *Config, f file) {
 		l.mistake(opsAt, "%v", err)
 	} else if c.OpsListen == c.Listen && !anyPort(c.Listen) {
 		l.mistake(opsAt, "must differ from listen")
+	}
+	l.tls(c, f)
+}
+
+// tls checks the https face.
+func (l *loader) tls(c *Config, f file) {
+	at := func(key string) string { return l.origin[key] }
+	t := c.TLS
+	own := t.CertFile == "" && t.KeyFile == ""
+	if t.Listen == "" {
+		for _, s := range []struct{ key, value string }{
+			{"tls_cert_file", t.CertFile}, {"tls_key_file", t.KeyFile}, {"tls_trust_dir", t.TrustDir}, {"tls_state_dir", t.StateDir},
+		} {
+			if s.value != "" {
+				l.mistake(at(s.key), "is given, but not tls_listen, to which it belongs")
+			}
+		}
+		return
+	}
+	isLocal, err := checkListen(t.Listen)
+	switch {
+	case err != nil || strings.HasPrefix(t.Listen, "unix:"):
+		l.mistake(at("tls_listen"), "must be host:port, as in 127.0.0.1:443")
+	case !isLocal && !f.broken && (!f.allowRemote || f.bearerTokenFile == ""):
+		l.mistake(at("tls_listen"), "other hosts can reach this address: use a loopback host, or give both allow_remote: true and bearer_token_file")
+	case (t.Listen == c.Listen || t.Listen == c.OpsListen) && !anyPort(t.Listen):
+		l.mistake(at("tls_listen"), "must differ from listen and ops_listen")
+	}
+	switch {
+	case t.CertFile != "" && t.KeyFile == "":
+		l.mistake(at("tls_cert_file"), "is given without tls_key_file")
+	case t.CertFile == "" && t.KeyFile != "":
+		l.mistake(at("tls_key_file"), "is given without tls_cert_file")
+	case !own && t.TrustDir != "":
+		l.mistake(at("tls_trust_dir"), "belongs to the sidecar's own authority, but tls_cert_file is given: remove one of them")
+	case !own && t.StateDir != "":
+		l.mistake(at("tls_state_dir"), "belongs to the sidecar's own authority, but tls_cert_file is given: remove one of them")
+	case own && t.TrustDir == "":
+		l.mistake(at("tls_trust_dir"), "missing: name a directory that the apps share with the sidecar, for what they have to trust; or give tls_cert_file and tls_key_file")
+	case own && t.TrustDir == t.StateDir:
+		l.mistake(at("tls_state_dir"), "must differ from tls_trust_dir: it holds a key, which no app may see")
+	}
+	for _, s := range []struct{ key, value string }{{"tls_trust_dir", t.TrustDir}, {"tls_state_dir", t.StateDir}} {
+		if s.value != "" && !filepath.IsAbs(s.value) {
+			l.mistake(at(s.key), "must be an absolute path")
+		}
 	}
 }
 

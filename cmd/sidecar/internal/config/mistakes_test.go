@@ -70,6 +70,18 @@ func TestValueMistakes(t *testing.T) {
 		{"log", "log: {level: loud, format: xml}\n" + rest, "log.level: must be one of debug, info, warn, error\nlog.format: must be one of auto, json, console"},
 		{"drain", "drain: {max: 20, quiet: -1s}\nquit: maybe\n" + rest, "quit: needs true or false (line 2)\ndrain.max: needs a duration of 0s to 1h0m0s, with its unit, such as 90s\n" +
 			"drain.quiet: needs a duration of 0s to 1h0m0s, with its unit, such as 90s"},
+		{"tls without a listener", "tls_trust_dir: /t\n" + rest, "tls_trust_dir: is given, but not tls_listen, to which it belongs"},
+		{"tls on a socket", "tls_listen: unix:/run/s\ntls_trust_dir: t\n" + rest, "tls_listen: must be host:port, as in 127.0.0.1:443\ntls_trust_dir: must be an absolute path"},
+		{"tls for other hosts", "tls_listen: :443\ntls_trust_dir: /t\n" + rest,
+			"tls_listen: other hosts can reach this address: use a loopback host, or give both allow_remote: true and bearer_token_file"},
+		{"tls on a taken address", "tls_listen: 127.0.0.1:7200\ntls_trust_dir: /t\n" + rest, "tls_listen: must differ from listen and ops_listen"},
+		{"tls without trust", "tls_listen: 127.0.0.1:443\n" + rest,
+			"tls_trust_dir: missing: name a directory that the apps share with the sidecar, for what they have to trust; or give tls_cert_file and tls_key_file"},
+		{"tls with half a certificate", "tls_listen: 127.0.0.1:443\ntls_cert_file: /c\n" + rest, "tls_cert_file: is given without tls_key_file"},
+		{"tls with a certificate and an authority", "tls_listen: 127.0.0.1:443\ntls_cert_file: /c\ntls_key_file: /k\ntls_state_dir: /s\n" + rest,
+			"tls_state_dir: belongs to the sidecar's own authority, but tls_cert_file is given: remove one of them"},
+		{"tls with its key in the open", "tls_listen: 127.0.0.1:443\ntls_trust_dir: /t\ntls_state_dir: /t\n" + rest,
+			"tls_state_dir: must differ from tls_trust_dir: it holds a key, which no app may see"},
 		{"metrics_apps", "metrics_apps: -1\n" + rest, "metrics_apps: needs a whole number, 0 or more"},
 		{"missing id and secret", "redis: {url: redis://r}\napps: [{alias: x}]", "apps[0].id: missing: the appid, or the corpid of a WeCom corporation\n" +
 			"apps[0].secret_file: missing: name a file that holds the secret, or an environment variable in secret_env"},

@@ -23,6 +23,7 @@ type file struct {
 	socketMode                   string
 	allowUpstreamHost            bool
 	bearerTokenFile              string
+	tls                          TLS
 	redisURL, redisURLFile       string
 	logLevel, logFormat          string
 	defaultApp                   string
@@ -104,6 +105,11 @@ func (w walker) file(name string, n *yaml.Node) file {
 		"allow_remote":        w.yesno(&f.allowRemote),
 		"allow_upstream_host": w.yesno(&f.allowUpstreamHost),
 		"bearer_token_file":   w.text(&f.bearerTokenFile),
+		"tls_listen":          w.text(&f.tls.Listen),
+		"tls_cert_file":       w.text(&f.tls.CertFile),
+		"tls_key_file":        w.text(&f.tls.KeyFile),
+		"tls_trust_dir":       w.text(&f.tls.TrustDir),
+		"tls_state_dir":       w.text(&f.tls.StateDir),
 		"log": func(n *yaml.Node, path string) {
 			w.mapping(n, path, fields{"level": w.text(&f.logLevel), "format": w.text(&f.logFormat)})
 		},

@@ -18,9 +18,10 @@ const (
 	// IdleTime is how long a connection is kept between two requests.
 	IdleTime = 2 * time.Minute
 
-	// The connections of each listener. The memory of all of them, 20 KiB each, fits the
-	// container's 64 MiB.
+	// The connections of each listener. The memory of all of them, 20 KiB each and 40 KiB with TLS,
+	// fits the container's 64 MiB.
 	MaxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
+	MaxTLSConnections   = 256  // one of HTTP/2 takes many calls
 	MaxOpsConnections   = 64
 )
 

@@ -4,6 +4,7 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,15 +77,25 @@ func removeDeadSocket(path string) error {
 // stopGrace is how long answers in progress may take after the program was asked to stop.
 const stopGrace = 5 * time.Second
 
-// Serve answers on l, on at most so many connections, until ctx ends, and then finishes what it has
-// begun. It calls track for each change of a connection.
-func Serve(ctx context.Context, l net.Listener, connections int, h http.Handler, track func(net.Conn, http.ConnState)) error {
+// Options say how to serve.
+type Options struct {
+	// Connections bounds the connections at one time. Required.
+	Connections int
+	// TLS, unless nil, makes it https, with HTTP/2 and HTTP/1.1.
+	TLS *tls.Config
+	// Track is called for each change of a connection. Default: nothing is.
+	Track func(net.Conn, http.ConnState)
+}
+
+// Serve answers on l until ctx ends, and then finishes what it has begun.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, o Options) error {
 	server := &http.Server{
 		Handler:           boundBodies(h),
 		ReadHeaderTimeout: headTime,
 		IdleTimeout:       IdleTime,
 		MaxHeaderBytes:    16 << 10,
-		ConnState:         track,
+		ConnState:         o.Track,
+		TLSConfig:         o.TLS,
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -93,7 +104,11 @@ func Serve(ctx context.Context, l net.Listener, connections int, h http.Handler,
 		defer cancel()
 		stopped <- server.Shutdown(grace)
 	})
-	err := server.Serve(newBoundedListener(l, connections))
+	serve := server.Serve
+	if o.TLS != nil {
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
+	err := serve(newBoundedListener(l, o.Connections))
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s: %w", l.Addr(), err)
 	}

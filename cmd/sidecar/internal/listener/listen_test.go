@@ -117,11 +117,11 @@ func TestServeFinishesWhatItHasBegun(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, l, 8, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		done <- Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			close(begun)
 			<-finish
 			_, _ = io.WriteString(w, "all of it")
-		}), nil)
+		}), Options{Connections: 8})
 	}()
 	go func() {
 		<-begun

@@ -43,7 +43,7 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 			r.calls()
 
 			query := strings.NewReplacer("OTHER", url.QueryEscape(tokens["other"]), "REPLACED", url.QueryEscape(replaced)).Replace(tt.query)
-			header := []string{"Host", "api.weixin.qq.com"}
+			header := []string{"Host", "127.0.0.1:7200"}
 			if tt.header != "" {
 				header = append(header, "X-Wxtoken-App", tt.header)
 			}
@@ -58,6 +58,25 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 			} else if calls[0].header.Get("X-Wxtoken-App") != "" || strings.Count(calls[0].uri, "access_token=") != 1 {
 				t.Errorf("%s: WeChat saw %+v", tt.name, calls[0])
 			}
+		}
+	}
+}
+
+// By WeCom's name no call is for a WeChat app, and the other way round, whatever the default is.
+func TestTheHostNameDecidesThePlatform(t *testing.T) {
+	r := newRig(t, config{names: "hr"})
+	const path = "/cgi-bin/getcallbackip"
+	if a := r.call("GET", path, "", "Host", "qyapi.weixin.qq.com"); !strings.Contains(a.body, "ip_list") || r.calls()[0].host != "qyapi.weixin.qq.com" {
+		t.Errorf("by WeCom's name: %v", a)
+	}
+	if a := r.call("GET", path, "", "Host", "api.weixin.qq.com:443"); !strings.Contains(a.body, "41002") || len(r.calls()) != 0 {
+		t.Errorf("by WeChat's name, with two apps there and a default on WeCom: %v", a)
+	}
+	// An SDK takes only the code of its platform for a reason to fetch another token.
+	for host, code := range map[string]string{"qyapi.weixin.qq.com": "40014", "hk.api.weixin.qq.com": "40001", "127.0.0.1": "40001"} {
+		a := newRig(t, config{}).call("GET", path+"?access_token=garbage", "", "Host", host)
+		if !strings.Contains(a.body, `"errcode":`+code) {
+			t.Errorf("an unknown token by the name %s: want %s, got %v", host, code, a)
 		}
 	}
 }

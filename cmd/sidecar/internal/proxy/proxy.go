@@ -130,7 +130,7 @@ func (p *Proxy) plain(r *http.Request) (*apps.App, string, *refusal) {
 	}
 	appid, _ := param(query, "appid")
 	token, _ := param(query, accessToken)
-	app := set.Of(apps.Call{ID: appid, Token: secret.New(token), Name: r.Header.Get("X-Wxtoken-App")}, p.cache)
+	app := set.Of(apps.Call{ID: appid, Token: secret.New(token), Name: r.Header.Get("X-Wxtoken-App"), Host: r.Host}, p.cache)
 	if app != nil {
 		return app, path, nil
 	}
@@ -142,7 +142,7 @@ func (p *Proxy) plain(r *http.Request) (*apps.App, string, *refusal) {
 		text: "which app is this call for? Add its appid to the query, or the header X-Wxtoken-App with its id or alias, or call /proxy/{app}/..., or configure a default app"}
 	if _, sent := param(query, accessToken); sent && injects(wechat.APICall, path, query) {
 		// What an SDK understands that had this token from before: it asks for another one.
-		no.errcode, no.text = 40001, "invalid credential, access_token is not one that this sidecar knows, and no default app is configured"
+		no.errcode, no.text = set.UnknownToken(r.Host), "invalid credential, access_token is not one that this sidecar knows, and no default app is configured"
 	}
 	if appid != "" {
 		no.errcode, no.text = 40013, "the appid of the query is not configured here"
