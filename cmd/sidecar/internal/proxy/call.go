@@ -27,6 +27,7 @@ type call struct {
 	in     *http.Request
 	app    *apps.App
 	path   string // WeChat's
+	query  string // as the caller sent it, but for the AppSecret
 	inject bool
 	ctx    context.Context // of the whole exchange
 
@@ -43,11 +44,14 @@ type call struct {
 	answering  atomic.Bool // the caller gets an answer
 }
 
+// named reports whether the caller has named the app by the path.
+func (c *call) named() bool { return strings.HasPrefix(c.in.URL.Path, prefix) }
+
 // rewrite makes the head of the request that goes out, but for the host and the token.
 func (c *call) rewrite(r *httputil.ProxyRequest) {
 	out := r.Out
 	// httputil has dropped what its own reading of the query cannot parse; WeChat reads it itself.
-	out.URL = &url.URL{Path: c.path, RawQuery: r.In.URL.RawQuery}
+	out.URL = &url.URL{Path: c.path, RawQuery: c.query}
 	out.Host, out.TransferEncoding, out.Trailer = "", nil, nil
 	if c.stream != nil {
 		c.stream.body = out.Body // which httputil shuts when this call is over
@@ -150,7 +154,7 @@ func (c *call) sendWith(req *http.Request, token tokencache.Token) (_ *http.Resp
 	c.token = token
 	req = req.WithContext(req.Context())
 	u := *req.URL
-	u.RawQuery = withToken(u.RawQuery, token.Value)
+	u.RawQuery = withParam(u.RawQuery, accessToken, token.Value)
 	req.URL = &u
 	res, err := c.send(req)
 	if err != nil {
@@ -220,6 +224,9 @@ func (c *call) stamp(res *http.Response) error {
 	}
 	h.Del("Alt-Svc") // of WeChat's host, not of this one
 	h.Del("Trailer")
+	if c.result.Secret {
+		scrub(h, c.app.Secret)
+	}
 	if c.inject {
 		scrub(h, c.token.Value)
 		if c.token.Version > 0 {
@@ -245,7 +252,8 @@ func (c *call) stamp(res *http.Response) error {
 	return nil
 }
 
-// scrub takes the token out of the headers: a redirect may repeat the query, in any spelling.
+// scrub takes a token or a secret out of the headers: a redirect may repeat the query, in any
+// spelling.
 func scrub(h http.Header, token secret.String) {
 	least := len(token.Reveal())
 	for _, values := range h {

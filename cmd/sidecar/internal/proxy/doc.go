@@ -3,7 +3,8 @@
 //
 //	curl http://127.0.0.1:7200/proxy/shop/cgi-bin/menu/get
 //
-// [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias.
+// [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias. The path
+// decides: another appid in the query is refused, with 40013.
 // [Proxy.Plain] takes WeChat's own paths, from an SDK with another base URL or in a pod that maps
 // api.weixin.qq.com to this listener, and finds the app by, in this order: the query parameter
 // appid; the access_token of the query, if it is a current or lately replaced token of a configured
@@ -33,8 +34,13 @@
 // chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
 // measured, a longer one is refused with 411.
 //
-// Some calls carry other credentials, or none, and are passed on as they are, without a look at the
-// answer: /sns/*, the calls that fetch a token, those of third-party platforms. That
+// Three calls carry the AppSecret: /sns/jscode2session, /sns/oauth2/access_token and
+// /cgi-bin/clear_quota/v2. If the appid is that of a configured app and the secret that was sent is
+// not its own, the app's takes its place, so that no other program needs to have it. It goes to that
+// app's upstream and to no other host. An app with RequireSecret keeps it.
+//
+// Other calls carry other credentials, or none, and are passed on as they are, without a look at the
+// answer: the rest of /sns/*, the calls that fetch a token, those of third-party platforms. That
 // includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
 // token that the sidecar keeps. Route the drop-in endpoints before this package.
 //
