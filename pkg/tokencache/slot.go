@@ -27,6 +27,7 @@ type slot struct {
 	changed      chan struct{}    // closed when the snapshot is replaced
 	past         [8]secret.String // values replaced lately
 	nPast        int              // how many there ever were
+	marks        []mark           // in the index
 	localBackoff backoff          // upstream refuses this pod
 	retry        backoff          // the last refresh failed: when the schedule tries again
 	pendingCut   *pendingCut      // nil: none
@@ -99,15 +100,15 @@ func (sl *slot) replace(old, next *snapshot) {
 		return
 	}
 	if !old.value.Equal(next.value) {
-		var gone secret.String
 		if !old.value.Empty() {
-			gone, sl.past[sl.nPast%len(sl.past)] = sl.past[sl.nPast%len(sl.past)], old.value
+			sl.past[sl.nPast%len(sl.past)] = old.value
 			sl.nPast++
 		}
-		sl.values.remove(gone)
 	}
-	if !old.value.Equal(next.value) && !sl.gone.Load() {
-		sl.values.add(sl.spec.Load().Key, append(sl.past[:], next.value)...)
+	if (!old.value.Equal(next.value) || old.past != next.past) && !sl.gone.Load() {
+		before := sl.marks
+		sl.marks = append(marksIn(next.past), marksOf(append(sl.past[:], next.value)...)...)
+		sl.values.replace(sl.spec.Load().Key, before, sl.marks)
 	}
 	sl.snapshot.Store(next)
 	close(sl.changed)
@@ -126,7 +127,8 @@ func (sl *slot) specify(spec Credential) {
 func (sl *slot) forgetValues() {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	sl.values.remove(append(sl.past[:], sl.snapshot.Load().value)...)
+	sl.values.replace(sl.spec.Load().Key, sl.marks, nil)
+	sl.marks = nil
 }
 
 // changes returns a channel that is closed when the snapshot is replaced.
