@@ -287,15 +287,35 @@ func (sl *slot) best(k Key, from From, err error) (Token, error) {
 	if v.alive(n) {
 		t := v.token(n)
 		t.From = from
+		if err != nil || t.Rejected {
+			t.Err = unavailable(k, err)
+		}
 		return t, nil
 	}
+	return Token{}, unavailable(k, err)
+}
+
+// unavailable returns err as callers get it.
+func unavailable(k Key, err error) *UnavailableError {
 	if u, ok := errors.AsType[*UnavailableError](err); ok {
-		return Token{}, u
+		return u
 	}
 	if err == nil {
 		err = errors.New("the refresh brought nothing usable")
 	}
-	return Token{}, &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+}
+
+// whyNotNow returns why backingOff says that there is no point in trying.
+func (sl *slot) whyNotNow() error {
+	v := sl.snapshot.Load()
+	if left := v.backoffLeft(now()); left > 0 {
+		return &UnavailableError{Key: sl.spec.Load().Key, RetryAfter: left, Err: v.note.err()}
+	}
+	if err := sl.refusedHere(); err != nil {
+		return err
+	}
+	return sl.lastErr()
 }
 
 // eventAudit detects events that this replica missed, and data that Redis lost. The zero value is

@@ -20,7 +20,8 @@
 // the cache (which compares: an old one costs nothing) and the call is repeated once with the new
 // one; or with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may
 // disagree for a moment. After that WeChat's answer goes back whatever it says. If the report
-// brings nothing that may work, the first answer does.
+// brings nothing that may work, and until something may, the answer is -1 with Retry-After: 40001
+// would make an SDK ask for a token, get the same one and call again, without an end.
 //
 // A token of the caller's that is neither a current nor a lately replaced one of a configured app
 // may be another account's: it is sent as it came. If WeChat rejects it, the app's takes its place
@@ -29,8 +30,10 @@
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
 // before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
-// together. A longer one, or one without room, is streamed and sent once: when its token turns out
-// to be bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
+// together. A longer one, or one without room, is streamed and sent once, after a probe of the token:
+// up to 20 probes at once and one every 5 s for each app, beyond which it counts that another call
+// was answered within the last 5 s. When the token turns out to be bad all the same, the caller gets
+// WeChat's answer, and its own retry finds the new token. WeChat refuses
 // chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
 // measured, a longer one is refused with 411.
 //

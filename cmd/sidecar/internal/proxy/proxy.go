@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -71,6 +73,8 @@ type Proxy struct {
 	hosts     hosts
 	kept      budget
 	rejected  rejectedTokens
+	proofs    proofs
+	probes    singleflight.Group
 }
 
 // New returns a proxy that takes its tokens from cache. configured is asked at each call, so that
