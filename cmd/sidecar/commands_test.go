@@ -180,6 +180,12 @@ func TestWaitOutlastsASidecarThatStartsLater(t *testing.T) {
 	// Without --app it is every app, and says which one is missing, and why.
 	r.wantInTime(t, "not within 1s: app wx2: Upstream refuses the app until a person acts", "wait", "--timeout", "1s")
 	r.want(t, 0, "frozen", "", "status")
+	// Each look finds less time left, and says so once: what a failed hook printed becomes a part of
+	// the pod's status.
+	_, _, stderr := r.ask(t, "wait", "--timeout", "3s")
+	if n := strings.Count(stderr, "waiting: "); n != 1 || !strings.Contains(stderr, "come back in") {
+		t.Errorf("in 3 s it says %d times what it waits for:\n%s", n, stderr)
+	}
 }
 
 // A new configuration that is wrong leaves a sidecar running: its probe must not end it.

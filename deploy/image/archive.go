@@ -35,8 +35,8 @@ func writeArchive(archive string, src source, name string, parts []part) error {
 		return err
 	}
 	if err := to.AppendIndex(index, layout.WithAnnotations(map[string]string{
-		"org.opencontainers.image.ref.name": src.version,
-		"io.containerd.image.name":          name + ":" + src.version,
+		"org.opencontainers.image.ref.name": src.tag(),
+		"io.containerd.image.name":          name + ":" + src.tag(),
 	})); err != nil {
 		return err
 	}

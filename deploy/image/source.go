@@ -22,6 +22,15 @@ type source struct {
 	created  time.Time // SOURCE_DATE_EPOCH, the commit's time, or the epoch: never now
 }
 
+// tag returns the tag of the image: the version without the v of git's tags, as the manifests and the
+// release name it.
+func (s source) tag() string {
+	if rest, ok := strings.CutPrefix(s.version, "v"); ok && rest != "" && rest[0] >= '0' && rest[0] <= '9' {
+		return rest
+	}
+	return s.version
+}
+
 // A version is a tag, too.
 var tagShape = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +43,7 @@ func TestACheckoutSaysItsVersionItsCommitAndItsTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.version != "v1.2.3" || len(s.revision) != 40 || !s.created.Equal(someTime) {
+	if s.version != "v1.2.3" || s.tag() != "1.2.3" || len(s.revision) != 40 || !s.created.Equal(someTime) {
 		t.Errorf("got %+v", s)
 	}
 
@@ -58,6 +61,40 @@ func TestACheckoutSaysItsVersionItsCommitAndItsTime(t *testing.T) {
 	}
 	if s.version != "v9" || !s.created.Equal(time.Unix(1000, 0)) {
 		t.Errorf("what is given must win: %+v", s)
+	}
+}
+
+// The image that make image makes of the release that the manifests name is the one that they name.
+func TestTheManifestsNameTheTagThatAnImageGets(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile(`(?:ghcr\.io/wxtoken/sidecar:|newTag: )([^\s,}]+)`)
+	seen := 0
+	err := filepath.WalkDir("../k8s", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.Contains(path, "testdata") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			seen++
+			if got := (source{version: "v" + m[1]}).tag(); got != m[1] {
+				t.Errorf("%s names the tag %s; git's tag v%s makes %s", path, m[1], m[1], got)
+			}
+			if m[1][0] < '0' || m[1][0] > '9' {
+				t.Errorf("%s names the tag %s, want one without a v", path, m[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || seen < 6 {
+		t.Errorf("saw %d tags, %v", seen, err)
+	}
+	for version, tag := range map[string]string{"devel": "devel", "v0.1.0-3-gabc": "0.1.0-3-gabc", "0abc123": "0abc123", "v": "v", "vx": "vx"} {
+		if got := (source{version: version}).tag(); got != tag {
+			t.Errorf("%s: the tag %s, want %s", version, got, tag)
+		}
 	}
 }
 

@@ -449,3 +449,27 @@ func TestASlowRereadSeesABackoff(t *testing.T) {
 		}
 	})
 }
+
+// What a refresh failed at is no longer said when Redis is back and the value needs no refresh.
+func TestTheStatusForgetsAnOutageThatIsOver(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
+		warm(t, c)
+		r := c.Replicas[0]
+		time.Sleep(10 * time.Minute)
+		r.Link.Refuse()
+		for range 20 { // from the fourth minute on, each asks for a refresh
+			time.Sleep(30 * time.Second)
+			r.MustGet(t)
+		}
+		if st := r.Cache.Status()[0]; st.Err == nil {
+			t.Fatal("nothing failed, so the test shows nothing")
+		}
+		r.Link.Heal()
+		time.Sleep(time.Minute)
+		if st := r.Cache.Status()[0]; st.Err != nil || !st.Fresh {
+			t.Errorf("a minute after the outage: fresh %t, %v", st.Fresh, st.Err)
+		}
+		wantFetches(t, c, 1)
+	}, rarely(10*time.Second))
+}

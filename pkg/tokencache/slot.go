@@ -83,6 +83,9 @@ func (c *Cache) adopt(sl *slot, st state, asked instant) {
 	old := sl.snapshot.Load()
 	next := old.merge(st, asked)
 	sl.replace(old, next)
+	if n := now(); next.fresh(n) && !next.isDue(n) {
+		sl.retry.reset() // what the last refresh failed at is over: another replica, or Redis itself, has a good value
+	}
 	dataLost := false
 	if next != old {
 		dataLost = sl.audit.dataLost(st.version < old.version)

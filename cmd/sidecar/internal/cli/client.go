@@ -114,6 +114,9 @@ func plain(err error) string {
 	return err.Error()
 }
 
+// comeBack begins the part of a refusal that tells when to ask again.
+const comeBack = "; come back in "
+
 // refusal says in words why an answer is not what was asked for.
 func (r reply) refusal() error {
 	var p struct {
@@ -132,7 +135,7 @@ func (r reply) refusal() error {
 		text = fmt.Sprintf("%s (errcode %d)", text, p.Errcode)
 	}
 	if p.RetryAfter > 0 {
-		text = fmt.Sprintf("%s; come back in %v", text, seconds(p.RetryAfter))
+		text = fmt.Sprint(text, comeBack, seconds(p.RetryAfter))
 	}
 	return errors.New(oneLine(text))
 }

@@ -95,25 +95,37 @@ func runWait(ctx context.Context, c *Invocation) int {
 // await returns nil when every token can be had, or what was missing when ctx ended. The
 // configuration is read at each look: its volume may be mounted later than this begins.
 func (c *Invocation) await(ctx context.Context, o config.Overrides, apps []string) error {
-	var said string
+	var said error
 	for {
 		missing := client{config.LoadListeners(o, c.Getenv)}.missing(ctx, apps)
 		if missing == nil {
 			return nil
 		}
-		if ctx.Err() == nil && missing.Error() != said {
-			said = missing.Error()
-			fmt.Fprintf(c.Stderr, "waiting: %s\n", said)
+		if ctx.Err() == nil {
+			if withoutCountdown(missing) != withoutCountdown(said) {
+				fmt.Fprintf(c.Stderr, "waiting: %v\n", missing)
+			}
+			said = missing
 		}
 		select {
 		case <-ctx.Done():
-			if said != "" {
-				return errors.New(said) // the look that the end broke off knows less
+			if said != nil {
+				return said // the look that the end broke off knows less
 			}
 			return missing
 		case <-time.After(waitPause):
 		}
 	}
+}
+
+// withoutCountdown is what is missing without the time that is left, which each look finds shorter. A
+// failed hook's output becomes a part of the pod's status, so a line a second is too much.
+func withoutCountdown(missing error) string {
+	if missing == nil {
+		return ""
+	}
+	text, _, _ := strings.Cut(missing.Error(), comeBack)
+	return text
 }
 
 // missing says which token cannot be had and why; nil if all can.

@@ -9,6 +9,7 @@
 //	ca.pem         the authority's certificate alone, for NODE_EXTRA_CA_CERTS and its like
 //	bundle.pem     the same and the public roots, for SSL_CERT_FILE and its like
 //	truststore.p12 the same as bundle.pem for Java, with the password changeit
+//	wxtoken.ini    bundle.pem's name for PHP, which reads it by PHP_INI_SCAN_DIR
 package tlsface
 
 import (

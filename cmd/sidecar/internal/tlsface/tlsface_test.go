@@ -135,7 +135,7 @@ func TestTheTrustFilesHoldThePublicRootsAndNoKey(t *testing.T) {
 		t.Errorf("the state has the mode %v, %v", info.Mode(), err)
 	}
 	files, err := os.ReadDir(o.TrustDir)
-	if err != nil || len(files) != 3 {
+	if err != nil || len(files) != 4 {
 		t.Errorf("%d files are shared, %v", len(files), err)
 	}
 	for _, f := range files {

@@ -17,6 +17,7 @@ const (
 	caFile     = "ca.pem"
 	bundleFile = "bundle.pem"
 	javaFile   = "truststore.p12"
+	phpFile    = "wxtoken.ini"
 )
 
 // javaPassword is the one that every Java program uses for what holds no secret.
@@ -46,10 +47,13 @@ func writeTrust(dir string, ca *x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("tls_trust_dir: %s: %w", javaFile, err)
 	}
+	// PHP's curl does not look at SSL_CERT_FILE.
+	trusted := filepath.Join(dir, bundleFile)
+	php := fmt.Sprintf("openssl.cafile = %q\ncurl.cainfo = %q\n", trusted, trusted)
 	for _, f := range []struct {
 		name string
 		text []byte
-	}{{caFile, pemCert(ca)}, {bundleFile, pems.Bytes()}, {javaFile, java}} {
+	}{{caFile, pemCert(ca)}, {bundleFile, pems.Bytes()}, {javaFile, java}, {phpFile, []byte(php)}} {
 		if err := replaceFile(filepath.Join(dir, f.name), f.text, 0o644); err != nil {
 			return fmt.Errorf("tls_trust_dir: %w", err)
 		}
