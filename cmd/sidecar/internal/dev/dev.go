@@ -17,8 +17,10 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// App is the account that the simulator knows.
-var App = wechattest.App{ID: "wx00000000000000de", Secret: "development-only"}
+// App is the account that the simulator knows: an official account with a menu, so that what an SDK
+// asks for is there.
+var App = wechattest.App{ID: "wx00000000000000de", Secret: "development-only",
+	Menu: `{"button":[{"type":"view","name":"wxtoken","url":"https://github.com/wxtoken/sidecar","sub_button":[]}]}`}
 
 // Mode is what runs for --dev. Its settings reach the program by the environment, as a user's
 // would, so that the wiring is the same.
@@ -105,7 +107,10 @@ func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error 
 	}
 	lines = append(lines, "  # a call of WeChat's API, without any token, and a token as an SDK asks for it",
 		"  curl -s http://"+values+"/proxy/"+app+"/cgi-bin/getcallbackip",
-		"  curl -s 'http://"+values+"/cgi-bin/token?grant_type=client_credential&appid="+app+"'", "")
+		"  curl -s 'http://"+values+"/cgi-bin/token?grant_type=client_credential&appid="+app+"'", "",
+		"  # a signature for wx.config, and a login without the AppSecret",
+		"  curl -s -d '{\"url\":\"https://shop.example.com/\"}' http://"+values+"/v1/apps/"+app+"/jssdk",
+		"  curl -s 'http://"+values+"/sns/jscode2session?grant_type=authorization_code&js_code=x&appid="+app+"'", "")
 	lines = append(lines, "  # health and metrics; in a browser, http://"+ops+"/status",
 		"  curl -s http://"+ops+"/readyz", "  curl -s http://"+ops+"/metrics | grep ^wxtoken", "")
 	var errs []error
