@@ -201,3 +201,14 @@ func classOfAnswer(text string) StoreClass {
 	}
 	return StoreOther
 }
+
+// unavailable returns err as callers get it.
+func unavailable(k Key, err error) *UnavailableError {
+	if u, ok := errors.AsType[*UnavailableError](err); ok {
+		return u
+	}
+	if err == nil {
+		err = errors.New("the refresh brought nothing usable")
+	}
+	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+}

@@ -80,3 +80,23 @@ type Event struct {
 	// Failed, and Err is a *[StoreError].
 	Err error
 }
+
+// eventAudit detects events that this replica missed, and data that Redis lost. The zero value is
+// ready for use; the mutex of the slot guards it.
+type eventAudit struct {
+	announced   int64 // the latest version that an event announced
+	unannounced int64 // a version that a re-read found before any event; 0: none
+	losses      int   // answers in a row with an older version than this replica has
+}
+
+// dataLost reports whether Redis has just been found to have lost data. One answer with an older
+// version shows nothing: Redis may have given it just before a commit whose reply came first. Two
+// do.
+func (a *eventAudit) dataLost(older bool) bool {
+	if !older {
+		a.losses = 0
+		return false
+	}
+	a.losses++
+	return a.losses == 2
+}

@@ -298,17 +298,6 @@ func (sl *slot) best(k Key, from From, err error) (Token, error) {
 	return Token{}, unavailable(k, err)
 }
 
-// unavailable returns err as callers get it.
-func unavailable(k Key, err error) *UnavailableError {
-	if u, ok := errors.AsType[*UnavailableError](err); ok {
-		return u
-	}
-	if err == nil {
-		err = errors.New("the refresh brought nothing usable")
-	}
-	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
-}
-
 // whyNotNow returns why backingOff says that there is no point in trying.
 func (sl *slot) whyNotNow() error {
 	v := sl.snapshot.Load()
@@ -319,26 +308,6 @@ func (sl *slot) whyNotNow() error {
 		return err
 	}
 	return sl.lastErr()
-}
-
-// eventAudit detects events that this replica missed, and data that Redis lost. The zero value is
-// ready for use; the mutex of the slot guards it.
-type eventAudit struct {
-	announced   int64 // the latest version that an event announced
-	unannounced int64 // a version that a re-read found before any event; 0: none
-	losses      int   // answers in a row with an older version than this replica has
-}
-
-// dataLost reports whether Redis has just been found to have lost data. One answer with an older
-// version shows nothing: Redis may have given it just before a commit whose reply came first. Two
-// do.
-func (a *eventAudit) dataLost(older bool) bool {
-	if !older {
-		a.losses = 0
-		return false
-	}
-	a.losses++
-	return a.losses == 2
 }
 
 // eventAnnounced notes that an event announced a version.
