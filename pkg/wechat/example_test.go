@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"net/http"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -50,4 +51,19 @@ func ExampleSign() {
 	// Output:
 	// 0f9de62fce790f9a083d5c99e95740ceb90c27ed
 	// 0f9de62fce790f9a083d5c99e95740ceb90c27ed
+}
+
+// A callback address: its check, a push and the answer. The values are those of WeCom's
+// documentation.
+func ExampleEnvelope() {
+	envelope, err := wechat.NewEnvelope(secret.New("QDG6eK"), "wx5823bf96d3bd56c7", secret.New("jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	query, _ := url.ParseQuery("timestamp=1409659589&nonce=263014780&msg_signature=5c45ff5e21c57e6ad56bac8758b79b1d9ac89fd3" +
+		"&echostr=P9nAzCzyDtyTWESHep1vC5X9xho%2FqYX3Zpb4yKa9SKld1DsH3Iyt3tP3zNdtp%2B4RPcs8TgAE7OaBO%2BFZXvnaqQ%3D%3D")
+	answer, err := envelope.Echo(query)
+	fmt.Printf("%s %v\n", answer, err)
+	// Output: 1616140317555161061 <nil>
 }
