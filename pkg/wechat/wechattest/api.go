@@ -23,12 +23,16 @@ const (
 	pathMaterial   = "/cgi-bin/material/add_material"
 	pathMediaGet   = "/cgi-bin/media/get"
 	pathQuotaGet   = "/cgi-bin/openapi/quota/get"
+	pathCode       = "/wxa/getwxacode"
+	pathCodeScene  = "/wxa/getwxacodeunlimit"
+	pathCodeSquare = "/cgi-bin/wxaapp/createwxaqrcode"
 	pathClear      = "/cgi-bin/clear_quota"
 	pathClearV2    = "/cgi-bin/clear_quota/v2"
 	pathCorpToken  = "/cgi-bin/gettoken"
 	pathCorpJSAPI  = "/cgi-bin/get_jsapi_ticket"
 	pathCorpTicket = "/cgi-bin/ticket/get"
 	pathCorpSend   = "/cgi-bin/message/send"
+	pathCorpList   = "/cgi-bin/department/list"
 )
 
 // route returns what serves a call. Caller holds s.mu.
@@ -61,6 +65,8 @@ func (s *Server) route(c *call) func(*call) reply {
 		return s.withToken(postOnly(s.uploadMedia))
 	case pathMediaGet:
 		return s.withToken(mediaGet)
+	case pathCode, pathCodeScene, pathCodeSquare:
+		return s.withToken(postOnly(codeImage))
 	case pathQuotaGet:
 		return s.withToken(postOnly(s.quotaGet))
 	case pathClear:
@@ -80,6 +86,8 @@ func (s *Server) routeCorp(path string) func(*call) reply {
 		return s.withToken(ipList)
 	case pathCorpSend:
 		return s.withToken(postOnly(s.generic))
+	case pathCorpList:
+		return s.withToken(departments)
 	case pathUpload:
 		return s.withToken(postOnly(s.uploadMedia))
 	case pathMediaGet:
@@ -159,6 +167,10 @@ func (s *Server) getTicket(c *call) reply {
 }
 
 func ipList(c *call) reply { return c.success(`"ip_list":["106.55.206.146","106.55.206.211"]`) }
+
+func departments(c *call) reply {
+	return c.success(`"department":[{"id":1,"name":"sim","parentid":0,"order":1}]`)
+}
 
 func menuGet(c *call) reply {
 	switch {

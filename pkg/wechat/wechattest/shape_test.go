@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"image/jpeg"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -94,6 +95,11 @@ var shapes = []struct{ method, target, body, want string }{
 	{post, "/cgi-bin/openapi/quota/get?access_token={wx1}", `{"cgi_path":"/sns/auth"}`, `{"errcode":76022,"errmsg":"no permission rid: RID"}`},
 	{post, "/cgi-bin/clear_quota?access_token={wx1}", `{"appid":"wx2"}`, `{"errcode":40013,"errmsg":"invalid appid rid: RID"}`},
 
+	{post, "/wxa/getwxacodeunlimit?access_token={wx2}", "", `{"errcode":44002,"errmsg":"empty post data rid: RID"}`},
+	{post, "/wxa/getwxacode?access_token={wx2}", "{", `{"errcode":47001,"errmsg":"data format error rid: RID"}`},
+	{get, "/cgi-bin/wxaapp/createwxaqrcode?access_token={wx2}", "", `{"errcode":43002,"errmsg":"require POST method rid: RID"}`},
+	{post, "/wxa/getwxacodeunlimit?access_token=2", "{}", `{"errcode":40001,"errmsg":"` + notLatest + stableHint + ` rid: RID"}`},
+
 	{get, "/sns/userinfo?access_token=user-token&openid=o", "", `{"openid":"o","nickname":"sim"}`},
 	{get, "/sns/auth?access_token=user-token&openid=o", "", `{"errcode":0,"errmsg":"ok"}`},
 	{get, "/sns/userinfo?access_token={wx1}&openid=o", "", `{"errcode":40001,"errmsg":"` + notLatest + `, rid: RID"}`},
@@ -110,6 +116,9 @@ var shapes = []struct{ method, target, body, want string }{
 	{get, corp + "/cgi-bin/get_jsapi_ticket?access_token=2", "", `{"errcode":40014,"errmsg":"invalid access_token","ticket":"","expires_in":0}`},
 	{get, corp + "/cgi-bin/ticket/get?access_token={ww1:B}&type=agent_config", "", `{"errcode":0,"errmsg":"ok","ticket":"VALUE","expires_in":7200}`},
 	{post, corp + "/cgi-bin/message/send?access_token={ww1:A}", `{"touser":"x"}`, `{"errcode":0,"errmsg":"ok"}`},
+	{get, corp + "/cgi-bin/department/list?access_token={ww1:A}", "",
+		`{"errcode":0,"errmsg":"ok","department":[{"id":1,"name":"sim","parentid":0,"order":1}]}`},
+	{get, corp + "/cgi-bin/department/list?access_token=2", "", `{"errcode":40014,"errmsg":"invalid access_token"}`},
 }
 
 func TestShapes(t *testing.T) {
@@ -227,5 +236,16 @@ func TestMedia(t *testing.T) {
 	}
 	if w = ask(sim, "POST", "/cgi-bin/media/upload?access_token="+token, "no form"); !strings.Contains(w.Body.String(), `"errcode":44001`) {
 		t.Errorf("upload without a form: %s", w.Body)
+	}
+}
+
+func TestCodeIsAPicture(t *testing.T) {
+	sim := wechattest.New(mini)
+	w := ask(sim, "POST", "/wxa/getwxacodeunlimit?access_token="+issue(sim, mini.ID), `{"scene":"a=1"}`)
+	if !bytes.Equal(w.Body.Bytes(), wechattest.Code()) || w.Header().Get("Content-Type") != "image/jpeg" {
+		t.Errorf("%d bytes of %s, %q", w.Body.Len(), w.Header().Get("Content-Type"), w.Body.Bytes()[:min(w.Body.Len(), 99)])
+	}
+	if img, err := jpeg.Decode(w.Body); err != nil || img.Bounds().Dx() != 430 {
+		t.Errorf("no picture: %v", err)
 	}
 }
