@@ -26,6 +26,7 @@ const (
 	pathCode       = "/wxa/getwxacode"
 	pathCodeScene  = "/wxa/getwxacodeunlimit"
 	pathCodeSquare = "/cgi-bin/wxaapp/createwxaqrcode"
+	pathTemplates  = "/wxaapi/newtmpl/gettemplate"
 	pathClear      = "/cgi-bin/clear_quota"
 	pathClearV2    = "/cgi-bin/clear_quota/v2"
 	pathCorpToken  = "/cgi-bin/gettoken"
@@ -67,6 +68,8 @@ func (s *Server) route(c *call) func(*call) reply {
 		return s.withToken(mediaGet)
 	case pathCode, pathCodeScene, pathCodeSquare:
 		return s.withToken(postOnly(codeImage))
+	case pathTemplates:
+		return s.withToken(templates)
 	case pathQuotaGet:
 		return s.withToken(postOnly(s.quotaGet))
 	case pathClear:
@@ -170,6 +173,11 @@ func ipList(c *call) reply { return c.success(`"ip_list":["106.55.206.146","106.
 
 func departments(c *call) reply {
 	return c.success(`"department":[{"id":1,"name":"sim","parentid":0,"order":1}]`)
+}
+
+// templates are those of subscription messages. This answer has an errcode, too.
+func templates(c *call) reply {
+	return c.errcode(0, "ok", `"data":[{"priTmplId":"sim-template","title":"sim","content":"{{thing1.DATA}}","example":"sim","type":2}]`)
 }
 
 func menuGet(c *call) reply {

@@ -95,6 +95,7 @@ var shapes = []struct{ method, target, body, want string }{
 	{post, "/cgi-bin/openapi/quota/get?access_token={wx1}", `{"cgi_path":"/sns/auth"}`, `{"errcode":76022,"errmsg":"no permission rid: RID"}`},
 	{post, "/cgi-bin/clear_quota?access_token={wx1}", `{"appid":"wx2"}`, `{"errcode":40013,"errmsg":"invalid appid rid: RID"}`},
 
+	{get, "/wxaapi/newtmpl/gettemplate?access_token={wx2}", "", `{"errcode":0,"errmsg":"ok","data":[{"priTmplId":"sim-template","title":"sim","content":"{{thing1.DATA}}","example":"sim","type":2}]}`},
 	{post, "/wxa/getwxacodeunlimit?access_token={wx2}", "", `{"errcode":44002,"errmsg":"empty post data rid: RID"}`},
 	{post, "/wxa/getwxacode?access_token={wx2}", "{", `{"errcode":47001,"errmsg":"data format error rid: RID"}`},
 	{get, "/cgi-bin/wxaapp/createwxaqrcode?access_token={wx2}", "", `{"errcode":43002,"errmsg":"require POST method rid: RID"}`},
