@@ -56,7 +56,8 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 			}
 		})
 	}
-	// settled waits until every caller has ended what was under way, and one call more.
+	// settled waits until every caller has ended what was under way, and two calls more: one of them
+	// may be for a ticket, which comes from the cache and tells nothing of the token.
 	settled := func() {
 		var from [callers]int64
 		for i := range begun {
@@ -65,7 +66,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 		for deadline := time.Now().Add(rig.Patience); failed.Load() == 0; time.Sleep(time.Millisecond) {
 			done := true
 			for i := range begun {
-				done = done && begun[i].Load() >= from[i]+2
+				done = done && begun[i].Load() >= from[i]+3
 			}
 			if done {
 				return

@@ -232,6 +232,9 @@ func observeCall(metrics *observe.Metrics, log *zap.Logger, r proxy.Result) {
 	if r.Foreign {
 		metrics.ForeignToken(r.App, retried)
 	}
+	if r.Secret {
+		metrics.Secret(r.App)
+	}
 	if r.Outcome != proxy.Answered {
 		log.Debug("proxied call not answered", zap.String("app", r.App.App), zap.String("outcome", string(r.Outcome)),
 			zap.Int("status", r.Status), zap.Int("errcode", r.Errcode), zap.Error(r.Err))

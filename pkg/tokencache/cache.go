@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"sync"
@@ -183,49 +184,74 @@ func (c *Cache) newSlot(k Key) *slot {
 	return newSlot(&c.values, lock.New(c.store.rdb, c.store.lockKey(k), leaseTTL))
 }
 
-// Lookup returns which credential a value is, or was until lately. Its cost does not depend on the
+// Lookup returns which credential a value is, or was until lately: of the last four that were
+// replaced, also by other replicas and before this one started. Its cost does not depend on the
 // number of credentials. Safe for concurrent use.
 func (c *Cache) Lookup(value secret.String) (Key, bool) {
 	k, ok := c.values.find(value)
 	return k, ok && c.lookup(k) != nil
 }
 
-// valueIndex finds the credential that a value belongs to. It compares digests, so the time of a
-// look says nothing about the values. The zero value is empty. Safe for concurrent use.
-type valueIndex struct {
-	mu   sync.RWMutex
-	keys map[[sha256.Size]byte]Key
+// mark identifies a value without revealing it: the first 12 hex digits of its SHA-256. The marks of
+// the last values are in Redis.
+type mark string
+
+const markLength = 12
+
+func markOf(value secret.String) mark {
+	sum := sha256.Sum256([]byte(value.Reveal()))
+	return mark(hex.EncodeToString(sum[:markLength/2]))
 }
 
-func digest(value secret.String) [sha256.Size]byte { return sha256.Sum256([]byte(value.Reveal())) }
+// marksOf returns the marks of values, empty ones excepted.
+func marksOf(values ...secret.String) []mark {
+	var marks []mark
+	for _, v := range values {
+		if !v.Empty() {
+			marks = append(marks, markOf(v))
+		}
+	}
+	return marks
+}
+
+// marksIn returns the marks in a text as Redis has it. Another program may have written it: what is
+// no mark is one that no value has.
+func marksIn(text string) []mark {
+	var marks []mark
+	for ; len(text) >= markLength; text = text[markLength:] {
+		marks = append(marks, mark(text[:markLength]))
+	}
+	return marks
+}
+
+// valueIndex finds the credential that a value belongs to, or belonged to. It compares digests, so
+// the time of a look says nothing about the values. The zero value is empty. Safe for concurrent
+// use.
+type valueIndex struct {
+	mu   sync.RWMutex
+	keys map[mark]Key
+}
 
 func (x *valueIndex) find(value secret.String) (Key, bool) {
-	d := digest(value)
+	m := markOf(value)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	k, ok := x.keys[d]
+	k, ok := x.keys[m]
 	return k, ok
 }
 
-// add files values under k, empty ones excepted.
-func (x *valueIndex) add(k Key, values ...secret.String) {
+// replace files marks under k, instead of those of before.
+func (x *valueIndex) replace(k Key, before, marks []mark) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.keys == nil {
-		x.keys = map[[sha256.Size]byte]Key{}
+		x.keys = map[mark]Key{}
 	}
-	for _, v := range values {
-		if !v.Empty() {
-			x.keys[digest(v)] = k
-		}
+	for _, m := range before {
+		delete(x.keys, m)
 	}
-}
-
-func (x *valueIndex) remove(values ...secret.String) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, v := range values {
-		delete(x.keys, digest(v))
+	for _, m := range marks {
+		x.keys[m] = k
 	}
 }
 

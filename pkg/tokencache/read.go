@@ -16,8 +16,12 @@ type Token struct {
 	// ExpiresAt is when that is over, by this host's clock.
 	ExpiresIn time.Duration
 	ExpiresAt time.Time
-	// Stale says that the value may no longer work, and that nothing better can be had now.
-	Stale bool
+	// Stale says that the value may no longer work, and that nothing better can be had now. Err, an
+	// *[UnavailableError] or nil, says why not, as far as it is known. Rejected says that upstream
+	// was found to reject the value.
+	Stale    bool
+	Rejected bool
+	Err      error
 	// From says what the caller waited for.
 	From From
 }
@@ -34,7 +38,7 @@ const (
 
 func (v *snapshot) token(n instant) Token {
 	left := v.expiresIn(n)
-	return Token{Value: v.value, Version: v.version, ExpiresIn: left, ExpiresAt: n.wall.Add(left), Stale: !v.fresh(n), From: FromMemory}
+	return Token{Value: v.value, Version: v.version, ExpiresIn: left, ExpiresAt: n.wall.Add(left), Stale: !v.fresh(n), Rejected: v.rejected, From: FromMemory}
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
@@ -54,7 +58,7 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 	v := sl.snapshot.Load()
 	if v.alive(now()) {
 		if sl.backingOff() {
-			return v.token(now()), nil
+			return sl.best(k, FromMemory, sl.whyNotNow())
 		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
@@ -155,6 +159,22 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 	defer cancel()
 	from, err := c.ensure(ctx, sl, need{reason: ReasonMissing, version: v.version, since: now(), least: least})
 	return sl.best(k, from, err)
+}
+
+// Probe asks upstream whether it accepts value, with the Probe of the credential: nil for yes, and
+// if there is no Probe; [ErrRejected] for no; any other error for no clear answer, [ErrUnknown] among
+// them. It is for a caller who cannot repeat what it is about to do with the value. What it finds
+// changes nothing: a rejected value is to be reported.
+func (c *Cache) Probe(ctx context.Context, k Key, value secret.String) error {
+	sl := c.wanted(k)
+	if sl == nil {
+		return ErrUnknown
+	}
+	spec := sl.spec.Load()
+	if spec.Probe == nil {
+		return nil
+	}
+	return c.probe(ctx, sl, spec, ReasonReport, value)
 }
 
 // wanted is lookup for a caller who wants the value.

@@ -27,6 +27,7 @@ type slot struct {
 	changed      chan struct{}    // closed when the snapshot is replaced
 	past         [8]secret.String // values replaced lately
 	nPast        int              // how many there ever were
+	marks        []mark           // in the index
 	localBackoff backoff          // upstream refuses this pod
 	retry        backoff          // the last refresh failed: when the schedule tries again
 	pendingCut   *pendingCut      // nil: none
@@ -99,15 +100,15 @@ func (sl *slot) replace(old, next *snapshot) {
 		return
 	}
 	if !old.value.Equal(next.value) {
-		var gone secret.String
 		if !old.value.Empty() {
-			gone, sl.past[sl.nPast%len(sl.past)] = sl.past[sl.nPast%len(sl.past)], old.value
+			sl.past[sl.nPast%len(sl.past)] = old.value
 			sl.nPast++
 		}
-		sl.values.remove(gone)
 	}
-	if !old.value.Equal(next.value) && !sl.gone.Load() {
-		sl.values.add(sl.spec.Load().Key, append(sl.past[:], next.value)...)
+	if (!old.value.Equal(next.value) || old.past != next.past) && !sl.gone.Load() {
+		before := sl.marks
+		sl.marks = append(marksIn(next.past), marksOf(append(sl.past[:], next.value)...)...)
+		sl.values.replace(sl.spec.Load().Key, before, sl.marks)
 	}
 	sl.snapshot.Store(next)
 	close(sl.changed)
@@ -126,7 +127,8 @@ func (sl *slot) specify(spec Credential) {
 func (sl *slot) forgetValues() {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	sl.values.remove(append(sl.past[:], sl.snapshot.Load().value)...)
+	sl.values.replace(sl.spec.Load().Key, sl.marks, nil)
+	sl.marks = nil
 }
 
 // changes returns a channel that is closed when the snapshot is replaced.
@@ -285,15 +287,35 @@ func (sl *slot) best(k Key, from From, err error) (Token, error) {
 	if v.alive(n) {
 		t := v.token(n)
 		t.From = from
+		if err != nil || t.Rejected {
+			t.Err = unavailable(k, err)
+		}
 		return t, nil
 	}
+	return Token{}, unavailable(k, err)
+}
+
+// unavailable returns err as callers get it.
+func unavailable(k Key, err error) *UnavailableError {
 	if u, ok := errors.AsType[*UnavailableError](err); ok {
-		return Token{}, u
+		return u
 	}
 	if err == nil {
 		err = errors.New("the refresh brought nothing usable")
 	}
-	return Token{}, &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+	return &UnavailableError{Key: k, RetryAfter: time.Second, Err: err}
+}
+
+// whyNotNow returns why backingOff says that there is no point in trying.
+func (sl *slot) whyNotNow() error {
+	v := sl.snapshot.Load()
+	if left := v.backoffLeft(now()); left > 0 {
+		return &UnavailableError{Key: sl.spec.Load().Key, RetryAfter: left, Err: v.note.err()}
+	}
+	if err := sl.refusedHere(); err != nil {
+		return err
+	}
+	return sl.lastErr()
 }
 
 // eventAudit detects events that this replica missed, and data that Redis lost. The zero value is

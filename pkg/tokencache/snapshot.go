@@ -42,6 +42,7 @@ type snapshot struct {
 	young   int64
 	spent   spent
 
+	past      string    // the marks of the last values of the cluster, as of [state]
 	committed time.Time // when, by this host's clock; zero: not known, or not committed
 
 	spread float64 // this replica's draw for this version, in [0, 1)
@@ -93,6 +94,9 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 	}
 	next := v.rebased(asked)
 	next.backoff, next.note, next.young, next.spent = st.backoff, st.note, st.young, st.spent
+	if st.version >= v.version && st.past != "" {
+		next.past = st.past
+	}
 	if st.version > v.version || st.version > 0 && st.rejected == st.version || st.acceptAge >= 0 && st.acceptAge < asked.since(v.refutedAt) {
 		// Another value was committed, the cluster knows, or a later probe found the value good.
 		next.refutedAt, next.refutedValue = instant{}, secret.String{}

@@ -289,7 +289,7 @@ var errRefused = errors.New("the lease is lost")
 // The new version is greater than floor. It returns the state afterwards.
 func (s *store) commit(ctx context.Context, c *Credential, lease string, v Value, floor int64, r Reason, took time.Duration) (state, error) {
 	reply, err := s.run(ctx, s.scripts.commit, "commit", c,
-		argument{"lease", lease}, argument{"value", v.Value.Reveal()}, argument{"digest", v.Value.Fingerprint()},
+		argument{"lease", lease}, argument{"value", v.Value.Reveal()}, argument{"digest", v.Value.Fingerprint()}, argument{"mark", string(markOf(v.Value))},
 		argument{"life", ms(v.Life)}, argument{"margin", ms(c.margin(v.Life))}, argument{"renew_left", ms(v.RenewLeft)},
 		argument{"floor", floor}, argument{"cut", ms(c.cut())}, argument{"reason", string(r)}, argument{"took", ms(took)})
 	if err != nil {

@@ -32,6 +32,7 @@ type state struct {
 	issuedAge time.Duration // since the commit of the version; < 0: none
 	confirmed int64         // when upstream last gave or repeated the value, in ms by Redis' clock: only to tell one such time from another
 	scope     string        // the fingerprint of the secret that backoff is about
+	past      string        // the marks of the last values, in turn
 	now       time.Duration // Redis' clock, to compare with nothing but Redis' clock
 	spent     spent
 }
@@ -130,6 +131,7 @@ func decodeState(reply any) (state, error) {
 		confirmed: max(0, num("confirmed")),
 	}
 	digest := text("digest")
+	st.past = text("past")
 	if bad {
 		return state{}, errReply
 	}

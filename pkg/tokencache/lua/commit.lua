@@ -23,7 +23,7 @@ set('version', int(version), 'margin', int(margin), 'renew_left', int(renew_left
   'expires_at', int(now + life), 'renew_at', int(now + life - renew_left),
   'digest', digest, 'doubt', 0, 'rejected', 0, 'confirmed_at', int(now))
 if not same then
-  set('issued_at', int(now), 'issued_by', by)
+  set('issued_at', int(now), 'issued_by', by, 'past', string.sub(arg.mark .. get('past'), 1, PAST))
   forget_probes()
 end
 if not replaces_rejected then unset('young') end

@@ -13,6 +13,7 @@ local META_TTL = 7 * 24 * 3600 * 1000 -- longer than any limit remembers
 local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
 local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
 local CENTURY = 100 * 365 * 24 * 3600 * 1000
+local PAST = 5 * 12 -- the marks of the last five values, the present one in front: a replica that starts knows whose they were
 local LONGEST_TEXT = 16384 -- bytes of a note or a digest that an answer repeats: more than any that a script wrote
 
 -- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
@@ -51,7 +52,7 @@ end
 -- Everything that the scripts keep in meta. One command reads it.
 local FIELDS = {
   'version', 'margin', 'renew_left', 'expires_at', 'renew_at', 'digest', 'doubt', 'unclear_at', 'rejected', 'confirmed_at',
-  'issued_at', 'issued_by', 'young', 'granted', 'finished', 'cut_by', 'cut_for',
+  'issued_at', 'issued_by', 'past', 'young', 'granted', 'finished', 'cut_by', 'cut_for',
   'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'probed_at', 'accepted_at', 'forced_at',
   'fetch_tat', 'report_tat', 'force_tat', 'probe_tat',
 }
@@ -169,7 +170,7 @@ local function state(brief)
     'digest', string.sub(get('digest'), 1, LONGEST_TEXT), -- a longer answer would end the connection, at every look
     'issued_age', age('issued_at'), 'now', now,
     'fetches_ahead', ahead('fetch_tat'), 'reports_ahead', ahead('report_tat'), 'forced_ahead', ahead('force_tat'),
-    'confirmed', num('confirmed_at'),
+    'confirmed', num('confirmed_at'), 'past', string.sub(get('past'), 1, PAST),
   }
 end
 

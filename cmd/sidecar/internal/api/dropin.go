@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,6 +35,15 @@ var dropInPlatform = map[string]apps.Platform{
 const (
 	leastClassic = 1501 * time.Second
 	leastStable  = 301 * time.Second
+)
+
+const (
+	// A value with less life than shortest is over before its caller can use it.
+	shortest = 2 * time.Second
+	// saidInDoubt is the least that is said of a value in doubt, which may have no life that is
+	// sure and works more often than not. SDKs take a minute or less for an error, or ask again at
+	// each call.
+	saidInDoubt = 61 * time.Second
 )
 
 // dropIn registers the paths for SDKs, which take this listener for WeChat.
@@ -130,13 +140,25 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 // most one replica replaces it, and only within the budget of reports. A value that works stays,
 // because it is not the caller's alone; WeChat itself would replace it, and that of all other
 // callers with it.
+//
+// A value that upstream rejects is none: an SDK would call with it, be refused and ask again, without
+// an end. /v1 says what it is instead.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
 	t, err := h.read(ctx, want.key, want.least)
-	if err != nil || !want.force {
-		return t, err
+	if err == nil && want.force {
+		t, err = h.replace(ctx, want.key, t.Value)
 	}
-	return h.replace(ctx, want.key, t.Value)
+	switch {
+	case err == nil && t.Rejected && t.Stale:
+		err = t.Err
+	case err == nil && !t.Stale && t.ExpiresIn < shortest:
+		err = &tokencache.UnavailableError{Key: want.key, RetryAfter: shortest, Err: errEnds}
+	}
+	return t, err
 }
+
+// errEnds is why a value is not handed out any more.
+var errEnds = errors.New("the value ends now, and upstream has given no other yet")
 
 // issued is a value as WeChat hands it out: the same keys in the same order.
 type issued struct {
@@ -161,9 +183,11 @@ func (a issued) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	buf = append(buf, `":`...)
 	buf = web.AppendString(buf, a.token.Value.Reveal())
 	buf = append(buf, `,"expires_in":`...)
-	// A value in doubt may have no life that is sure, and clients take 0 for an error although the
-	// value may well work.
-	buf = strconv.AppendInt(buf, max(1, int64(a.token.ExpiresIn/time.Second)), 10)
+	life := a.token.ExpiresIn
+	if a.token.Stale {
+		life = max(life, saidInDoubt)
+	}
+	buf = strconv.AppendInt(buf, int64(life/time.Second), 10)
 	return append(buf, '}'), typeWeChat[a.platform]
 }
 

@@ -16,10 +16,10 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 		apps.App{Key: tokencache.Key{App: "ww1:1", Kind: "access_token"}, ID: "ww1", Agent: "1", Platform: apps.WeCom, RequireSecret: true},
 	)
 	h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}
-	if app, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
+	if app, err := h.admit(nil, credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 		t.Errorf("%s was handed out", app.Key)
 	}
-	if app, err := h.admitCorp("", "ww1", secret.String{}); err == nil {
+	if app, err := h.admitCorp(nil, "", "ww1", secret.String{}); err == nil {
 		t.Errorf("%s was handed out", app.Key)
 	}
 }
@@ -28,7 +28,7 @@ func TestNoSecretIsNeverTheRightOne(t *testing.T) {
 func TestNoAppsIsNoPanic(t *testing.T) {
 	for _, set := range []*apps.Set{nil, {}, apps.New("")} {
 		h := &handler{opts: Options{Apps: func() *apps.Set { return set }}}
-		if _, err := h.admit(credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
+		if _, err := h.admit(nil, credentials{GrantType: "client_credential", AppID: "wx1"}); err == nil {
 			t.Error("an app out of nothing")
 		}
 		if _, ok := set.Lookup("wx1"); ok {

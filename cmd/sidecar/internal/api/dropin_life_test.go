@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -123,7 +124,8 @@ func TestForcedRefreshIsAReport(t *testing.T) {
 	})
 }
 
-// A value in doubt has a life of which nothing is sure. SDKs take 0 for an error.
+// A value in doubt has a life of which nothing is sure. SDKs take a minute or less for an error, or
+// ask again at each call.
 func TestDropInStaleValueHasALife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, classic)
@@ -137,15 +139,45 @@ func TestDropInStaleValueHasALife(t *testing.T) {
 			if err == nil && token.ExpiresIn < time.Second {
 				unsure++
 			}
-			if err != nil {
+			said := int(token.ExpiresIn.Seconds())
+			if token.Stale {
+				said = max(61, said)
+			}
+			if err != nil || said < 2 {
 				wantErrcode(t, w, -1)
-			} else if want := fmt.Sprintf(`{"access_token":%q,"expires_in":%d}`, first, max(1, int(token.ExpiresIn.Seconds()))); w.Body.String() != want {
-				t.Errorf("got %s, want %s", w.Body, want)
+			} else if want := fmt.Sprintf(`{"access_token":%q,"expires_in":%d}`, first, said); w.Body.String() != want {
+				t.Fatalf("got %s, want %s", w.Body, want)
 			}
 			time.Sleep(time.Second)
 		}
 		if unsure == 0 {
 			t.Error("the test has not seen what it is about")
+		}
+	})
+}
+
+// A token that WeChat rejects, and that may not be replaced now, is none for an SDK: with it, it
+// would call, be refused and ask again, without an end (wechatpy: 485 calls of one).
+func TestADeadTokenIsNotGivenToAnSDK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t, api.Options{}, func(c *tokencache.Credential) { c.Fetches = tokencache.Limit{PerDay: 1} }, plain)
+		first := s.token(t, plain)
+		s.sim.KillTokens(plain.ID)
+		time.Sleep(time.Minute)
+		if w := s.call("POST", "/v1/apps/shop/token/report", `{"access_token":"`+first+`"}`); w.Code != 200 || !strings.Contains(w.Body.String(), `"stale":true`) {
+			t.Fatalf("the report: %d %s", w.Code, w.Body)
+		}
+		for _, w := range []*httptest.ResponseRecorder{
+			s.call("GET", "/cgi-bin/token?grant_type=client_credential&appid=shop", ""),
+			s.call("POST", "/cgi-bin/stable_token", `{"grant_type":"client_credential","appid":"shop"}`),
+			s.call("POST", "/cgi-bin/stable_token", `{"grant_type":"client_credential","appid":"shop","force_refresh":true}`),
+		} {
+			if w.Code != 200 || strings.Contains(w.Body.String(), "access_token") || w.Header().Get("Retry-After") == "" {
+				t.Errorf("an SDK gets %d %s, Retry-After %q", w.Code, w.Body, w.Header().Get("Retry-After"))
+			}
+		}
+		if w := s.call("GET", "/v1/apps/shop/token", ""); !strings.Contains(w.Body.String(), `"stale":true`) {
+			t.Errorf("/v1 says %s", w.Body)
 		}
 	})
 }

@@ -33,7 +33,7 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 	if r.URL.Path == pathCorpJSAPI {
 		name = ticketJSAPI
 	}
-	app, err := h.ticketApp(platform, q, r.Header.Get(headerApp)) // WeChat looks at the token before the rest
+	app, err := h.ticketApp(namedBy(ctx), platform, q, r.Header.Get(headerApp)) // WeChat looks at the token before the rest
 	if err != nil {
 		return wanted{}, err
 	}
@@ -44,14 +44,24 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 	return wanted{}, refusal("no-such-ticket", 47001, "data format error", "there is no ticket of this type")
 }
 
-// ticketApp returns the app whose ticket is meant. In this order: the appid of the query; the token
-// of the query, if it is a current or lately replaced token of a configured app; the header
-// X-Wxtoken-App; the only app that it can be. That is how the proxy finds the app, too.
-func (h *handler) ticketApp(platform apps.Platform, q url.Values, named string) (*apps.App, error) {
+// ticketApp returns the app whose ticket is meant: the one that the path names, if it does. Else, in
+// this order: the appid of the query; the token of the query, if it is a current or lately replaced
+// token of a configured app; the header X-Wxtoken-App; the only app that it can be. That is how the
+// proxy finds the app, too.
+func (h *handler) ticketApp(named *apps.App, platform apps.Platform, q url.Values, header string) (*apps.App, error) {
 	apps := h.apps()
 	sent := secret.New(q.Get("access_token"))
 	owner := apps.Owner(h.cache, platform, sent)
 	app := owner
+	if named != nil {
+		if id := q.Get("appid"); named.Platform != platform || id != "" && apps.Find(platform, id) != named {
+			return nil, otherApp("invalid appid")
+		}
+		if named.RequireSecret && named != owner {
+			return nil, badToken(platform, sent)
+		}
+		return named, nil
+	}
 	if name := q.Get("appid"); name != "" {
 		// A call that names an account must not be answered as another one.
 		if app = apps.Find(platform, name); app == nil {
@@ -59,7 +69,7 @@ func (h *handler) ticketApp(platform apps.Platform, q url.Values, named string) 
 		}
 	}
 	if app == nil {
-		app = apps.Find(platform, named)
+		app = apps.Find(platform, header)
 	}
 	if app == nil {
 		app = apps.Only(platform)

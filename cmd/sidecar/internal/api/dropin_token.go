@@ -37,7 +37,7 @@ func (h *handler) classicToken(ctx context.Context, w http.ResponseWriter, r *ht
 		in.AppID = first(in.AppID, more.AppID)
 		in.Secret = first(in.Secret, more.Secret)
 	}
-	app, err := h.admit(in)
+	app, err := h.admit(namedBy(ctx), in)
 	if err != nil {
 		return wanted{}, err
 	}
@@ -55,21 +55,27 @@ func (h *handler) stableToken(ctx context.Context, w http.ResponseWriter, r *htt
 	}
 	var in credentials
 	_ = json.Unmarshal(body, &in) // what is no JSON has no appid, as at WeChat
-	app, err := h.admit(in)
+	app, err := h.admit(namedBy(ctx), in)
 	if err != nil {
 		return wanted{}, err
 	}
 	return wanted{key: app.Key, field: fieldToken, least: leastStable, force: in.ForceRefresh}, nil
 }
 
-// admit returns the app of a caller. It checks what WeChat checks, in WeChat's order, except that
-// the secret may be anything unless the app demands it.
-func (h *handler) admit(in credentials) (*apps.App, error) {
-	if in.AppID == "" {
+// admit returns the app of a caller: the one that the path names, if it does, else that of the
+// appid. It checks what WeChat checks, in WeChat's order, except that the secret may be anything
+// unless the app demands it.
+func (h *handler) admit(named *apps.App, in credentials) (*apps.App, error) {
+	if in.AppID == "" && named == nil {
 		return nil, refusal("bad-request", 41002, "appid missing", "no appid in the query, or for stable_token in a JSON body")
 	}
 	app := h.apps().Find(apps.WeChat, in.AppID)
+	if in.AppID == "" && named.Platform == apps.WeChat {
+		app = named
+	}
 	switch {
+	case named != nil && app != named:
+		return nil, otherApp("invalid appid")
 	case app == nil:
 		return nil, refusal("unknown-app", 40013, "invalid appid", "no WeChat app with this appid is configured in the sidecar")
 	case in.GrantType != "client_credential":
@@ -90,23 +96,27 @@ func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.
 	if err != nil {
 		return wanted{}, err
 	}
-	app, err := h.admitCorp(r.Header.Get(headerApp), q.Get("corpid"), secret.New(q.Get("corpsecret")))
+	app, err := h.admitCorp(namedBy(ctx), r.Header.Get(headerApp), q.Get("corpid"), secret.New(q.Get("corpsecret")))
 	if err != nil {
 		return wanted{}, err
 	}
 	return wanted{key: app.Key, field: fieldToken, least: leastClassic}, nil
 }
 
-// admitCorp returns the agent of a caller: the one that the call names by its path or header; else
-// the one whose secret it sent; or, whatever it sent, the only one of the corp. One that demands
-// its secret is given for nothing else. WeCom looks at the secret first.
-func (h *handler) admitCorp(name, corpid string, sent secret.String) (*apps.App, error) {
+// admitCorp returns the agent of a caller: the one that the call names by its path, or by the
+// header X-Wxtoken-App; else the one whose secret it sent; or, whatever it sent, the only one of the
+// corp. One that demands its secret is given for nothing else. WeCom looks at the secret first.
+func (h *handler) admitCorp(named *apps.App, header, corpid string, sent secret.String) (*apps.App, error) {
 	agents := h.apps().Agents(corpid)
-	if app := h.apps().Find(apps.WeCom, name); app != nil {
+	app := named
+	if app == nil {
+		app = h.apps().Find(apps.WeCom, header)
+	}
+	if app != nil {
 		// The corpid must not be another's. A placeholder in its place, which is no corp here,
 		// names none.
-		if len(agents) > 0 && !slices.Contains(agents, app) && corpid != app.ID {
-			return nil, refusal("unknown-app", 40013, "invalid corpid", "the path or X-Wxtoken-App names an app of another corp")
+		if app.Platform != apps.WeCom || len(agents) > 0 && !slices.Contains(agents, app) && corpid != app.ID {
+			return nil, otherApp("invalid corpid")
 		}
 		agents = []*apps.App{app}
 	}

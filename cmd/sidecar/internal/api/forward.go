@@ -1,9 +1,11 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
@@ -21,12 +23,16 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 			h.fail(w, r, web.Unauthorized())
 			return
 		}
-		// An SDK with its base URL under /proxy/{app} that fetches tokens by itself must get the
-		// sidecar's, and not make WeChat end it.
-		if app, path, is := tokenPath(r.URL.Path); is && h.opts.Apps != nil {
-			inner := r.Clone(r.Context())
+		// An SDK with its base URL under /proxy/{app} that fetches tokens and tickets by itself must
+		// get the sidecar's, and not make WeChat end them.
+		if name, path, is := namedDropIn(r.URL.Path); is && h.opts.Apps != nil {
+			app := h.apps().Named(name)
+			if app == nil {
+				h.fail(w, r, noSuchApp())
+				return
+			}
+			inner := r.Clone(context.WithValue(r.Context(), namedApp{}, app))
 			inner.URL.Path, inner.URL.RawPath = path, ""
-			inner.Header.Set(headerApp, app)
 			h.mux.ServeHTTP(w, inner)
 			return
 		}
@@ -43,13 +49,29 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 // headerApp names the app of a call by its id or alias.
 const headerApp = "X-Wxtoken-App"
 
-// tokenPath takes a path below /proxy/{app} apart, if it is the drop-in path of a token.
-func tokenPath(path string) (app, dropIn string, is bool) {
+// namedApp is the key, in the context of a call of a drop-in path, of the app that the path
+// /proxy/{app} names: an *apps.App.
+type namedApp struct{}
+
+// namedBy returns the app that the path of a call names, or nil if the path names none.
+func namedBy(ctx context.Context) *apps.App {
+	app, _ := ctx.Value(namedApp{}).(*apps.App)
+	return app
+}
+
+// namedDropIn takes a path below /proxy/{app} apart, if it is a drop-in path.
+func namedDropIn(path string) (app, dropIn string, is bool) {
 	rest, below := strings.CutPrefix(path, "/proxy/")
 	app, rest, _ = strings.Cut(rest, "/")
-	switch dropIn = dropInPath("/" + rest); dropIn {
-	case pathToken, pathStable, pathCorpToken:
-		return app, dropIn, below
-	}
-	return "", "", false
+	dropIn = dropInPath("/" + rest)
+	return app, dropIn, below && dropIn != ""
+}
+
+func noSuchApp() *web.Problem {
+	return refusal("unknown-app", 40013, "invalid appid", "no app of this name is configured: the base URL ends in /proxy/ and an id or alias of the configuration")
+}
+
+// otherApp is the answer to a call whose path names one app, and whose parameters another one.
+func otherApp(text string) *web.Problem {
+	return refusal("unknown-app", 40013, text, "the path names another app, or one of another platform")
 }

@@ -123,6 +123,47 @@ func TestGettokenGivesTheAgentThatTheCallNames(t *testing.T) {
 	})
 }
 
+// Below /proxy/{app} the path decides for which app a call of a drop-in path is: an SDK with that
+// base URL gets the tokens and tickets of that app from the cache, and those of no other.
+func TestThePathDecidesForWhichAppATokenOrATicketIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var on onward
+		s := newStack(t, api.Options{Proxy: &on, Plain: &on}, nil, everyApp...)
+		shop, two := "/proxy/shop", "/proxy/ww0000000000000005:1000002"
+		for _, c := range []struct{ method, path, body, want string }{
+			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&secret=x", "", s.token(t, plain)},
+			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&appid=wx0000000000000001", "", s.token(t, plain)},
+			{"POST", shop + "/cgi-bin/stable_token", `{"grant_type":"client_credential"}`, s.token(t, plain)},
+			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=unknown", "", s.ticket(t, plain, "jsapi")},
+			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, classic), "", s.ticket(t, plain, "jsapi")},
+			{"GET", shop + "/cgi-bin/ticket/getticket/?type=wx_card", "", s.ticket(t, plain, "wx_card")},
+			{"GET", two + "/cgi-bin/gettoken", "", s.token(t, agent2)},
+			{"GET", two + "/cgi-bin/get_jsapi_ticket", "", `"ticket":"`},
+			{"GET", two + "/cgi-bin/ticket/get?type=agent_config", "", `"ticket":"`},
+			// Another account, or a path of the other platform.
+			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&appid=wx0000000000000002", "", "40013"},
+			{"POST", shop + "/cgi-bin/stable_token", `{"grant_type":"client_credential","appid":"wx0000000000000002"}`, "40013"},
+			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&appid=wx0000000000000002", "", "40013"},
+			{"GET", two + "/cgi-bin/gettoken?corpid=ww0000000000000004", "", "40013"},
+			{"GET", shop + "/cgi-bin/gettoken", "", "40013"},
+			{"GET", two + "/cgi-bin/token?grant_type=client_credential", "", "40013"},
+			{"GET", two + "/cgi-bin/ticket/getticket?type=jsapi", "", "40013"},
+			{"GET", "/proxy/unknown/cgi-bin/ticket/getticket?type=jsapi", "", "40013"},
+			// An app that demands its secret goes on demanding it.
+			{"GET", "/proxy/wx0000000000000003/cgi-bin/token?grant_type=client_credential", "", "41004"},
+			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, plain), "", "40001"},
+			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, strict), "", s.ticket(t, strict, "jsapi")},
+		} {
+			if w := s.call(c.method, c.path, c.body); w.Code != 200 || !strings.Contains(w.Body.String(), c.want) {
+				t.Errorf("%s %s: got %d %s, want %s", c.path, c.body, w.Code, w.Body, c.want)
+			}
+		}
+		if len(on.paths) > 0 {
+			t.Errorf("went on to WeChat: %q", on.paths)
+		}
+	})
+}
+
 // What is in memory is given however many calls wait: for WeChat, for a refresh, or for their own
 // body.
 func TestMemoryAnswersWhateverOthersWaitFor(t *testing.T) {

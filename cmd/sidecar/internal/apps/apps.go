@@ -157,7 +157,7 @@ func (s *Set) Of(c Call, cache *tokencache.Cache) *App {
 	if s == nil {
 		return nil
 	}
-	if a := s.byID[c.ID]; a != nil && c.ID != "" {
+	if a := s.Account(c.ID); a != nil {
 		return a
 	}
 	if k, ok := cache.Lookup(c.Token); ok && s.byKey[k] != nil {
@@ -229,6 +229,15 @@ func (s *Set) Named(name string) *App {
 		return nil
 	}
 	return s.byName[name]
+}
+
+// Account returns the app of an appid, or of a corpid with one agent; nil if there is none, or
+// several.
+func (s *Set) Account(id string) *App {
+	if s == nil {
+		return nil
+	}
+	return s.byID[id]
 }
 
 // ByKey returns the app of an access token's key, or nil.

@@ -75,7 +75,8 @@ const (
 const (
 	slotProxied = 0
 	slotForeign = slotProxied + len(proxyOutcomes)*len(retries)
-	appSlots    = slotForeign + len(retries)
+	slotSecrets = slotForeign + len(retries)
+	appSlots    = slotSecrets + 1
 )
 
 // credentialSeries are the series of each credential, in the order of the slots.
@@ -134,6 +135,10 @@ var appSeries = tabulate([]string{"app"},
 	family{
 		name: "proxy_foreign_tokens_total", help: "Calls that came with an access token of no configured app and took it to WeChat; retried says whether WeChat rejected it and the sidecar's took its place.",
 		labels: []dimension{{"retried", retries[:]}}, begins: never, detail: true,
+	},
+	family{
+		name: "proxy_secrets_total", help: "Logins and quota resets into which the sidecar put the AppSecret, because the caller had sent another one.",
+		begins: never, detail: true,
 	},
 )
 

@@ -162,6 +162,13 @@ func (m *Metrics) ForeignToken(k tokencache.Key, retried Retried) {
 	}
 }
 
+// Secret counts a call into which the sidecar put the AppSecret.
+func (m *Metrics) Secret(k tokencache.Key) {
+	if c := m.Of(k); c != nil {
+		c.app.counts[slotSecrets].Add(1)
+	}
+}
+
 // Reloaded counts that the configuration was read again; err says why the old one stays.
 func (m *Metrics) Reloaded(err error) {
 	if err != nil {

@@ -50,6 +50,7 @@ func everything(t *testing.T) *prometheus.Registry {
 	m.Observe(tokencache.Event{Key: shop, Result: tokencache.ResultAdopted})
 	m.Proxied(shop, "answered", observe.Once)
 	m.ForeignToken(shop, observe.Once)
+	m.Secret(shop)
 	face := api.New(tokencache.New(nil, tokencache.Options{}), func(string) (tokencache.Key, bool) { return shop, false }, api.Options{Metrics: m})
 	face.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "http://127.0.0.1/nothing", nil))
 	return reg

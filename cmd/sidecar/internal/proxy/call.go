@@ -27,6 +27,7 @@ type call struct {
 	in     *http.Request
 	app    *apps.App
 	path   string // WeChat's
+	query  string // as the caller sent it, but for the AppSecret
 	inject bool
 	ctx    context.Context // of the whole exchange
 
@@ -43,11 +44,14 @@ type call struct {
 	answering  atomic.Bool // the caller gets an answer
 }
 
+// named reports whether the caller has named the app by the path.
+func (c *call) named() bool { return strings.HasPrefix(c.in.URL.Path, prefix) }
+
 // rewrite makes the head of the request that goes out, but for the host and the token.
 func (c *call) rewrite(r *httputil.ProxyRequest) {
 	out := r.Out
 	// httputil has dropped what its own reading of the query cannot parse; WeChat reads it itself.
-	out.URL = &url.URL{Path: c.path, RawQuery: r.In.URL.RawQuery}
+	out.URL = &url.URL{Path: c.path, RawQuery: c.query}
 	out.Host, out.TransferEncoding, out.Trailer = "", nil, nil
 	if c.stream != nil {
 		c.stream.body = out.Body // which httputil shuts when this call is over
@@ -98,9 +102,12 @@ func (c *call) exchange(req *http.Request) (*http.Response, error) {
 		}
 		return c.repeat(req, res, token)
 	}
-	token, err := c.p.cache.Get(c.ctx, c.app.Key)
+	token, err := c.usable(c.p.cache.Get(c.ctx, c.app.Key))
+	if err == nil && c.stream != nil {
+		token, err = c.proven(token)
+	}
 	if err != nil {
-		return nil, noToken(c.app.API(), err)
+		return nil, err
 	}
 	res, rejected, err := c.sendWith(req, token)
 	if !rejected {
@@ -109,11 +116,45 @@ func (c *call) exchange(req *http.Request) (*http.Response, error) {
 	// The cache compares: if the token was replaced meanwhile, this costs nothing. If a probe finds
 	// that WeChat accepts the token, WeChat's servers disagree for a moment, and the next one may
 	// accept it, too.
-	next, err := c.p.cache.Report(c.ctx, c.app.Key, token.Value)
-	if err != nil || next.Value.Equal(token.Value) && next.Stale || c.stream != nil {
-		return res, nil
+	next, err := c.usable(c.p.cache.Report(c.ctx, c.app.Key, token.Value))
+	if err == nil && next.Value.Equal(token.Value) && next.Stale {
+		err = noToken(c.app.API(), next.Err)
+	}
+	switch {
+	case err != nil:
+		// WeChat's answer would make an SDK fetch a token, which is the same one, and call again at
+		// once.
+		_ = res.Body.Close()
+		return nil, err
+	case c.stream != nil:
+		return res, nil // the caller's own retry finds the next one
 	}
 	return c.repeat(req, res, next)
+}
+
+// usable returns what the cache gave, unless that is nothing, or a token that WeChat rejects.
+func (c *call) usable(token tokencache.Token, err error) (tokencache.Token, error) {
+	if err == nil && token.Rejected && token.Stale {
+		err = token.Err
+	}
+	if err != nil {
+		return token, noToken(c.app.API(), err)
+	}
+	return token, nil
+}
+
+// proven returns a token that WeChat has just accepted, for a body that cannot be sent twice.
+func (c *call) proven(token tokencache.Token) (tokencache.Token, error) {
+	if !c.p.proofs.wanted(c.app.Key, token.Value) {
+		return token, nil
+	}
+	err := c.p.probe(c.ctx, c.app.Key, token.Value)
+	if !errors.Is(err, tokencache.ErrRejected) {
+		return token, nil // or WeChat gives no clear answer, and the call may get one
+	}
+	next, err := c.usable(c.p.cache.Report(c.ctx, c.app.Key, token.Value))
+	c.patience.renew()
+	return next, err
 }
 
 // repeat throws the answer away, and sends the request again with a token.
@@ -150,14 +191,18 @@ func (c *call) sendWith(req *http.Request, token tokencache.Token) (_ *http.Resp
 	c.token = token
 	req = req.WithContext(req.Context())
 	u := *req.URL
-	u.RawQuery = withToken(u.RawQuery, token.Value)
+	u.RawQuery = withParam(u.RawQuery, accessToken, token.Value)
 	req.URL = &u
 	res, err := c.send(req)
 	if err != nil {
 		return nil, false, err
 	}
 	c.result.Errcode = peek(res)
-	return res, wechat.Classify(c.app.API(), c.result.Errcode) == wechat.ClassBadToken, nil
+	rejected = wechat.Classify(c.app.API(), c.result.Errcode) == wechat.ClassBadToken
+	if !rejected && res.StatusCode == http.StatusOK && !c.result.Foreign {
+		c.p.proofs.saw(c.app.Key, token.Value)
+	}
+	return res, rejected, nil
 }
 
 // send makes one exchange with the first of the app's hosts to which there is a connection.
@@ -220,6 +265,9 @@ func (c *call) stamp(res *http.Response) error {
 	}
 	h.Del("Alt-Svc") // of WeChat's host, not of this one
 	h.Del("Trailer")
+	if c.result.Secret {
+		scrub(h, c.app.Secret)
+	}
 	if c.inject {
 		scrub(h, c.token.Value)
 		if c.token.Version > 0 {
@@ -245,7 +293,8 @@ func (c *call) stamp(res *http.Response) error {
 	return nil
 }
 
-// scrub takes the token out of the headers: a redirect may repeat the query, in any spelling.
+// scrub takes a token or a secret out of the headers: a redirect may repeat the query, in any
+// spelling.
 func scrub(h http.Header, token secret.String) {
 	least := len(token.Reveal())
 	for _, values := range h {

@@ -3,7 +3,8 @@
 //
 //	curl http://127.0.0.1:7200/proxy/shop/cgi-bin/menu/get
 //
-// [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias.
+// [Proxy.ServeHTTP] takes /proxy/{app}/<WeChat path>, where {app} is an id or an alias. The path
+// decides: another appid in the query is refused, with 40013.
 // [Proxy.Plain] takes WeChat's own paths, from an SDK with another base URL or in a pod that maps
 // api.weixin.qq.com to this listener, and finds the app by, in this order: the query parameter
 // appid; the access_token of the query, if it is a current or lately replaced token of a configured
@@ -19,7 +20,8 @@
 // the cache (which compares: an old one costs nothing) and the call is repeated once with the new
 // one; or with the same one, if a probe finds that WeChat accepts it, because WeChat's servers may
 // disagree for a moment. After that WeChat's answer goes back whatever it says. If the report
-// brings nothing that may work, the first answer does.
+// brings nothing that may work, and until something may, the answer is -1 with Retry-After: 40001
+// would make an SDK ask for a token, get the same one and call again, without an end.
 //
 // A token of the caller's that is neither a current nor a lately replaced one of a configured app
 // may be another account's: it is sent as it came. If WeChat rejects it, the app's takes its place
@@ -28,13 +30,20 @@
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
 // before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
-// together. A longer one, or one without room, is streamed and sent once: when its token turns out
-// to be bad, the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses
+// together. A longer one, or one without room, is streamed and sent once, after a probe of the token:
+// up to 20 probes at once and one every 5 s for each app, beyond which it counts that another call
+// was answered within the last 5 s. When the token turns out to be bad all the same, the caller gets
+// WeChat's answer, and its own retry finds the new token. WeChat refuses
 // chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
 // measured, a longer one is refused with 411.
 //
-// Some calls carry other credentials, or none, and are passed on as they are, without a look at the
-// answer: /sns/*, the calls that fetch a token, those of third-party platforms. That
+// Three calls carry the AppSecret: /sns/jscode2session, /sns/oauth2/access_token and
+// /cgi-bin/clear_quota/v2. If the appid is that of a configured app and the secret that was sent is
+// not its own, the app's takes its place, so that no other program needs to have it. It goes to that
+// app's upstream and to no other host. An app with RequireSecret keeps it.
+//
+// Other calls carry other credentials, or none, and are passed on as they are, without a look at the
+// answer: the rest of /sns/*, the calls that fetch a token, those of third-party platforms. That
 // includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
 // token that the sidecar keeps. Route the drop-in endpoints before this package.
 //

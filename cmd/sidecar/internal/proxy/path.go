@@ -153,21 +153,21 @@ func isKey(key, name string) bool {
 	return err == nil && text == name
 }
 
-// withToken returns the query with the token in front and without any other. The rest stays byte
-// for byte, because a signature or a picky parser may depend on it. In front, because there a stray
-// # or ; in the rest cannot swallow it.
-func withToken(rawQuery string, token secret.String) string {
+// withParam returns the query with the parameter in front and without any other of its name. The
+// rest stays byte for byte, because a signature or a picky parser may depend on it. In front,
+// because there a stray # or ; in the rest cannot swallow it.
+func withParam(rawQuery, name string, value secret.String) string {
 	var b strings.Builder
-	value := url.QueryEscape(token.Reveal())
-	b.Grow(len(accessToken) + 1 + len(value) + 1 + len(rawQuery))
-	b.WriteString(accessToken)
+	escaped := url.QueryEscape(value.Reveal())
+	b.Grow(len(name) + 1 + len(escaped) + 1 + len(rawQuery))
+	b.WriteString(name)
 	b.WriteByte('=')
-	b.WriteString(value)
+	b.WriteString(escaped)
 	if rawQuery == "" {
 		return b.String()
 	}
 	for part := range strings.SplitSeq(rawQuery, "&") {
-		if key, _, _ := strings.Cut(part, "="); isKey(key, accessToken) {
+		if key, _, _ := strings.Cut(part, "="); isKey(key, name) {
 			continue
 		}
 		b.WriteByte('&')

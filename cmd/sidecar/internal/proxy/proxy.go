@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -53,7 +55,9 @@ type Result struct {
 	// had rejected the first one. Foreign says that the first one was the caller's own, of no app
 	// that is configured here.
 	Injected, Retried, Foreign bool
-	Took                       time.Duration
+	// Secret says that the AppSecret took the place of the one that the caller sent.
+	Secret bool
+	Took   time.Duration
 	// Err says why it did not end well, if there is more to say than Outcome. It is safe to log.
 	Err error
 }
@@ -69,6 +73,8 @@ type Proxy struct {
 	hosts     hosts
 	kept      budget
 	rejected  rejectedTokens
+	proofs    proofs
+	probes    singleflight.Group
 }
 
 // New returns a proxy that takes its tokens from cache. configured is asked at each call, so that
@@ -118,6 +124,10 @@ func (p *Proxy) named(r *http.Request) (*apps.App, string, *refusal) {
 	if app == nil {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusNotFound, errcode: 40013,
 			text: "no app of this name is configured: the base URL ends in /proxy/ and an id or alias of the configuration"}
+	}
+	if id, _ := param(r.URL.RawQuery, "appid"); id != "" && id != app.ID {
+		return nil, "", &refusal{outcome: NoApp, status: http.StatusOK, errcode: 40013,
+			text: "invalid appid: the path names another app than the query"}
 	}
 	return app, path, nil
 }
@@ -187,6 +197,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 		c.fail(w, r, no)
 		return
 	}
+	c.query = r.URL.RawQuery
+	c.putSecret()
 	rp := httputil.ReverseProxy{
 		Rewrite: c.rewrite, Transport: c, ModifyResponse: c.stamp, ErrorHandler: c.fail,
 		BufferPool: buffers{}, ErrorLog: discard,

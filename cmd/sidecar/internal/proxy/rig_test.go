@@ -204,7 +204,7 @@ func key(app wechattest.App) tokencache.Key {
 
 func (r *rig) setApps(base, standard string) {
 	app := func(a wechattest.App, alias string) apps.App {
-		p := apps.App{Key: key(a), ID: a.ID, Alias: alias, Agent: a.Agent,
+		p := apps.App{Key: key(a), ID: a.ID, Alias: alias, Agent: a.Agent, Secret: secret.New(a.Secret),
 			Upstreams: []*url.URL{mustURL(r.t, base), mustURL(r.t, "http://api2.weixin.qq.com")}}
 		if a.Kind == wechattest.Corp {
 			p.Platform, p.Upstreams = apps.WeCom, p.Upstreams[:1]
