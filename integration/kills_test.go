@@ -26,7 +26,8 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	if os.Getenv("WXTOKEN_LONG") == "1" {
 		kills = 1000
 	}
-	c := newSDKCluster(t, 2)
+	c := newSDKCluster(t)
+	c.add(2)
 	k := c.Upstream.Knobs()
 	k.PerDay = nil // WeChat's own limits are far below
 	c.Upstream.SetKnobs(k)

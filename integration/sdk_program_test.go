@@ -46,7 +46,7 @@ func (c *sdkCluster) start(t *testing.T, v variant, p *rig.Sidecar) *sdk {
 			s.calls = append(s.calls, call)
 		}
 	}
-	cmd := v.command(t, v)
+	cmd := v.command(t, v.how)
 	cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "WXTOKEN_BASE=" + p.Base() + v.path, "WXTOKEN_KIND=" + v.kind, "WXTOKEN_HOW=" + v.how,
 		"WXTOKEN_APPID=" + kinds[v.kind].ID, "WXTOKEN_AGENT=" + kinds[v.kind].Agent, "WXTOKEN_CACHE=" + t.TempDir()},
 		c.reach(t, p, v.how == https), cmd.Env)
@@ -131,18 +131,21 @@ func (s *sdk) do(name string) error {
 func (s *sdk) try(name string) error {
 	switch name {
 	case "call":
-		return s.answers1(map[string]string{"oa": "今日歌曲 https://example.com/?q=1&p=2"}[s.kind], "sim", "call")
+		if s.kind == "oa" {
+			return s.says("今日歌曲 https://example.com/?q=1&p=2", "call")
+		}
+		return s.says("sim", "call")
 	case "send":
-		return s.answers1("", "ok", "send", sdkText)
+		return s.says("ok", "send", sdkText)
 	case "login":
-		return s.answers1("", "sim", "login", "a-code")
+		return s.says("sim", "login", "a-code")
 	case "download":
 		content, err := io.ReadAll(wechattest.MediaBody(70_000))
 		if s.kind == "mini" {
 			content = wechattest.Code()
 		}
 		sum := sha256.Sum256(content)
-		return errors.Join(err, s.answers1("", hex.EncodeToString(sum[:]), "download"))
+		return errors.Join(err, s.says(hex.EncodeToString(sum[:]), "download"))
 	case "upload":
 		var id string
 		if err := s.call(&id, "upload", s.pic.path); err != nil {
@@ -157,16 +160,13 @@ func (s *sdk) try(name string) error {
 	return fmt.Errorf("no call %q", name)
 }
 
-// answers1 makes a call that is answered with one text: special if not empty, or usual.
-func (s *sdk) answers1(special, usual string, command ...string) error {
+// says makes a call that is answered with a text.
+func (s *sdk) says(text string, command ...string) error {
 	var got string
 	if err := s.call(&got, command...); err != nil {
 		return err
 	}
-	if special != "" {
-		usual = special
-	}
-	return want(got, usual)
+	return want(got, text)
 }
 
 // signs lets the program sign for a page, and checks with which ticket it does.
@@ -230,46 +230,49 @@ func (c *cluster) arrived(mediaID string, p picture) error {
 	return errors.Join(want(ok, true), want(up.Size, int64(len(p.bytes))), want(up.SHA256, p.sha256), want(up.Type, "image"))
 }
 
-// The languages, and how a program of each is started.
+// program is what a user runs.
+type program struct {
+	tools   *toolchain
+	command func(t *testing.T, how string) *exec.Cmd
+}
 
-func nodeProgram(file string) func(*testing.T, variant) *exec.Cmd {
-	return func(t *testing.T, v variant) *exec.Cmd {
+func nodeProgram(file string) program {
+	return program{nodeSDKs, func(t *testing.T, how string) *exec.Cmd {
 		// Node looks for packages beside the program.
 		dir := t.TempDir()
 		if err := os.Symlink(filepath.Join(nodeSDKs.need(t), "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
 			t.Fatal(err)
-		}
-		args := []string{"--require", "./hosts.cjs"}
-		if v.how == "preload" {
-			args = append(args, "--require", "./preload.cjs")
 		}
 		for _, f := range []string{file, "commands.mjs", "hosts.cjs", "preload.cjs"} {
 			if err := copyFile(filepath.Join("sdk/node", f), filepath.Join(dir, f)); err != nil {
 				t.Fatal(err)
 			}
 		}
+		args := []string{"--require", "./hosts.cjs"}
+		if how == "preload" {
+			args = append(args, "--require", "./preload.cjs")
+		}
 		cmd := exec.Command("node", append(args, file)...)
 		cmd.Dir, cmd.Env = dir, []string{"HTTPS_PROXY="} // hosts.cjs does that
 		return cmd
-	}
+	}}
 }
 
-func goProgram(t *testing.T, v variant) *exec.Cmd {
+var goProgram = program{goSDK, func(t *testing.T, how string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(goSDK.need(t), "app"))
-	if v.how == "dial" {
+	if how == "dial" {
 		cmd.Env = []string{"HTTPS_PROXY="} // Go would ask that, and not dial
 	}
 	return cmd
-}
+}}
 
-func pythonProgram(t *testing.T, _ variant) *exec.Cmd {
+var pythonProgram = program{pythonSDK, func(t *testing.T, _ string) *exec.Cmd {
 	return exec.Command(filepath.Join(pythonSDK.need(t), "bin/python"), "-B", "sdk/python/app.py")
-}
+}}
 
-// javaProgram is for a short life: the second compiler and a parallel collector cost more than they
-// bring.
-func javaProgram(t *testing.T, _ variant) *exec.Cmd {
+// A short life: the second compiler and a parallel collector cost more than they bring.
+var javaProgram = program{javaSDK, func(t *testing.T, _ string) *exec.Cmd {
 	dir := javaSDK.need(t)
 	return exec.Command("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m",
 		"-cp", filepath.Join(dir, "classes")+":"+filepath.Join(dir, "jars", "*"), "App")
-}
+}}

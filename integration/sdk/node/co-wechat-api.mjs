@@ -1,16 +1,17 @@
 // co-wechat-api through a sidecar. It keeps its token and its tickets in memory, for all of
 // expires_in, and answers 40001 and 42001 with up to three tries of its own.
 import API from 'co-wechat-api';
-import { appid, base, digest, kind, mediaID, menu, secret, serve } from './commands.mjs';
+import { appid, base, digest, kind, mediaID, menu, pinned, secret, serve } from './commands.mjs';
 
 const api = new API(appid, secret);
-// The one setting: each group of calls has its own.
-api.prefix = base + 'cgi-bin/';
-api.fileServerPrefix = base + 'cgi-bin/';
-api.wxaPrefix = base + 'wxa/';
-api.snsPrefix = base + 'sns/';
-api.customservicePrefix = base + 'customservice/';
-api.merchantPrefix = base + 'merchant/';
+if (!pinned) { // the one setting: each group of calls has its own
+  api.prefix = base + 'cgi-bin/';
+  api.fileServerPrefix = base + 'cgi-bin/';
+  api.wxaPrefix = base + 'wxa/';
+  api.snsPrefix = base + 'sns/';
+  api.customservicePrefix = base + 'customservice/';
+  api.merchantPrefix = base + 'merchant/';
+}
 
 const mini = kind === 'mini';
 

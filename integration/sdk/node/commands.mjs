@@ -31,6 +31,7 @@ export async function serve(commands) {
 
 // All that a user needs: where the sidecar is, and the appid. The secret stays with the sidecar.
 export const base = process.env.WXTOKEN_BASE; // http://127.0.0.1:7200/ or http://127.0.0.1:7200/proxy/shop/
+export const pinned = process.env.WXTOKEN_HOW === 'https'; // nothing is set: WeChat's names lead to the sidecar
 export const kind = process.env.WXTOKEN_KIND; // oa, mini or work
 export const appid = process.env.WXTOKEN_APPID;
 export const agent = process.env.WXTOKEN_AGENT;

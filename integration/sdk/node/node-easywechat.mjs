@@ -1,14 +1,14 @@
 // node-easywechat through a sidecar. It keeps its token and its ticket in files, for all of
 // expires_in, and does nothing about 40001: whatever kills its token breaks it for up to two hours.
 import { MiniApp, OfficialAccount, Work } from 'node-easywechat';
-import { agent, appid, base, checked, departments, digest, kind, mediaID, menu, secret, serve } from './commands.mjs';
+import { agent, appid, base, checked, departments, digest, kind, mediaID, menu, pinned, secret, serve } from './commands.mjs';
 
 const Application = { oa: OfficialAccount, mini: MiniApp, work: Work }[kind];
 const app = new Application({
   app_id: appid,
   corp_id: appid,
   secret,
-  http: { baseURL: base }, // the one setting
+  ...(pinned ? {} : { http: { baseURL: base } }), // the one setting
   use_stable_access_token: process.env.WXTOKEN_HOW === 'stable',
   file_cache: { path: process.env.WXTOKEN_CACHE },
 });

@@ -1,10 +1,10 @@
 // wechat-enterprise-api (WeCom) through a sidecar. It keeps its token in memory for ever, and
 // answers 42001 by one more try with the same token, 40014 by nothing.
 import API from 'wechat-enterprise-api';
-import { agent, appid, base, departments, digest, mediaID, promised, secret, serve } from './commands.mjs';
+import { agent, appid, base, departments, digest, mediaID, pinned, promised, secret, serve } from './commands.mjs';
 
 const api = new API(appid, secret, agent);
-api.prefix = base + 'cgi-bin/'; // the one setting
+if (!pinned) api.prefix = base + 'cgi-bin/'; // the one setting
 
 await serve({
   token: async () => (await promised(api, 'getLatestToken')).accessToken,
