@@ -139,7 +139,7 @@ var (
 	// The jars come from Maven. The program is one source, which javac compiles in less time than
 	// Maven takes to start.
 	javaSDK = needs("sdk-java", []string{"mvn", "java", "javac"}, []string{"sdk/java/pom.xml", "sdk/java/App.java"}, func(dir string) error {
-		if err := execute("sdk/java", "mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime",
+		if err := execute("sdk/java", "mvn", "-q", "-B", "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies", "-DincludeScope=runtime",
 			"-DoutputDirectory="+filepath.Join(dir, "jars")); err != nil {
 			return err
 		}

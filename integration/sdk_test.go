@@ -78,6 +78,10 @@ var sdks = map[string][]variant{
 		variant{name: "mini program, https face", kind: "mini", how: https, calls: "call send download login"},
 		variant{name: "mini program, preload", kind: "mini", how: "preload", calls: "call send download login"},
 	),
+	"fetch": of(nodeProgram("fetch.mjs"),
+		variant{name: "preload", kind: "mini", how: "preload", calls: "call send download"},
+		variant{name: "https face", kind: "mini", how: https, calls: "call send download"},
+	),
 	"silenceper-wechat": of(goProgram,
 		variant{name: "official account", kind: "oa", how: "transport", calls: "sign call send upload"},
 		variant{name: "mini program", kind: "mini", how: "transport", calls: "call send download login"},
@@ -275,7 +279,9 @@ func (c *sdkCluster) exercise(t *testing.T, v variant) {
 func TestEightProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 	var mixed []variant
 	for _, name := range slices.Sorted(maps.Keys(sdks)) {
-		mixed = append(mixed, sdks[name][0])
+		if name != "fetch" { // which is no SDK
+			mixed = append(mixed, sdks[name][0])
+		}
 	}
 	t.Run("mixed", func(t *testing.T) { crowd(t, mixed) })
 	if os.Getenv("WXTOKEN_SDK_CROWDS") != "1" {
