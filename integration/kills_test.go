@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,8 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	if os.Getenv("WXTOKEN_LONG") == "1" {
 		kills = 1000
 	}
-	c := sdkCluster(t, 2)
+	c := newSDKCluster(t)
+	c.add(2)
 	k := c.Upstream.Knobs()
 	k.PerDay = nil // WeChat's own limits are far below
 	c.Upstream.SetKnobs(k)
@@ -37,7 +39,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range callers {
-		base := c.All[i%len(c.All)].Base() + "proxy/" + sdkAlias + "/"
+		base := c.All[i%len(c.All)].Base() + "proxy/shop/"
 		wg.Go(func() {
 			for n := i; ; n++ {
 				begun[i].Add(1)
@@ -79,7 +81,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	settled()
 	start, killed, costly := time.Now(), 0, 0
 	for ; killed < kills && failed.Load() == 0; killed++ {
-		before := c.kill()
+		before := c.kill(kinds["oa"], 40001)
 		settled()
 		if n := c.Upstream.Calls(appID).Fetches() - before; n > 1 {
 			costly++
@@ -146,6 +148,17 @@ func (c *cluster) bareCall(base string, n int, pic picture) error {
 		return c.arrived(answer.MediaID, pic)
 	case 3:
 		return want(c.Upstream.TicketValid(appID, "jsapi", answer.Ticket), true)
+	}
+	return nil
+}
+
+func sameMenu(got any) error {
+	var menu any
+	if err := json.Unmarshal([]byte(sdkMenu), &menu); err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(got, menu) {
+		return fmt.Errorf("got the menu %v, want %v", got, menu)
 	}
 	return nil
 }

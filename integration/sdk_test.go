@@ -1,96 +1,124 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
-	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
-	"github.com/wxtoken/sidecar/pkg/secret"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// The SDKs as users install them, in programs as users write them (sdk/*.mjs), with nothing changed
-// but the base URL. They hold no secret, keep what they are given in caches of their own, and are
-// not told when WeChat ends a token.
-const (
-	sdkAlias = "shop"
-	sdkMenu  = `{"button":[{"type":"click","name":"今日歌曲","key":"TODAY"},{"type":"view","name":"搜索","url":"https://example.com/?q=1&p=2"}]}`
-	sdkPage  = "https://shop.example.com/cart?from=menu"
-)
+// The SDKs as users install them, in programs as users write them (sdk/), with nothing changed but
+// the one setting of docs/sdks.md, or nothing at all. They hold no secret, keep what they are given
+// in caches of their own, and are not told when WeChat ends a token.
 
-// variants are the programs, and what may be set in them besides.
-var variants = []struct{ name, program, env string }{
-	{"co-wechat-api", "co-wechat-api.mjs", ""},
-	{"node-easywechat", "node-easywechat.mjs", ""},
-	{"node-easywechat, stable_token", "node-easywechat.mjs", "WXTOKEN_STABLE=1"},
+// kinds are the apps, one of each kind.
+var kinds = map[string]wechattest.App{
+	"oa":   {ID: appID, Secret: appSecret, Menu: sdkMenu},
+	"mini": {ID: "wx00000000000000f2", Secret: "CANARY+secret/of=the-mini-program", Kind: wechattest.MiniProgram},
+	"work": {ID: "ww00000000000000f3", Secret: "CANARY+secret/of=the-agent", Kind: wechattest.Corp, Agent: "1000002"},
 }
 
-var errNoRegistry = errors.New("npm cannot reach a registry")
+// https is how a program calls that pins WeChat's names: nothing is set in it at all.
+const https = "https"
 
-// installSDKs fills sdk/node_modules once for each package-lock.json.
-var installSDKs = sync.OnceValue(func() error {
-	for _, program := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return err
-		}
-	}
-	lock, err := os.ReadFile("sdk/package-lock.json")
-	if err != nil {
-		return err
-	}
-	const installed = "sdk/node_modules/.wxtoken-installed"
-	if have, err := os.ReadFile(installed); err == nil && bytes.Equal(have, lock) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), rig.Patience)
-	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
-	npm.Dir, npm.WaitDelay = "sdk", 5*time.Second
-	out, err := npm.CombinedOutput()
-	switch {
-	case err == nil:
-		return os.WriteFile(installed, lock, 0o600)
-	case ctx.Err() != nil || regexp.MustCompile(`ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E50\d`).Match(out):
-		return fmt.Errorf("%w: %w", errNoRegistry, err)
-	}
-	return fmt.Errorf("npm ci: %w\n%s", err, out)
-})
-
-// needSDKs skips the test where the SDKs cannot be had, unless WXTOKEN_REQUIRE_SDK is set.
-func needSDKs(t *testing.T) {
-	t.Helper()
-	switch err := installSDKs(); {
-	case err == nil:
-	case os.Getenv("WXTOKEN_REQUIRE_SDK") == "1":
-		t.Fatalf("WXTOKEN_REQUIRE_SDK=1, and the SDKs are not there: %v", err)
-	case errors.Is(err, errNoRegistry), errors.Is(err, exec.ErrNotFound):
-		t.Skipf("the SDKs are not there: %v", err)
-	default:
-		t.Fatal(err)
-	}
+// variant is a way to use an SDK: a row of docs/sdks.md.
+type variant struct {
+	program
+	name  string
+	kind  string // of app: see kinds
+	how   string // the setting, where an SDK has several
+	path  string // of the base URL
+	calls string // what it can do
+	// broken are calls that the SDK itself breaks, without a sidecar, too, or that the setting does
+	// not reach: with what their error says.
+	broken map[string]string
 }
 
-// sdkCluster has the app that the SDKs use: with a menu, an alias and a ticket, and with allowances
-// for a test that kills more tokens in a minute than WeChat does in a year.
-func sdkCluster(t *testing.T, sidecars int, faults ...wechattest.Fault) *cluster {
+// sdks are the variants by SDK. A ticket goes first: it comes from the sidecar's cache, so that the
+// kill before it is found by the call after it.
+var sdks = map[string][]variant{
+	"co-wechat-api": of(nodeProgram("co-wechat-api.mjs"),
+		variant{name: "official account", kind: "oa", calls: "sign call send upload download"},
+		variant{name: "mini program", kind: "mini", calls: "send download login"},
+		variant{name: "mini program, https face", kind: "mini", how: https, calls: "send download login"},
+	),
+	"node-easywechat": of(nodeProgram("node-easywechat.mjs"),
+		variant{name: "official account", kind: "oa", calls: "sign call send upload download"},
+		variant{name: "stable_token", kind: "oa", how: "stable", calls: "sign call send upload download"},
+		variant{name: "/proxy/{app}", kind: "oa", path: "proxy/shop/", calls: "sign call send upload download"},
+		variant{name: "mini program", kind: "mini", calls: "call send upload download login"},
+		variant{name: "Work", kind: "work", calls: "sign agentsign call send upload download",
+			broken: map[string]string{"agentsign": "signed with a ticket that is not the agent_config ticket"}},
+		variant{name: "Work, https face", kind: "work", how: https, calls: "sign call send upload download"},
+	),
+	"wechat-api": of(nodeProgram("wechat-api.mjs"),
+		variant{name: "official account", kind: "oa", calls: "sign call send upload"},
+		variant{name: "official account, https face", kind: "oa", how: https, calls: "sign call send upload"},
+	),
+	"wechat-enterprise-api": of(nodeProgram("wechat-enterprise-api.mjs"),
+		variant{name: "WeCom", kind: "work", calls: "sign call send upload download"},
+		variant{name: "WeCom, https face", kind: "work", how: https, calls: "sign call send upload download"},
+	),
+	"nest-wechat": of(nodeProgram("nest-wechat.mjs"),
+		variant{name: "official account, https face", kind: "oa", how: https, calls: "sign send"},
+		variant{name: "mini program, https face", kind: "mini", how: https, calls: "call send download login"},
+		variant{name: "mini program, preload", kind: "mini", how: "preload", calls: "call send download login"},
+	),
+	"fetch": of(nodeProgram("fetch.mjs"),
+		variant{name: "preload", kind: "mini", how: "preload", calls: "call send download"},
+		variant{name: "https face", kind: "mini", how: https, calls: "call send download"},
+	),
+	"silenceper-wechat": of(goProgram,
+		variant{name: "official account", kind: "oa", how: "transport", calls: "sign call send upload"},
+		variant{name: "mini program", kind: "mini", how: "transport", calls: "call send download login"},
+		variant{name: "WeCom", kind: "work", how: "transport", calls: "sign agentsign call send upload download"},
+		variant{name: "official account, DialTLSContext", kind: "oa", how: "dial", calls: "sign call send upload"},
+		variant{name: "mini program, https face", kind: "mini", how: https, calls: "call send download login"},
+		variant{name: "WeCom, https face", kind: "work", how: https, calls: "sign agentsign call send upload download"},
+	),
+	"WxJava": of(javaProgram,
+		variant{name: "mp", kind: "oa", calls: "sign call send upload download"},
+		variant{name: "miniapp", kind: "mini", calls: "call send upload download login"},
+		variant{name: "cp", kind: "work", calls: "sign agentsign call send upload download"},
+	),
+	"wechatpy": of(pythonProgram,
+		variant{name: "official account", kind: "oa", how: "adapter", calls: "sign call send upload download"},
+		variant{name: "mini program", kind: "mini", how: "adapter", calls: "call send download login"},
+		variant{name: "WeCom", kind: "work", how: "adapter", calls: "sign agentsign call send upload download",
+			broken: map[string]string{"download": "ProxyError"}}, // it asks for the file past its own session
+		variant{name: "WeCom, https face", kind: "work", how: https, calls: "sign agentsign call send upload download"},
+	),
+}
+
+func of(p program, variants ...variant) []variant {
+	for i := range variants {
+		variants[i].program = p
+	}
+	return variants
+}
+
+// sdkCluster has the apps that the SDKs use: with allowances for a test that kills more tokens in a
+// minute than WeChat does in a year.
+type sdkCluster struct {
+	*cluster
+	trusted map[*rig.Sidecar]string // where each has written what its apps have to trust
+}
+
+func newSDKCluster(t *testing.T) *sdkCluster {
 	t.Helper()
 	var store rig.Store
 	if _, err := exec.LookPath("redis-server"); err == nil {
@@ -99,270 +127,195 @@ func sdkCluster(t *testing.T, sidecars int, faults ...wechattest.Fault) *cluster
 		store = startMiniredis(t)
 	}
 	file := filepath.Join(t.TempDir(), "wxtoken.yaml")
-	c := newCluster(t, store, "WXTOKEN_CONFIG="+file, "WECHAT_APPID=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=")
-	c.Upstream.Server = wechattest.New(wechattest.App{ID: appID, Secret: appSecret, Menu: sdkMenu})
-	for _, f := range faults {
-		c.Upstream.AddFault(f)
-	}
+	c := &sdkCluster{cluster: newCluster(t, store, "WXTOKEN_CONFIG="+file, "WECHAT_APPID=", "WECHAT_ENDPOINT=", "WECHAT_API_BASE=",
+		"MINI_SECRET="+kinds["mini"].Secret, "WORK_SECRET="+kinds["work"].Secret), trusted: map[*rig.Sidecar]string{}}
+	c.Upstream.Server = wechattest.New(kinds["oa"], kinds["mini"], kinds["work"])
 	write(t, file, fmt.Sprintf(`
+allow_upstream_host: true
+tls_listen: 127.0.0.1:0
 apps:
-  - id: %s
-    alias: %s
-    endpoint: token
-    secret_env: WECHAT_SECRET
-    api_base: %s/sdk
-    tickets: [jsapi]
-    fetches_per_day: 200000
-    reports_per_day: 200000
-`, appID, sdkAlias, c.Upstream.URL))
-	c.Add(sidecars)
+  - {id: %[1]s, alias: shop, secret_env: WECHAT_SECRET, endpoint: token, tickets: [jsapi], %[4]s}
+  - {id: %[2]s, alias: mini, secret_env: MINI_SECRET, endpoint: token, %[4]s}
+  - {id: %[3]s, alias: work, secret_env: WORK_SECRET, platform: wecom, agent: "1000002", tickets: [jsapi, agent_config], %[4]s}
+`, kinds["oa"].ID, kinds["mini"].ID, kinds["work"].ID,
+		"api_base: "+c.Upstream.URL+"/sdk, fetches_per_day: 200000, reports_per_day: 200000"))
 	return c
 }
 
-// kill ends all tokens and returns how many fetches there have been until then.
-func (c *cluster) kill() int {
-	before := c.Upstream.Calls(appID).Fetches()
-	c.Upstream.KillTokens(appID)
+// add starts n sidecars.
+func (c *sdkCluster) add(n int) {
+	c.t.Helper()
+	for range n {
+		dir := c.t.TempDir()
+		c.trusted[c.Add(1, "WXTOKEN_TLS_TRUST_DIR="+dir)[0]] = dir
+	}
+}
+
+// reach returns the environment of a program that is to call only the sidecar. With the https face
+// it has what the component for Kubernetes sets, and in place of the pod's hosts file a proxy that
+// leads WeChat's names to the face. Otherwise that refuses: what asks for it has missed the setting.
+func (c *sdkCluster) reach(t *testing.T, p *rig.Sidecar, face bool) []string {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !face || r.Method != http.MethodConnect || !strings.HasSuffix(r.Host, ".weixin.qq.com:443") {
+			http.Error(w, "not here", http.StatusForbidden)
+			return
+		}
+		lead(w, p.TLS)
+	}))
+	t.Cleanup(func() {
+		proxy.CloseClientConnections()
+		proxy.Close()
+	})
+	env := []string{"HTTPS_PROXY=" + proxy.URL, "NO_PROXY=127.0.0.1"}
+	if !face {
+		return append(env, "WXTOKEN_TLS_PORT=1")
+	}
+	_, port, _ := net.SplitHostPort(p.TLS)
+	trusted := c.trusted[p]
+	return append(env, "WXTOKEN_TLS_PORT="+port, "SSL_CERT_FILE="+trusted+"/bundle.pem",
+		"NODE_EXTRA_CA_CERTS="+trusted+"/ca.pem", "REQUESTS_CA_BUNDLE="+trusted+"/bundle.pem")
+}
+
+// lead answers a CONNECT by a tunnel to an address, and returns when that ends.
+func lead(w http.ResponseWriter, addr string) {
+	there, err := net.Dial("tcp", addr)
+	if err != nil {
+		http.Error(w, "no connection", http.StatusBadGateway)
+		return
+	}
+	defer there.Close()
+	w.WriteHeader(http.StatusOK)
+	here, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer here.Close()
+	go func() {
+		_, _ = io.Copy(there, buffered)
+		_ = there.Close()
+	}()
+	_, _ = io.Copy(here, there)
+}
+
+// kill ends all tokens of an app and returns how many fetches there have been until then.
+func (c *sdkCluster) kill(app wechattest.App, code int) int {
+	c.Upstream.Tune(func(k *wechattest.Knobs) { k.KilledCode = code })
+	before := c.fetches(app)
+	c.Upstream.KillTokens(app.Name())
 	return before
 }
 
-// sdk is a user's program, waiting for commands. It is for one goroutine at a time.
-type sdk struct {
-	t       *testing.T
-	name    string
-	c       *cluster
-	in      io.Writer
-	answers chan string
-	stderr  rig.Buffer
-	stuck   bool // an answer may yet come, to a command that is no longer waited for
-	pic     picture
+func (c *sdkCluster) fetches(app wechattest.App) int { return c.Upstream.Calls(app.Name()).Fetches() }
+
+// issued returns how many tokens there have been, of all apps.
+func (c *sdkCluster) issued() (n int) {
+	for _, app := range kinds {
+		n += c.Upstream.Calls(app.Name()).Issued
+	}
+	return n
 }
 
-// startSDK starts a program with a base URL and its own, empty caches.
-func startSDK(t *testing.T, c *cluster, name, program, base string, env ...string) *sdk {
-	t.Helper()
-	s := &sdk{t: t, name: name, c: c, answers: make(chan string), pic: newPicture(t, 300<<10+7)}
-	cmd := exec.Command("node", program)
-	cmd.Dir = "sdk"
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "WXTOKEN_BASE=" + base, "WXTOKEN_APPID=" + appID,
-		"WXTOKEN_CACHE=" + t.TempDir()}, env...)
-	cmd.Stderr = &s.stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s.in = in
-	done := make(chan struct{})
-	go func() {
-		defer close(s.answers)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			select {
-			case s.answers <- lines.Text():
-			case <-done:
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		close(done)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return s
-}
-
-// call gives the program a command and waits for its answer.
-func (s *sdk) call(result any, command ...string) error {
-	if s.stuck {
-		return fmt.Errorf("%s: %s: not called, for the one before got no answer", s.name, command[0])
-	}
-	line, err := json.Marshal(command)
-	if err != nil {
-		return err
-	}
-	if _, err := s.in.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("%s: %w: %s", s.name, err, &s.stderr)
-	}
-	select {
-	case text, ok := <-s.answers:
-		if !ok {
-			return fmt.Errorf("%s: ended: %s", s.name, &s.stderr)
-		}
-		var answer struct {
-			Result json.RawMessage
-			Error  string
-		}
-		if err := json.Unmarshal([]byte(text), &answer); err != nil {
-			return fmt.Errorf("%s: %q: %w", s.name, text, err)
-		}
-		if answer.Error != "" {
-			return fmt.Errorf("%s: %s", s.name, answer.Error)
-		}
-		return json.Unmarshal(answer.Result, result)
-	case <-time.After(rig.Patience):
-		s.stuck = true
-		return fmt.Errorf("%s: %s: no answer", s.name, command[0])
-	}
-}
-
-// sdkCalls are what the programs can do.
-var sdkCalls = []string{"menu", "send", "upload", "ticket", "jssdk"}
-
-// do makes one call and checks that it did what it should.
-func (s *sdk) do(name string) error {
-	return s.c.insist(func() error { return s.try(name) })
-}
-
-func (s *sdk) try(name string) error {
-	switch name {
-	case "menu":
-		var menu any
-		if err := s.call(&menu, "menu"); err != nil {
-			return err
-		}
-		return sameMenu(menu)
-	case "send":
-		var text string
-		if err := s.call(&text, "send", "oOpenID", `你好 "world" & <b>`); err != nil {
-			return err
-		}
-		return want(text, "ok")
-	case "upload":
-		var id string
-		if err := s.call(&id, "upload", s.pic.path); err != nil {
-			return err
-		}
-		return s.c.arrived(id, s.pic)
-	case "ticket":
-		var ticket string
-		if err := s.call(&ticket, "ticket"); err != nil {
-			return err
-		}
-		return want(s.c.Upstream.TicketValid(appID, "jsapi", ticket), true)
-	case "jssdk":
-		var page struct {
-			AppID, NonceStr, Signature string
-			Timestamp                  json.Number
-		}
-		var ticket string
-		if err := s.call(&page, "jssdk", sdkPage); err != nil {
-			return err
-		}
-		if err := s.call(&ticket, "ticket"); err != nil { // the one that it signed with, from its cache
-			return err
-		}
-		at, err := page.Timestamp.Int64()
-		return errors.Join(err, want(page.AppID, appID),
-			want(page.Signature, wechat.Sign(secret.New(ticket), page.NonceStr, at, sdkPage)))
-	}
-	return fmt.Errorf("no call %q", name)
-}
-
-func want[T comparable](got, want T) error {
-	if got != want {
-		return fmt.Errorf("got %v, want %v", got, want)
-	}
-	return nil
-}
-
-func sameMenu(got any) error {
-	var menu any
-	if err := json.Unmarshal([]byte(sdkMenu), &menu); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(got, menu) {
-		return fmt.Errorf("got the menu %v, want %v", got, menu)
-	}
-	return nil
-}
-
-// picture is a file to be uploaded.
-type picture struct {
-	path, sha256 string
-	bytes        []byte
-}
-
-// newPicture makes a file of random bytes.
-func newPicture(t *testing.T, size int) picture {
-	t.Helper()
-	p := picture{path: filepath.Join(t.TempDir(), "图.jpg"), bytes: make([]byte, size)}
-	_, _ = rand.Read(p.bytes)
-	if err := os.WriteFile(p.path, p.bytes, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(p.bytes)
-	p.sha256 = hex.EncodeToString(sum[:])
-	return p
-}
-
-// arrived reports whether WeChat got the picture, byte for byte.
-func (c *cluster) arrived(mediaID string, p picture) error {
-	up, ok := c.Upstream.Uploaded(mediaID)
-	return errors.Join(want(ok, true), want(up.Size, int64(len(p.bytes))), want(up.SHA256, p.sha256), want(up.Type, "image"))
-}
-
-func TestEachSDKNeedsOnlyAnotherBaseURL(t *testing.T) {
-	needSDKs(t)
-	c := sdkCluster(t, 1)
-	for _, v := range variants {
-		t.Run(v.name, func(t *testing.T) {
-			s := startSDK(t, c, v.name, v.program, c.All[0].Base(), v.env)
-			for _, name := range sdkCalls {
-				if err := s.do(name); err != nil {
-					t.Error(err)
-				}
+// Each does all it can with one token. Then the token in its own cache dies, which it does not know,
+// before each kind of call.
+func TestEachSDKWorksAndSeesNoKilledToken(t *testing.T) {
+	for name, variants := range sdks {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			variants[0].tools.need(t)
+			c := newSDKCluster(t)
+			c.add(1)
+			for _, v := range variants {
+				t.Run(v.name, func(t *testing.T) { c.exercise(t, v) })
 			}
 		})
 	}
-	c.wantFetches(1) // three programs, one token
 }
 
-// The token in the SDK's own cache dies, which it does not know, before each kind of call.
-func TestNoSDKSeesAKilledToken(t *testing.T) {
-	needSDKs(t)
-	c := sdkCluster(t, 1)
-	for _, v := range variants {
-		t.Run(v.name, func(t *testing.T) {
-			s := startSDK(t, c, v.name, v.program, c.All[0].Base(), v.env)
-			var cached string
-			if err := c.insist(func() error { return s.call(&cached, "token") }); err != nil {
-				t.Fatal(err)
+func (c *sdkCluster) exercise(t *testing.T, v variant) {
+	s := c.start(t, v, c.All[0])
+	app := kinds[v.kind]
+	first := c.fetches(app) == 0
+	calls := strings.Fields(v.calls)
+	for _, call := range calls {
+		err := s.do(call)
+		if text, broken := v.broken[call]; broken {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v; this was broken with %q: is it mended?", call, err, text)
 			}
-			for _, name := range sdkCalls {
-				before := c.kill()
-				if err := s.do(name); err != nil {
-					t.Errorf("after the token was killed: %v", err)
-				}
-				// A ticket that the sidecar has needs no token, so none of WeChat's refusals tells
-				// of the kill.
-				if got := c.Upstream.Calls(appID).Fetches() - before; got > 1 {
-					c.want("fetches for one killed token, by "+name, got, 1)
-				}
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if first {
+		c.want("fetches of "+v.kind, c.fetches(app), 1)
+	}
+	var cached, still string
+	if err := c.insist(func() error { return s.call(&cached, "token") }); err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []int{40001, 42001} { // WeCom says 40014 for the first
+		for _, call := range calls {
+			if v.broken[call] != "" || call == "login" {
+				continue
 			}
-			var still string
-			if err := s.call(&still, "token"); err != nil || still != cached && c.overruns() == 0 {
-				t.Errorf("the SDK has another token by now (%v): its cache was not part of the game", err)
+			before := c.kill(app, code)
+			if err := s.do(call); err != nil {
+				t.Errorf("after the token was killed with %d: %v", code, err)
 			}
-		})
+			// A ticket that the sidecar has needs no token, so none of WeChat's refusals tells of
+			// the kill.
+			if got := c.fetches(app) - before; got != 0 || !strings.HasSuffix(call, "sign") {
+				c.want("fetches for one killed token, by "+call, got, 1)
+			}
+		}
+	}
+	if err := s.call(&still, "token"); err != nil || still != cached && c.overruns() == 0 {
+		t.Errorf("the SDK has another token by now (%v): its cache was not part of the game", err)
 	}
 }
 
 // I1 as users see it: 8 programs on 3 sidecars begin at once, and a token is killed in the middle.
-func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
-	needSDKs(t)
-	// The token that all of them wait for comes late, so that they are there before it.
-	c := sdkCluster(t, 3, wechattest.Fault{Path: "/cgi-bin/token", Count: 1, Delay: 2 * time.Second})
+// They are of all SDKs together, and, where make sdks asks for it, of each SDK by itself.
+func TestEightProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
+	var mixed []variant
+	for _, name := range slices.Sorted(maps.Keys(sdks)) {
+		if name != "fetch" { // which is no SDK
+			mixed = append(mixed, sdks[name][0])
+		}
+	}
+	t.Run("mixed", func(t *testing.T) { crowd(t, mixed) })
+	if os.Getenv("WXTOKEN_SDK_CROWDS") != "1" {
+		return
+	}
+	for name, variants := range sdks {
+		t.Run(name, func(t *testing.T) { crowd(t, variants) })
+	}
+}
+
+func crowd(t *testing.T, variants []variant) {
+	if os.Getenv("WXTOKEN_REQUIRE_SDK") != "1" {
+		installed := slices.DeleteFunc(slices.Clone(variants), func(v variant) bool { _, err := v.tools.dir(); return err != nil })
+		if len(installed) > 0 {
+			variants = installed
+		}
+	}
+	c := newSDKCluster(t)
+	// The tokens that all of them wait for come when they are there.
+	ready := make(chan struct{})
+	c.Upstream.OnCall(func(_ string, r *http.Request) {
+		if rig.IsFetch(r) {
+			select {
+			case <-ready:
+			case <-time.After(5 * time.Second): // the sidecar waits for 8
+			}
+		}
+	})
+	c.add(3)
 	var all []*sdk
 	for i := range 8 {
-		v, p := variants[i%len(variants)], c.All[i%len(c.All)]
-		all = append(all, startSDK(t, c, fmt.Sprintf("%d: %s", i, v.name), v.program, p.Base(), v.env))
+		v := variants[i%len(variants)]
+		v.name = fmt.Sprintf("%d: %s", i, v.name)
+		all = append(all, c.start(t, v, c.All[i%len(c.All)]))
 	}
 	for _, s := range all {
 		var pong string
@@ -370,7 +323,7 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	early := c.Upstream.Calls(appID).Issued == 0
+	early := c.issued() == 0
 	var rounds, failed atomic.Int64
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -382,7 +335,7 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 					return
 				default:
 				}
-				if err := s.do(sdkCalls[n%len(sdkCalls)]); err != nil {
+				if err := s.do(s.calls[n%len(s.calls)]); err != nil {
 					t.Error(err)
 					failed.Add(1)
 					return
@@ -391,17 +344,30 @@ func TestEightNodeProcessesFetchOnceAndOnceMoreForAKilledToken(t *testing.T) {
 			}
 		})
 	}
+	close(ready)
 	more := func(n int64) {
 		t.Helper()
 		from := rounds.Load()
 		eventually(t, "the programs make calls", func() bool { return failed.Load() > 0 || rounds.Load() >= from+n })
 	}
+	wantFetches := func(want int) {
+		t.Helper()
+		for kind, app := range kinds {
+			if got := c.fetches(app); slices.ContainsFunc(all, func(s *sdk) bool { return s.kind == kind }) {
+				c.want("fetches of "+kind, got, want)
+			} else {
+				c.want("fetches of "+kind+", ahead of any call", got, 1)
+			}
+		}
+	}
 	more(200)
-	c.wantFetches(1)
-	c.kill()
+	wantFetches(1)
+	for _, app := range kinds {
+		c.kill(app, 40001)
+	}
 	more(400)
 	close(stop)
 	wg.Wait()
-	c.wantFetches(2)
-	t.Logf("8 programs, ready before there was a token: %t; %d calls, 1 killed token, %d fetches", early, rounds.Load(), c.Upstream.Calls(appID).Fetches())
+	wantFetches(2)
+	t.Logf("8 programs, ready before there was a token: %t; %d calls, 1 killed token of each app", early, rounds.Load())
 }

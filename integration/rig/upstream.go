@@ -123,7 +123,12 @@ func (h *Held) Awaited() bool {
 
 // IsFetch reports whether r asks WeChat for an access token.
 func IsFetch(r *http.Request) bool {
-	return strings.HasSuffix(r.URL.Path, "/cgi-bin/token") || strings.HasSuffix(r.URL.Path, "/cgi-bin/stable_token")
+	for _, path := range []string{"/cgi-bin/token", "/cgi-bin/stable_token", "/cgi-bin/gettoken"} {
+		if strings.HasSuffix(r.URL.Path, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // OnCall has f called for every call before the simulator handles it, with the name of the sidecar.

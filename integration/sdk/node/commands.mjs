@@ -1,7 +1,19 @@
-// What both programs share: they read one command a line from standard input, a JSON array of a name
+// What the programs share: they read one command a line from standard input, a JSON array of a name
 // and its arguments, and answer each with one JSON line, {"result"} or {"error"}. So a test holds a
 // process of a user, with the SDK and its caches in it, and tells it what to do when.
+//
+//   ping                 "pong"
+//   token                the token that the SDK has, from its cache if it is there
+//   call                 a GET: the menu of an official account, the departments of a corp, ...
+//   send text            a POST of JSON
+//   upload path          a picture; its media_id
+//   download             the SHA-256 of a picture from WeChat
+//   sign url             the signature for a page, with a ticket that is not from the SDK's cache
+//   agentsign url        the same for an agent of WeCom
+//   login code           what the code of a user is worth
+import { createHash } from 'node:crypto';
 import readline from 'node:readline';
+import { promisify } from 'node:util';
 
 export async function serve(commands) {
   commands.ping = () => 'pong';
@@ -19,5 +31,28 @@ export async function serve(commands) {
 
 // All that a user needs: where the sidecar is, and the appid. The secret stays with the sidecar.
 export const base = process.env.WXTOKEN_BASE; // http://127.0.0.1:7200/ or http://127.0.0.1:7200/proxy/shop/
+export const pinned = process.env.WXTOKEN_HOW === 'https'; // nothing is set: WeChat's names lead to the sidecar
+export const kind = process.env.WXTOKEN_KIND; // oa, mini or work
 export const appid = process.env.WXTOKEN_APPID;
-export const secret = process.env.WXTOKEN_SECRET ?? 'the-sidecar-has-it';
+export const agent = process.env.WXTOKEN_AGENT;
+export const secret = 'the-sidecar-has-it';
+export const mediaID = 'size-70000';
+
+export const digest = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+// Of an answer with a menu, what a test can compare.
+export const menu = ({ button }) => `${button[0].name} ${button[1].url}`;
+
+// Of an answer of WeCom with departments.
+export const departments = ({ department }) => department[0].name;
+
+// Of an SDK with callbacks.
+export const promised = (api, method, ...args) => promisify(api[method]).apply(api, args);
+
+// Some SDKs return WeChat's errors as if they were results.
+export function checked(answer) {
+  if (answer.errcode) {
+    throw Object.assign(new Error(answer.errmsg), { code: answer.errcode });
+  }
+  return answer;
+}

@@ -64,7 +64,11 @@ func (s *Server) uploadMedia(c *call) reply {
 	}
 	id := "up-" + randomText(60)
 	s.media[id] = *c.upload
-	return c.success(fmt.Sprintf(`"type":%s,"media_id":%q,"created_at":%d`, quote(c.upload.Type), id, c.now.Unix()))
+	created := fmt.Sprint(c.now.Unix())
+	if c.corp {
+		created = quote(created) // as its page has it
+	}
+	return c.success(fmt.Sprintf(`"type":%s,"media_id":%q,"created_at":%s`, quote(c.upload.Type), id, created))
 }
 
 // mediaGet serves the media_ids "size-N", N bytes of [MediaBody] as a picture, and "video", a JSON

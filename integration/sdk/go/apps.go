@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/silenceper/wechat/v2"
+	"github.com/silenceper/wechat/v2/credential"
+	miniconfig "github.com/silenceper/wechat/v2/miniprogram/config"
+	"github.com/silenceper/wechat/v2/miniprogram/qrcode"
+	"github.com/silenceper/wechat/v2/miniprogram/subscribe"
+	oaconfig "github.com/silenceper/wechat/v2/officialaccount/config"
+	"github.com/silenceper/wechat/v2/officialaccount/material"
+	"github.com/silenceper/wechat/v2/officialaccount/message"
+	workconfig "github.com/silenceper/wechat/v2/work/config"
+	workmessage "github.com/silenceper/wechat/v2/work/message"
+)
+
+func official(wc *wechat.Wechat) commands {
+	oa := wc.GetOfficialAccount(&oaconfig.Config{AppID: appID, AppSecret: secret})
+	return commands{
+		"token": func(string) (any, error) { return oa.GetAccessToken() },
+		"call": func(string) (any, error) {
+			got, err := oa.GetMenu().GetMenu()
+			if err != nil {
+				return nil, err
+			}
+			buttons := got.Menu.Button
+			return fmt.Sprintf("%s %s", buttons[0].Name, buttons[1].URL), nil
+		},
+		"send": func(text string) (any, error) {
+			return done(oa.GetCustomerMessageManager().Send(message.NewCustomerTextMessage("oOpenID", text)))
+		},
+		"upload": func(path string) (any, error) {
+			m, err := oa.GetMaterial().MediaUpload(material.MediaTypeImage, path)
+			return m.MediaID, err
+		},
+		"sign": func(page string) (any, error) {
+			_ = oa.GetContext().Cache.Delete(credential.CacheKeyOfficialAccountPrefix + "_jsapi_ticket_" + appID)
+			got, err := oa.GetJs().GetConfig(page)
+			if err != nil {
+				return nil, err
+			}
+			return signed(got.NonceStr, got.Timestamp, got.Signature), nil
+		},
+	}
+}
+
+func mini(wc *wechat.Wechat) commands {
+	app := wc.GetMiniProgram(&miniconfig.Config{AppID: appID, AppSecret: secret})
+	return commands{
+		"token": func(string) (any, error) { return app.GetContext().GetAccessToken() },
+		"call": func(string) (any, error) {
+			got, err := app.GetSubscribe().ListTemplates()
+			if err != nil {
+				return nil, err
+			}
+			return got.Data[0].Title, nil
+		},
+		"send": func(text string) (any, error) {
+			return done(app.GetSubscribe().Send(&subscribe.Message{
+				ToUser: "oOpenID", TemplateID: "t", Data: map[string]*subscribe.DataItem{"thing1": {Value: text}},
+			}))
+		},
+		"download": func(string) (any, error) {
+			picture, err := app.GetQRCode().GetWXACodeUnlimit(qrcode.QRCoder{Scene: "a=1"})
+			return digest(picture), err
+		},
+		"login": func(code string) (any, error) {
+			got, err := app.GetAuth().Code2Session(code)
+			return got.OpenID, err
+		},
+	}
+}
+
+func work(wc *wechat.Wechat) commands {
+	corp := wc.GetWork(&workconfig.Config{CorpID: appID, CorpSecret: secret, AgentID: agent})
+	tickets := credential.CacheKeyWorkPrefix
+	return commands{
+		"token": func(string) (any, error) { return corp.GetContext().GetAccessToken() },
+		"call": func(string) (any, error) {
+			got, err := corp.GetAddressList().DepartmentList()
+			if err != nil {
+				return nil, err
+			}
+			return got[0].Name, nil
+		},
+		"send": func(text string) (any, error) {
+			m := workmessage.SendTextRequest{SendRequestCommon: &workmessage.SendRequestCommon{ToUser: "@all", MsgType: "text", AgentID: agent}}
+			m.Text.Content = text
+			_, err := corp.GetMessage().SendText(m)
+			return done(err)
+		},
+		"upload": func(path string) (any, error) {
+			got, err := corp.GetMaterial().UploadTempFile(path, "image")
+			if err != nil {
+				return nil, err
+			}
+			return got.MediaID, nil
+		},
+		"download": func(string) (any, error) {
+			picture, err := corp.GetMaterial().GetTempFile(mediaID)
+			return digest(picture), err
+		},
+		"sign": func(page string) (any, error) {
+			_ = corp.GetContext().Cache.Delete(tickets + "_corp_jsapi_ticket_" + appID)
+			got, err := corp.JsSdk().GetConfig(page)
+			if err != nil {
+				return nil, err
+			}
+			return signed(got.NonceStr, got.Timestamp, got.Signature), nil
+		},
+		"agentsign": func(page string) (any, error) {
+			_ = corp.GetContext().Cache.Delete(tickets + "_agent_jsapi_ticket_" + appID + "_" + agent)
+			got, err := corp.JsSdk().GetAgentConfig(page)
+			if err != nil {
+				return nil, err
+			}
+			return signed(got.NonceStr, got.Timestamp, got.Signature), nil
+		},
+	}
+}
