@@ -204,6 +204,12 @@ func TestHistoriesThatFailed(t *testing.T) {
 		"a reply long after the lease": {Replicas: 3, Latency: 4 * time.Millisecond, Upstream: time.Millisecond, Frugal: true, Steps: []step{
 			{"act late", 1, 38}, {"act late", 0, 17}, {"sleep an expiry", 0, 7},
 		}},
+		// Redis lost the meta and a replica committed the same value again, as a later version. The
+		// failover brought the earlier one back, with the same value. Each commit after that was taken
+		// for a repetition and kept the earlier version, which the replica did not believe.
+		"an older version of the same value": {Mode: 1, Replicas: 1, Upstream: 100 * time.Millisecond, Steps: []step{
+			{"get", 0, 1}, {"replicate", 2, 37}, {"delete meta", 1, 33}, {"sleep long", 0, 4}, {"failover", 0, 26},
+		}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

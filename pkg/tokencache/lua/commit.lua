@@ -11,11 +11,12 @@ if not holds(lease) then
 end
 
 repair()
--- The same value again means "not yet": its life is news, but it is no new version.
+-- The same value again means "not yet": its life is news, but it is no new version. Unless the
+-- holder knows a later one: Redis has lost that, and no replica believes an earlier one.
 local version = num('version')
 local doubted = num('doubt') ~= 0
 local replaces_rejected = version > 0 and num('rejected') == version
-local same = version > 0 and read('GET', value_key) == value
+local same = version > 0 and version >= floor and read('GET', value_key) == value
 if not same then version = math.max(version + 1, floor + 1, now) end
 
 redis.call('SET', value_key, value, 'PX', int(math.max(1, life - margin)))
