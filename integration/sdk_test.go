@@ -23,6 +23,7 @@ import (
 
 	"github.com/wxtoken/sidecar/integration/rig"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -93,7 +94,7 @@ func needSDKs(t *testing.T) {
 func sdkCluster(t *testing.T, sidecars int, faults ...wechattest.Fault) *cluster {
 	t.Helper()
 	var store rig.Store
-	if _, err := exec.LookPath("redis-server"); err == nil {
+	if _, err := tokencachetest.FindRedis(); err == nil {
 		store = rig.StartRedis(t)
 	} else {
 		store = startMiniredis(t)

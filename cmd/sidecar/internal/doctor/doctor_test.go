@@ -372,7 +372,7 @@ func (p *patient) sentinel(t *testing.T, more string) string {
 	own := tokencachetest.FreePort(t)
 	conf := p.file(t, "sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor mine %s %s 1\nsentinel auth-pass mine %s\n%s\n",
 		own, p.dir, host, port, canaryPassword, more), 0o600)
-	cmd := exec.Command("redis-server", conf, "--sentinel")
+	cmd := exec.Command(tokencachetest.NeedRedis(t), conf, "--sentinel")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
