@@ -46,7 +46,7 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
+		o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2}.dial
 		return redis.NewClusterClient(o), nil
 	case config.RedisSentinel:
 		o, err := redis.ParseFailoverURL(raw)
@@ -59,8 +59,10 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
-		return redis.NewFailoverClient(o), nil
+		o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2, sentinels: true}.dial
+		rdb := redis.NewFailoverClient(o)
+		rdb.AddHook(markServers{})
+		return rdb, nil
 	default:
 		o, err := redis.ParseURL(raw)
 		if err != nil {
@@ -73,7 +75,7 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
+		o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2}.dial
 		return redis.NewClient(o), nil
 	}
 }
