@@ -95,6 +95,9 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, 
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
+// Answered reports whether Redis is there: it answered, if only with an error.
+func (e *StoreError) Answered() bool { return answered(e.Err) }
+
 // longestBackoff bounds what upstream can ask for with a RetryAfter; the same number as in
 // lua/prelude.lua.
 const longestBackoff = 24 * time.Hour

@@ -71,7 +71,7 @@ func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...s
 	return s
 }
 
-func (s *store) channel() string { return s.namespace + ":events" }
+func (s *store) channel() string { return EventChannel(s.rdb, s.namespace) }
 
 func (s *store) valueKey(k Key) string { return s.namespace + ":{" + k.App + "}:" + k.Kind }
 
