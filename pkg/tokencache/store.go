@@ -54,6 +54,7 @@ type store struct {
 	health    health
 	kept      atomic.Int64  // how many credentials there are
 	turns     chan struct{} // one for each operation that may be under way at once
+	scratch   bool          // the credential has a journal of its own: see Rehearse
 
 	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
 }
@@ -78,8 +79,11 @@ func (s *store) valueKey(k Key) string { return s.namespace + ":{" + k.App + "}:
 func (s *store) lockKey(k Key) string { return s.valueKey(k) + ":lock" }
 
 func (s *store) keys(k Key) []string {
-	value := s.valueKey(k)
-	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.journalKey(k.App)}
+	value, journal := s.valueKey(k), s.journalKey(k.App)
+	if s.scratch {
+		journal = value + ":journal"
+	}
+	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", journal}
 }
 
 // argument is one argument of a script. A script reads its arguments by name.
