@@ -59,3 +59,11 @@ func FuzzFindings(f *testing.F) {
 		e.fail("redis login", fmt.Sprint(reveal(said)), "")
 	})
 }
+
+func TestOlder(t *testing.T) {
+	for version, want := range map[string]bool{"6.0.16": true, "5.0.7": true, "6.2.0": false, "7.0.15": false, "10.1": false, "255.255.255": false, "unknown": false} {
+		if got := older(version, 6, 2); got != want {
+			t.Errorf("%s: %t", version, got)
+		}
+	}
+}
