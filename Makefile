@@ -20,7 +20,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
 
-.PHONY: run build shape words image image-check figures test race integration faults histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build shape words image image-check figures test race integration redis faults histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run -tags dev ./cmd/sidecar --dev
@@ -41,7 +41,7 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 TEST := WXTOKEN_SEED=$(SEED) $(GO) test -vet=off -timeout 60m -parallel 6
 
 test: ## everything that is quick; skips the tests whose tools are not installed, and names those tools
-	@for tool in redis-server node npm chromium curl; do \
+	@for tool in $${REDIS_SERVER:-redis-server} node npm chromium curl; do \
 		command -v $$tool >/dev/null || echo "$$tool is not installed: the tests that need it are skipped"; done
 	$(TEST) ./...
 
@@ -50,6 +50,13 @@ race: ## the same with the race detector, but for the histories below
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(TEST) -race -count 1 -v ./integration/...
+
+REDIS_PACKAGES := ./pkg/tokencache/ ./pkg/lock/ ./cmd/sidecar/internal/doctor/ ./cmd/sidecar/internal/redisclient/
+REDIS_ROWS     := Redis|Sentinel|Cluster|sidecar loses|events|connections cut|lock key|garbage in the meta|journal is of another|reply of
+
+redis: ## what a Redis decides: the tests that start one, and the rows of the fault suite; REDIS_SERVER=/path names another server
+	WXTOKEN_REQUIRE_REDIS=1 $(TEST) -count 1 $(REDIS_PACKAGES)
+	$(MAKE) faults FAULTS='$(REDIS_ROWS)'
 
 # They allocate much that dies at once. A failure prints the command that plays it again, and is made smaller.
 RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvariants$$' ./pkg/tokencache/
