@@ -33,6 +33,17 @@ func NeedRedis(t testing.TB) (path string) {
 	return path
 }
 
+// IsRedis6 reports whether that server is a Redis 6.2 or a KeyDB: it has no ACL for reading only,
+// takes no subcommand away, and the nodes of a Cluster announce no names.
+func IsRedis6(t testing.TB) bool {
+	t.Helper()
+	out, err := exec.Command(NeedRedis(t), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(out), "v=6.")
+}
+
 // RedisServer starts a real server for this test and returns its address: see [NeedRedis]. Not
 // for a bubble.
 func RedisServer(t testing.TB, args ...string) (addr string) {

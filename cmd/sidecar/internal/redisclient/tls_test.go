@@ -115,19 +115,13 @@ func tlsCluster(t *testing.T, ca *rig.Authority, names [2][]string, more func(no
 // Two keys, one in the slots of each node.
 var bothNodes = []string{"b", "a"} // slots 3300 and 15495
 
-// announcesNames reports whether the nodes of a Cluster can announce names: since 7.0.
-func announcesNames(t *testing.T) bool {
-	out, err := exec.Command(tokencachetest.NeedRedis(t), "--version").Output()
-	return err == nil && !strings.Contains(string(out), "v=6.")
-}
-
 func TestAClusterWithACertificateForEachName(t *testing.T) {
 	ca := rig.NewAuthority(t)
 	rig.Resolve(t, "node-0.test", "node-1.test")
 	names := [2][]string{{"node-0.test"}, {"node-1.test"}}
 	query := "&tls_ca_file=" + url.QueryEscape(ca.CAFile)
 	t.Run("that the nodes announce", func(t *testing.T) {
-		if !announcesNames(t) {
+		if tokencachetest.IsRedis6(t) {
 			t.Skip("this server announces addresses only")
 		}
 		ports := tlsCluster(t, ca, names, func(node int) []string {
