@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,5 +67,16 @@ func TestOlder(t *testing.T) {
 		if got := older(version, 6, 2); got != want {
 			t.Errorf("%s: %t", version, got)
 		}
+	}
+}
+
+// A node of a Cluster that none of the first questions went to.
+func TestACertificateOfAnotherNodeIsNamed(t *testing.T) {
+	var got []Finding
+	e := &examination{report: func(f Finding) { got = append(got, f) }}
+	e.uncertified(&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"node-1.example"}}, Host: "10.0.0.2"}})
+	if len(got) != 1 || got[0].Check != "redis TLS" || !strings.Contains(got[0].Text, "10.0.0.2, which Redis announces, is for other names: node-1.example") ||
+		!strings.Contains(got[0].Fix, "name one of these") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -323,6 +324,18 @@ func TestDoctorSaysWhichSideOfSentinelsHasNoTLS(t *testing.T) {
 	p.check(t, want{"redis TLS", doctor.Fail, "127.0.0.1:" + own + " does not answer the TLS handshake", "add the option tls_only=servers"})
 	p.env["REDIS_URL"] += "&tls_only=servers"
 	p.check(t, want{"redis TLS", doctor.Fail, p.redis + " does not answer the TLS handshake", "write redis:// for rediss://"})
+}
+
+// A certificate for a name that is neither dialled nor in the URL.
+func TestDoctorNamesTheCertificateOfAnAnnouncedAddress(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	p.redis = p.secure(t, "redis.example")
+	own := p.sentinel(t, "")
+	p.env["REDIS_URL"] = "rediss://127.0.0.1:" + own + "?master_name=mine&tls_only=servers&tls_ca_file=" + url.QueryEscape(p.ca)
+	p.check(t, want{"redis TLS", doctor.Fail, "the certificate of " + p.redis + " is for other names: redis.example", "name one of these"})
+	p.env["REDIS_URL"] += "&addr=redis.example:1"
+	p.checkAmong(t, want{permissions, doctor.OK, "may do all that the sidecar does", ""})
 }
 
 func TestDoctorNamesTheProduct(t *testing.T) {

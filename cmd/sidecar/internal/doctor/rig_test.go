@@ -46,6 +46,7 @@ type patient struct {
 	sim   *wechattest.Server
 	redis string // address of the server
 	dir   string
+	ca    string // see secure
 }
 
 func newPatient(t *testing.T, redisArgs ...string) *patient {
@@ -180,10 +181,13 @@ func (p *patient) check(t *testing.T, w want, args ...string) {
 	}, args...)
 }
 
-// secure starts a Redis with TLS whose certificate is for name, and returns its address.
+// secure starts a Redis with TLS whose certificate is for name, and returns its address. p.ca is
+// then the file of its CA.
 func (p *patient) secure(t *testing.T, name string) string {
 	t.Helper()
 	port := tokencachetest.FreePort(t)
-	tokencachetest.RedisServer(t, append(rig.NewAuthority(t).Sign(name), "--tls-port", port)...)
+	authority := rig.NewAuthority(t)
+	p.ca = authority.CAFile
+	tokencachetest.RedisServer(t, append(authority.Sign(name), "--tls-port", port)...)
 	return "127.0.0.1:" + port
 }
