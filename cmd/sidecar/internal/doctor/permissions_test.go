@@ -63,7 +63,7 @@ func (p *patient) takes(t *testing.T, rules ...any) bool {
 	return p.admin(t).Do(t.Context(), append([]any{"ACL", "SETUSER", "trial"}, rules...)...).Err() == nil
 }
 
-// permitted wants exactly these findings about permissions; an empty one stands for any text.
+// permitted wants exactly these findings about permissions; an empty text is any.
 func (p *patient) permitted(t *testing.T, what string, wants ...doctor.Finding) {
 	t.Helper()
 	p.until(t, func(findings []doctor.Finding, _ string, _ int) (objections []string) {
