@@ -115,10 +115,10 @@ func (r *refresh) underLease(ctx context.Context, st state) error {
 	return (&attempt{refresh: r, lease: lease}).run(r.c.ctx)
 }
 
-// withoutRedis gives a slow Redis some time before it is taken for absent: it returns errLookAgain
-// as long as. When many replicas start at once on a busy host, Redis' answers come late, and each
-// replica would fetch a value of its own. Only a replica that has nothing to hand out would; and
-// only where it may ask upstream alone.
+// withoutRedis goes on without Redis, but not for want of an answer within the first slowTime: then
+// it returns errLookAgain. When many replicas start at once on a busy host, Redis' answers come
+// late, and each replica would fetch a value of its own. That concerns only a replica that has
+// nothing to hand out, and may ask upstream alone.
 func (r *refresh) withoutRedis(ctx context.Context, err error) error {
 	if r.spec.Overlap == 0 && r.need.reason != ReasonReport && !r.sl.snapshot.Load().alive(now()) &&
 		isSlow(err) && now().since(r.start) < slowTime {

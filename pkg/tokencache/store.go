@@ -49,6 +49,7 @@ var (
 type store struct {
 	rdb       redis.UniversalClient
 	namespace string
+	events    string // the channel
 	replica   string
 	secrets   []secret.String // what no text of an error may hold
 	health    health
@@ -61,7 +62,7 @@ type store struct {
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
 	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
-	s := &store{rdb: rdb, namespace: namespace, replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
+	s := &store{rdb: rdb, namespace: namespace, events: EventChannel(rdb, namespace), replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)
@@ -72,7 +73,7 @@ func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...s
 	return s
 }
 
-func (s *store) channel() string { return EventChannel(s.rdb, s.namespace) }
+func (s *store) channel() string { return s.events }
 
 func (s *store) valueKey(k Key) string { return s.namespace + ":{" + k.App + "}:" + k.Kind }
 
