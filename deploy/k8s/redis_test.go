@@ -175,7 +175,9 @@ func TestTheUsersAreThoseOfTheContract(t *testing.T) {
 	all := func(text string) map[string]string {
 		found := map[string]string{}
 		for _, m := range rights.FindAllStringSubmatch(text, -1) {
-			found[m[1]] = regexp.MustCompile(`\{wx\w+\}`).ReplaceAllString(m[2], "{id}")
+			if found[m[1]] == "" { // the second form is for Redis 6.2
+				found[m[1]] = regexp.MustCompile(`\{wx\w+\}`).ReplaceAllString(m[2], "{id}")
+			}
 		}
 		return found
 	}
