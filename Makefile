@@ -22,7 +22,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
 
-.PHONY: run build shape words image image-check figures test race integration faults sdks histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build shape words image image-check figures test race integration redis faults sdks histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run -tags dev ./cmd/sidecar --dev
@@ -43,15 +43,22 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 TEST := WXTOKEN_SEED=$(SEED) $(GO) test -vet=off -timeout 60m -parallel 6
 
 test: ## everything that is quick; skips the tests whose tools are not installed, and names those tools
-	@for tool in redis-server node npm mvn javac python3 chromium curl; do \
+	@for tool in $${REDIS_SERVER:-redis-server} node npm mvn javac python3 chromium curl; do \
 		command -v $$tool >/dev/null || echo "$$tool is not installed: the tests that need it are skipped"; done
 	$(TEST) ./...
 
-race: ## the same with the race detector, but for the histories below
-	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)' ./...
+race: ## the same with the race detector, but for the histories below and the SDKs, which are processes of others
+	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)|^Test(EachSDK|EightProcesses)' ./...
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(TEST) -race -count 1 -v ./integration/...
+
+REDIS_PACKAGES := ./pkg/tokencache/ ./pkg/lock/ ./cmd/sidecar/internal/doctor/ ./cmd/sidecar/internal/redisclient/
+REDIS_ROWS     := Redis|Sentinel|Cluster|sidecar loses|events|connections cut|lock key|garbage in the meta|journal is of another|reply of
+
+redis: ## what a Redis decides: the tests that start one, and the rows of the fault suite; REDIS_SERVER=/path names another server
+	WXTOKEN_REQUIRE_REDIS=1 $(TEST) -count 1 $(REDIS_PACKAGES)
+	$(MAKE) faults FAULTS='$(REDIS_ROWS)'
 
 # What make test does of it in 15 s, and 8 processes at once of each SDK by itself.
 sdks: ## the SDKs of others, unmodified, on real processes and a real redis-server

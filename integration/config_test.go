@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // acl returns the line of docs/redis.md that says what Redis must allow a user, so that the test
@@ -21,7 +22,7 @@ func acl(t *testing.T, user string) string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(readme)) {
-		if strings.HasPrefix(line, "user "+user+" on ") {
+		if strings.HasPrefix(line, "user "+user+" on ") && !(strings.Contains(line, "%R~") && tokencachetest.IsRedis6(t)) {
 			return line
 		}
 	}
@@ -87,7 +88,7 @@ func TestTheLeastACLIsEnoughForTheSidecarAndForDirectReaders(t *testing.T) {
 	c.wantAllWork(c.everywhere(all, 2, func(p *rig.Sidecar) (rig.Answer, error) { return p.Report(first[0].AccessToken) }))
 	c.wantFetches(2)
 	if got, ok := denied().([]any); !ok || len(got) > 0 {
-		t.Errorf("with the ACL of the README, Redis denied %v", got)
+		t.Errorf("with the ACL of docs/redis.md, Redis denied %v", got)
 	}
 
 	app := redis.NewClient(&redis.Options{Addr: server.Addr, Username: "app", Password: "app-password", DisableIdentity: true})

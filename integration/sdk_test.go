@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -121,7 +121,7 @@ type sdkCluster struct {
 func newSDKCluster(t *testing.T) *sdkCluster {
 	t.Helper()
 	var store rig.Store
-	if _, err := exec.LookPath("redis-server"); err == nil {
+	if _, err := tokencachetest.FindRedis(); err == nil {
 		store = rig.StartRedis(t)
 	} else {
 		store = startMiniredis(t)

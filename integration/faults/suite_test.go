@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -37,7 +38,7 @@ func TestFaults(t *testing.T) {
 	if *which == "" {
 		t.Skip("only with -faults: see make faults")
 	}
-	rig.NeedRedis(t)
+	tokencachetest.NeedRedis(t)
 	pattern := regexp.MustCompile("")
 	if *which != "all" {
 		pattern = regexp.MustCompile(*which)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (r *rig) stop() {
 }
 
 func (r *rig) startRedis() error {
-	path, err := exec.LookPath("redis-server")
+	path, err := exec.LookPath(cmp.Or(os.Getenv("REDIS_SERVER"), "redis-server"))
 	if err != nil {
 		m := miniredis.NewMiniRedis()
 		m.ClockTTL(true)
@@ -108,7 +109,7 @@ func (r *rig) startRedis() error {
 	if err := r.start(cmd); err != nil {
 		return err
 	}
-	r.redisURL, r.redisName, r.redisPid = "redis://"+addr, "redis-server", cmd.Process.Pid
+	r.redisURL, r.redisName, r.redisPid = "redis://"+addr, filepath.Base(path), cmd.Process.Pid
 	return poll(r.ctx, "redis-server", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {

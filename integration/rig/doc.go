@@ -16,4 +16,5 @@
 //	seen := load.Stop()
 //
 // Where redis-server is not installed the test is skipped, and fails with WXTOKEN_REQUIRE_REDIS=1.
+// REDIS_SERVER names another server, such as valkey-server.
 package rig

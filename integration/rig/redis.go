@@ -19,24 +19,13 @@ type Redis struct {
 	Addr string // host:port, the same after every start
 
 	t    testing.TB
+	bin  string
 	dir  string
 	args []string
 	env  []string // besides this process' own
 	proc *process
 
 	client redis.UniversalClient
-}
-
-// NeedRedis skips the test where redis-server is not installed, or fails it where
-// WXTOKEN_REQUIRE_REDIS is 1.
-func NeedRedis(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("WXTOKEN_REQUIRE_REDIS") == "1" {
-			t.Fatal("WXTOKEN_REQUIRE_REDIS=1, and redis-server is not installed")
-		}
-		t.Skip("redis-server is not installed")
-	}
 }
 
 // StartRedis starts a server with more arguments as redis-server takes them: "--maxmemory", "1mb".
@@ -47,8 +36,8 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 
 func startRedis(t testing.TB, env, args []string) *Redis {
 	t.Helper()
-	NeedRedis(t)
-	s := &Redis{t: t, dir: t.TempDir(), args: args, env: env}
+	bin := tokencachetest.NeedRedis(t)
+	s := &Redis{t: t, bin: bin, dir: t.TempDir(), args: args, env: env}
 	t.Cleanup(s.Kill)
 	for range 3 { // another process may take the port between the question and the start
 		s.Addr = FreeAddr(t)
@@ -83,7 +72,7 @@ func (s *Redis) try() bool {
 	s.t.Helper()
 	_, port, _ := net.SplitHostPort(s.Addr)
 	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}
-	cmd := exec.Command("redis-server", append(args, s.args...)...)
+	cmd := exec.Command(s.bin, append(args, s.args...)...)
 	cmd.Env = append(os.Environ(), s.env...)
 	var log Buffer
 	cmd.Stdout = &log

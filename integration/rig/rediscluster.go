@@ -44,7 +44,11 @@ func StartRedisCluster(t testing.TB, args ...string) *RedisCluster {
 		if i == 2 {
 			last = 16383
 		}
-		must(one(s).ClusterAddSlotsRange(ctx, i*third, last).Err())
+		var slots []int // a range at once only since Redis 7
+		for slot := i * third; slot <= last; slot++ {
+			slots = append(slots, slot)
+		}
+		must(one(s).ClusterAddSlots(ctx, slots...).Err())
 	}
 	for _, s := range nodes[1:] {
 		host, port, _ := net.SplitHostPort(s.Addr)
@@ -59,8 +63,8 @@ func StartRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	})
 	Eventually(t, "the Cluster is whole", func() bool {
 		for _, s := range nodes {
-			shards, err := one(s).ClusterShards(ctx).Result()
-			if err != nil || len(shards) != 3 || !slices.ContainsFunc(shards, func(r redis.ClusterShard) bool { return len(r.Nodes) == 2 }) {
+			ranges, err := one(s).ClusterSlots(ctx).Result()
+			if err != nil || len(ranges) != 3 || !slices.ContainsFunc(ranges, func(r redis.ClusterSlot) bool { return len(r.Nodes) == 2 }) {
 				return false
 			}
 			if info, err := one(s).ClusterInfo(ctx).Result(); err != nil || len(info) < 16 || info[:16] != "cluster_state:ok" {

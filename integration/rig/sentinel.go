@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // Sentinel is a master and a replica under one Sentinel, which takes a master that is silent for a
@@ -41,7 +43,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	proc, err := start(exec.Command("redis-server", file, "--sentinel"))
+	proc, err := start(exec.Command(tokencachetest.NeedRedis(t), file, "--sentinel"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,8 @@ func (a *attempt) run(ctx context.Context) error {
 		q.known = a.sl.snapshot.Load().life(q.version, asked)
 		b, err := a.c.store.begin(ctx, a.spec, q) // steps 3 and 4: double check, allowances and cut in one script
 		if err != nil {
-			return a.abandon(ctx, err)
+			_ = a.lease.Release(ctx)
+			return a.withoutRedis(ctx, err)
 		}
 		a.c.adopt(a.sl, b.state, asked)
 		switch b.decision {

@@ -68,7 +68,7 @@ func (c *Cache) listen(ctx context.Context) {
 		err := c.subscription(ctx)
 		c.store.health.listening.Store(false)
 		if err != nil && ctx.Err() == nil {
-			_ = c.store.failed(Key{}, "watch", err)
+			c.store.health.deaf.Store(c.store.failed(Key{}, "watch", err))
 			sleep(ctx, time.Second+rand.N(time.Second))
 		}
 	}
@@ -99,12 +99,13 @@ func (c *Cache) subscription(ctx context.Context) error {
 		return err
 	}
 	c.store.health.listening.Store(true)
+	c.store.health.deaf.Store(nil)
 	c.opts.Observe(Event{Result: ResultSubscribed})
 	for wait := quiet; ; {
 		message, err := sub.ReceiveTimeout(ctx, wait)
 		var timeout net.Error
 		switch {
-		case err == nil:
+		case err == nil, wait == pong && answered(err): // a proxy or an ACL may refuse the ping: that is an answer, too
 			wait = quiet
 		case errors.As(err, &timeout) && timeout.Timeout() && wait == quiet:
 			wait = pong

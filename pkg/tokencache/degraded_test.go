@@ -155,3 +155,31 @@ func TestAWrongFindingWithoutRedisIsForgotten(t *testing.T) {
 		wantFetches(t, c, 1)
 	}, hook, flaps)
 }
+
+// On a busy host each answer of Redis takes longer than an operation may: that is no reason for
+// each of many cold replicas to fetch a value of its own.
+func TestASlowRedisIsNotAnAbsentOne(t *testing.T) {
+	t.Parallel()
+	bubble(t, 20, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
+		eachLink(c, true, (*tokencachetest.Link).BlackHole)
+		go func() {
+			time.Sleep(2500 * time.Millisecond)
+			eachLink(c, false, nil)
+		}()
+		storm(c, 1, get).want(t, 20, 0, 0)
+		wantFetches(t, c, 1)
+	})
+}
+
+// But one that never answers is: a cold replica gets a value in spite of it.
+func TestARedisThatNeverAnswersIsAbsent(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
+		eachLink(c, true, (*tokencachetest.Link).BlackHole)
+		start := time.Now()
+		storm(c, 1, get).want(t, 1, 0, 0)
+		if took := time.Since(start); took < 3*time.Second || took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}

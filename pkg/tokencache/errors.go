@@ -3,6 +3,7 @@ package tokencache
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,9 @@ func (e *StoreError) Error() string { return fmt.Sprintf("redis: %s: %v", e.Op, 
 
 func (e *StoreError) Unwrap() error { return e.Err }
 
+// Answered reports whether Redis is there: it answered, if only with an error.
+func (e *StoreError) Answered() bool { return answered(e.Err) }
+
 // longestBackoff bounds what upstream can ask for with a RetryAfter; the same number as in
 // lua/prelude.lua.
 const longestBackoff = 24 * time.Hour
@@ -118,6 +122,7 @@ const (
 	StoreTimeout     StoreClass = "timeout"     // no answer in time
 	StoreRefused     StoreClass = "refused"     // no connection could be made
 	StoreClosed      StoreClass = "closed"      // the connection broke
+	StoreTLS         StoreClass = "tls"         // a certificate is not accepted, on either side, or one side speaks no TLS
 	StoreNoAuth      StoreClass = "noauth"      // a password is missing or wrong
 	StoreNoPerm      StoreClass = "noperm"      // the ACL user lacks a right
 	StoreReadOnly    StoreClass = "readonly"    // a replica, or a primary that must not write (disk, too few replicas)
@@ -129,8 +134,8 @@ const (
 )
 
 // StoreClasses are all classes.
-var StoreClasses = [...]StoreClass{StoreTimeout, StoreRefused, StoreClosed, StoreNoAuth, StoreNoPerm, StoreReadOnly,
-	StoreOOM, StoreLoading, StoreUnavailable, StoreReply, StoreOther}
+var StoreClasses = [...]StoreClass{StoreTimeout, StoreRefused, StoreClosed, StoreTLS, StoreNoAuth, StoreNoPerm,
+	StoreReadOnly, StoreOOM, StoreLoading, StoreUnavailable, StoreReply, StoreOther}
 
 // answers are Redis' own error codes.
 var answers = map[string]StoreClass{
@@ -145,6 +150,8 @@ func (c StoreClass) Title() string {
 	switch c {
 	case StoreRefused, StoreTimeout, StoreClosed:
 		return "Redis cannot be reached"
+	case StoreTLS:
+		return "There is no TLS with Redis"
 	case StoreNoAuth:
 		return "Redis refuses the login"
 	case StoreNoPerm:
@@ -163,6 +170,8 @@ func (e *StoreError) Class() StoreClass {
 	var network net.Error
 	var dial *net.OpError
 	switch err := e.Err; {
+	case isTLS(err):
+		return StoreTLS
 	case errors.Is(err, errReply):
 		return StoreReply
 	case errors.As(err, &answer):
@@ -177,6 +186,16 @@ func (e *StoreError) Class() StoreClass {
 		return StoreClosed
 	}
 	return StoreOther
+}
+
+// isTLS reports whether the two sides could not agree on TLS. An alert of the other side has no type
+// of its own.
+func isTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert *net.OpError
+	return errors.As(err, &certificate) || errors.As(err, &record) ||
+		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 }
 
 func classOfAnswer(text string) StoreClass {

@@ -2,6 +2,8 @@ package tokencache
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +53,9 @@ func TestFailuresOfRedisHaveAClass(t *testing.T) {
 		{answer("ERR Protocol error: unauthenticated multibulk length"), StoreNoAuth},
 		{answer("ERR DB index is out of range"), StoreOther},
 		{answer("ERR unknown command"), StoreOther},
+		{&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}}, StoreTLS},
+		{fmt.Errorf("dial: %w", tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), StoreTLS},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(116)}, StoreTLS},
 		{errReply, StoreReply},
 		{errors.New("new"), StoreOther},
 	} {

@@ -41,6 +41,7 @@ type health struct {
 	up         atomic.Bool
 	answeredAt atomic.Int64 // Unix time in ms
 	listening  atomic.Bool
+	deaf       atomic.Pointer[StoreError] // why it is not listening; nil while it is, and before the first failure
 
 	rereadBound             atomic.Int64 // as of [Health]
 	lastAnswer, lastSilence atomic.Int64 // when any operation was answered, or was not in its time; in Unix ns

@@ -42,9 +42,11 @@ type Entry struct {
 type Journal struct {
 	Replica   string // this one's name in the journal
 	Listening bool   // what the others do arrives as an event
+	Deaf      error  // if not, the *[StoreError] that says why, as soon as it is known
 	Reachable bool   // Redis answered, if only with an error
 	Took      time.Duration
-	// Listeners is how many connections listen for events: the running replicas. -1 if that is
+	// Listeners is how many connections listen for events: the running replicas of this namespace
+	// and database. -1 if that is
 	// not known, as without the permission +pubsub|numsub.
 	Listeners int
 	Entries   []Entry // of all apps, newest first
@@ -57,6 +59,9 @@ type Journal struct {
 // read. The Journal has what was found out all the same.
 func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
 	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
+	if deaf := c.store.health.deaf.Load(); deaf != nil && !seen.Listening {
+		seen.Deaf = deaf
+	}
 	start := time.Now()
 	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
 	seen.Entries, seen.Took = entries, time.Since(start)

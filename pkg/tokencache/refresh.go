@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/lock"
@@ -40,14 +41,13 @@ func (r *refresh) run(ctx context.Context) error {
 	defer r.endWait()
 	for {
 		st, err := r.c.load(ctx, r.sl)
-		if err != nil {
-			return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
-		}
 		changed := r.sl.changes() // before settledBy looks, so that no change falls between the two
-		if err := r.settledBy(st); err != errLookAgain {
-			return err
+		if err != nil {
+			err = r.withoutRedis(ctx, err)
+		} else if err = r.settledBy(st); err == errLookAgain {
+			err = r.underLease(ctx, st)
 		}
-		if err := r.underLease(ctx, st); err != errLookAgain {
+		if err != errLookAgain {
 			return err
 		}
 		if err := r.pause(ctx, changed); err != nil {
@@ -102,7 +102,7 @@ func (r *refresh) underLease(ctx context.Context, st state) error {
 		r.beginWait()
 		return errLookAgain
 	case err != nil:
-		return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
+		return r.withoutRedis(ctx, err)
 	}
 	r.endWait()
 	if st.unsound {
@@ -115,7 +115,28 @@ func (r *refresh) underLease(ctx context.Context, st state) error {
 	return (&attempt{refresh: r, lease: lease}).run(r.c.ctx)
 }
 
+// withoutRedis goes on without Redis, but not for want of an answer within the first slowTime: then
+// it returns errLookAgain. When many replicas start at once on a busy host, Redis' answers come
+// late, and each replica would fetch a value of its own. That concerns only a replica that has
+// nothing to hand out, and may ask upstream alone.
+func (r *refresh) withoutRedis(ctx context.Context, err error) error {
+	if r.spec.Overlap == 0 && r.need.reason != ReasonReport && !r.sl.snapshot.Load().alive(now()) &&
+		isSlow(err) && now().since(r.start) < slowTime {
+		return errLookAgain
+	}
+	return r.c.withoutRedis(ctx, r.sl, r.spec, r.need, err)
+}
+
+// isSlow reports whether Redis, or what is at its address, takes connections and does not answer.
+func isSlow(err error) bool {
+	s, ok := errors.AsType[*StoreError](err)
+	dial, isNet := errors.AsType[*net.OpError](err)
+	return ok && s.Class() == StoreTimeout && !(isNet && dial.Op == "dial")
+}
+
 const (
+	// slowTime is how long a Redis that does not answer is slow, and not absent.
+	slowTime = 3 * time.Second
 	// A replica without the lease looks at Redis this often, plus up to as much again.
 	lookEvery = 50 * time.Millisecond
 	// While events arrive, it looks at a quarter of that rate: the event of a commit comes first.

@@ -3,6 +3,7 @@ package tokencache_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,4 +77,45 @@ func TestWhatARealRedisRefusesHasItsClass(t *testing.T) {
 	do("ACL", "SETUSER", "replica", "on", ">p", "~*", "&*", "+@all")
 	do("REPLICAOF", "127.0.0.1", "1")
 	only("replica", tokencache.StoreReadOnly)
+}
+
+// A pipeline that go-redis has no connection for leaves its commands without a reply and without an
+// error: that must not pass for an answer.
+func TestAWrongPasswordIsNotAnAnswerOfAnotherVersion(t *testing.T) {
+	addr := tokencachetest.RedisServer(t, "--requirepass", "right")
+	for password, want := range map[string]string{"wrong": "WRONGPASS", "": "NOAUTH"} {
+		rdb := redis.NewClient(&redis.Options{Addr: addr, Password: password, DisableIdentity: true, ContextTimeoutEnabled: true})
+		defer rdb.Close()
+		seen := make(chan tokencache.StoreClass, 100)
+		c := tokencache.New(rdb, tokencache.Options{Reread: 20 * time.Millisecond, Observe: func(e tokencache.Event) {
+			if s, ok := errors.AsType[*tokencache.StoreError](e.Err); ok && s.Op == "load" {
+				select {
+				case seen <- s.Class():
+				default:
+				}
+			}
+		}})
+		defer c.Close()
+		if err := c.Set(tokencache.Credential{Key: tokencachetest.Key, Source: (&upstream{}).Source("r"), Overlap: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		journal, err := c.Journal(t.Context(), 1)
+		if s, ok := errors.AsType[*tokencache.StoreError](err); !ok || s.Class() != tokencache.StoreNoAuth || !journal.Reachable || !strings.Contains(err.Error(), want) {
+			t.Errorf("password %q, the journal: %+v, %v", password, journal, err)
+		}
+		go func() { _ = c.Run(t.Context()) }()
+		for range 3 {
+			select {
+			case class := <-seen:
+				if class != tokencache.StoreNoAuth && class != tokencache.StoreTimeout { // the latter on a busy machine
+					t.Errorf("password %q, the re-read: %s", password, class)
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("nothing was read")
+			}
+		}
+		if h := c.Health(); h.RedisUp || !h.RedisAnswered.IsZero() {
+			t.Errorf("password %q: %+v", password, h)
+		}
+	}
 }

@@ -49,18 +49,20 @@ var (
 type store struct {
 	rdb       redis.UniversalClient
 	namespace string
+	events    string // the channel
 	replica   string
 	secrets   []secret.String // what no text of an error may hold
 	health    health
 	kept      atomic.Int64  // how many credentials there are
 	turns     chan struct{} // one for each operation that may be under way at once
+	scratch   bool          // the credential has a journal of its own: see Rehearse
 
 	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
 	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
-	s := &store{rdb: rdb, namespace: namespace, replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
+	s := &store{rdb: rdb, namespace: namespace, events: EventChannel(rdb, namespace), replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)
@@ -71,15 +73,18 @@ func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...s
 	return s
 }
 
-func (s *store) channel() string { return s.namespace + ":events" }
+func (s *store) channel() string { return s.events }
 
 func (s *store) valueKey(k Key) string { return s.namespace + ":{" + k.App + "}:" + k.Kind }
 
 func (s *store) lockKey(k Key) string { return s.valueKey(k) + ":lock" }
 
 func (s *store) keys(k Key) []string {
-	value := s.valueKey(k)
-	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", s.journalKey(k.App)}
+	value, journal := s.valueKey(k), s.journalKey(k.App)
+	if s.scratch {
+		journal = value + ":journal"
+	}
+	return []string{value, value + ":meta", s.lockKey(k), value + ":backoff", journal}
 }
 
 // argument is one argument of a script. A script reads its arguments by name.

@@ -20,7 +20,7 @@ local known_left, known_confirmed = tonumber(arg.known_left), tonumber(arg.known
 local STEP = 5000 -- ms: more than clocks that are adjusted gently part in a value's life
 
 local function answer(decision, wait)
-  if decision == 'done' or decision == 'backoff' then redis.call('DEL', lock_key) end
+  if decision == 'done' or decision == 'backoff' then redis.call('DEL', KEYS[3]) end
   return { decision, wait or 0, state() }
 end
 
@@ -46,12 +46,12 @@ if reason == 'force' then
 end
 
 local version, doubted = num('version'), num('doubt') ~= 0
-local left = redis.call('PTTL', value_key)
+local left = redis.call('PTTL', KEYS[1])
 -- The holder knows how long the key had to live, and the key lives longer: Redis' clock was stepped
 -- back, and the key would outlive the value by as much.
 if known_left >= 0 and version == want and num('confirmed_at') == known_confirmed and left > known_left + STEP then
   left = math.max(1, known_left)
-  redis.call('PEXPIRE', value_key, int(left))
+  redis.call('PEXPIRE', KEYS[1], int(left))
   set('expires_at', int(now + left + span('margin')))
   if known_left == 0 then left = 0 end
 end
@@ -61,7 +61,7 @@ local usable = left > 0 and version > 0 and version ~= num('rejected')
 -- means that Redis lost data: the value there may be superseded.
 if reason == 'rejected' then
   if version == want then
-    redis.call('DEL', value_key)
+    redis.call('DEL', KEYS[1])
     if num('rejected') ~= want then
       set('rejected', int(want))
       forget_probes()
@@ -104,7 +104,7 @@ end
 if cut > 0 and left > 0 and version < want then
   doubt(cut)
   publish('doubt')
-  left = redis.call('PTTL', value_key)
+  left = redis.call('PTTL', KEYS[1])
 end
 
 if backoff() > 0 then return answer('backoff') end

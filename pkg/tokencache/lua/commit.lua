@@ -16,10 +16,10 @@ repair()
 local version = num('version')
 local doubted = num('doubt') ~= 0
 local replaces_rejected = version > 0 and num('rejected') == version
-local same = version > 0 and version >= floor and read('GET', value_key) == value
+local same = version > 0 and version >= floor and checked(redis.pcall('GET', KEYS[1])) == value
 if not same then version = math.max(version + 1, floor + 1, now) end
 
-redis.call('SET', value_key, value, 'PX', int(math.max(1, life - margin)))
+redis.call('SET', KEYS[1], value, 'PX', int(math.max(1, life - margin)))
 set('version', int(version), 'margin', int(margin), 'renew_left', int(renew_left),
   'expires_at', int(now + life), 'renew_at', int(now + life - renew_left),
   'digest', digest, 'doubt', 0, 'rejected', 0, 'confirmed_at', int(now))
@@ -33,7 +33,7 @@ if not replaces_rejected then unset('young') end
 local overtaken = cut > 0 and get('cut_by') ~= lease
 unset('cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'unclear_at')
 if overtaken then doubt(cut) end
-local forgiven = redis.call('DEL', backoff_key) > 0
+local forgiven = redis.call('DEL', KEYS[4]) > 0
 -- Without leave to ask upstream it was a probe that decided a doubt.
 local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
 local result = not same and 'committed' or asked and 'unchanged' or 'doubt_resolved'

@@ -2,6 +2,6 @@
 -- lease is lost.
 local lease = arg.lease
 if not holds(lease) then return 0 end
-redis.call('DEL', value_key)
+redis.call('DEL', KEYS[1])
 journal('result', 'discarded', 'version', int(num('version')))
 return 1

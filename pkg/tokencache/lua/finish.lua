@@ -18,7 +18,7 @@ repair()
 if undo and get('cut_by') == lease then
   local expiry = num('prior_expiry')
   if expiry > 0 and expiry <= now + MONTH then
-    redis.call('PEXPIREAT', value_key, int(expiry))
+    redis.call('PEXPIREAT', KEYS[1], int(expiry))
     set('expires_at', int(expiry + span('prior_margin')))
   end
   set('margin', int(span('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
@@ -32,13 +32,13 @@ if result == 'accepted' then set('accepted_at', get('probed_at')) end
 local left, n = 0, 1
 if base > 0 or where == LOCAL then
   n = tries(where) + 1
-  redis.call('HSET', backoff_key, where .. ':tries', int(n))
+  redis.call('HSET', KEYS[4], where .. ':tries', int(n))
   if base > 0 then
     left = math.max(at_least, math.min(cap, base * 2 ^ math.min(n - 1, 30)) * jitter)
-    redis.call('HSET', backoff_key, where .. ':until', int(now + left), where .. ':wait', int(left), where .. ':note', note)
+    redis.call('HSET', KEYS[4], where .. ':until', int(now + left), where .. ':wait', int(left), where .. ':note', note)
   end
   local keep = left + 3600000
-  if redis.call('PTTL', backoff_key) < keep then redis.call('PEXPIRE', backoff_key, int(keep)) end
+  if redis.call('PTTL', KEYS[4]) < keep then redis.call('PEXPIRE', KEYS[4], int(keep)) end
 end
 -- Of failures in a row, the 1st, 2nd, 4th, 8th, ... is an entry: an outage of days leaves room for
 -- what was before it.

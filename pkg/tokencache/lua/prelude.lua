@@ -1,6 +1,8 @@
 -- Goes before every script. All keys of a call share one hash tag, so one Cluster slot.
 -- Times are Redis' own, in ms; nothing here is compared with the clock of another host.
-local value_key, meta_key, lock_key, backoff_key, journal_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- KEYS[1] is the value, [2] its meta, [3] its lock, [4] its backoff and [5] the journal of the app.
+-- They are written so in every redis.call, and not named: some Cluster services refuse a script in
+-- which a key is anything else than a literal KEYS[n].
 -- arg has the arguments by name: ARGV is a name and a value in turn.
 local arg = {}
 for i = 1, #ARGV, 2 do arg[ARGV[i]] = ARGV[i + 1] end
@@ -23,21 +25,21 @@ end
 
 local function int(n) return string.format('%.0f', n) end
 
--- read is redis.call for a read. A key of another type than the scripts write counts as missing.
-local function read(...)
-  local reply = redis.pcall(...)
+-- checked takes what redis.pcall returned for a read. A key of another type than the scripts write
+-- counts as missing. Any other error ends the script, as redis.call would: since Redis 7 with the
+-- table, whose code stays in front; before, with the text.
+local function checked(reply)
   if wrong_type(reply) then return false end
-  if type(reply) == 'table' and reply.err then return redis.call(...) end -- raises the same error
+  if type(reply) == 'table' and reply.err then error(reply.source and reply or reply.err, 0) end
   return reply
 end
 
 -- repair deletes keys of another type. Every script that writes begins with it: such a key would
 -- break it off half way.
 local function repair()
-  if wrong_type(redis.pcall('GET', value_key)) then redis.call('DEL', value_key) end
-  for _, key in ipairs({ meta_key, backoff_key }) do
-    if wrong_type(redis.pcall('HMGET', key, 'version')) then redis.call('DEL', key) end
-  end
+  if wrong_type(redis.pcall('GET', KEYS[1])) then redis.call('DEL', KEYS[1]) end
+  if wrong_type(redis.pcall('HMGET', KEYS[2], 'version')) then redis.call('DEL', KEYS[2]) end
+  if wrong_type(redis.pcall('HMGET', KEYS[4], 'version')) then redis.call('DEL', KEYS[4]) end
 end
 
 -- number reads what a script wrote as int: a moment or a version, a span or a count. What no script
@@ -61,7 +63,7 @@ local meta -- by field, as far as this call has read or written it
 local function get(field)
   if not meta then
     meta = {}
-    local values = read('HMGET', meta_key, unpack(FIELDS)) or {}
+    local values = checked(redis.pcall('HMGET', KEYS[2], unpack(FIELDS))) or {}
     for i, name in ipairs(FIELDS) do meta[name] = values[i] or '' end
   end
   return (assert(meta[field], field))
@@ -77,8 +79,8 @@ end
 
 -- set(field, value, ...) writes to meta and keeps it alive.
 local function set(...)
-  redis.call('HSET', meta_key, ...)
-  redis.call('PEXPIRE', meta_key, META_TTL)
+  redis.call('HSET', KEYS[2], ...)
+  redis.call('PEXPIRE', KEYS[2], META_TTL)
   local written = { ... }
   for i = 1, #written, 2 do
     get(written[i])
@@ -88,7 +90,7 @@ end
 
 -- unset(field, ...) deletes from meta.
 local function unset(...)
-  redis.call('HDEL', meta_key, ...)
+  redis.call('HDEL', KEYS[2], ...)
   for _, field in ipairs({ ... }) do
     get(field)
     meta[field] = ''
@@ -116,7 +118,8 @@ local function forget_probes() unset('probed_at', 'accepted_at', 'probe_tat') en
 -- or than any lasts, is garbage, or Redis' clock was stepped back: it counts for nothing.
 local function backoff()
   local left, note = 0, ''
-  local fields = read('HMGET', backoff_key, '*:until', '*:wait', '*:note', scope .. ':until', scope .. ':wait', scope .. ':note') or {}
+  local fields = checked(redis.pcall('HMGET', KEYS[4], '*:until', '*:wait', '*:note',
+    scope .. ':until', scope .. ':wait', scope .. ':note')) or {}
   for i = 1, 4, 3 do
     local l = number(fields[i]) - now
     local wait = math.min(number(fields[i + 1]), LONGEST_BACKOFF)
@@ -152,11 +155,11 @@ end
 -- next look for another reason, at the latest when the value is due.
 local function state(brief)
   -- One byte more than the longest value: enough to see that it is none.
-  local value = read('GETRANGE', value_key, 0, 4096) or ''
+  local value = checked(redis.pcall('GETRANGE', KEYS[1], 0, 4096)) or ''
   local key_left = num('expires_at') - span('margin') - now
   local lock_left, left, note = -2, 0, ''
   if not (brief and quiet(value, key_left)) then
-    key_left, lock_left = redis.call('PTTL', value_key), redis.call('PTTL', lock_key)
+    key_left, lock_left = redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[3])
     left, note = backoff()
   end
   return {
@@ -182,7 +185,10 @@ local function publish(event)
 end
 
 -- tries returns how many fetches failed in a row in a scope of the backoff.
-local function tries(s) return math.min(number((read('HMGET', backoff_key, s .. ':tries') or {})[1]), 1000000) end
+local function tries(s)
+  local fields = checked(redis.pcall('HMGET', KEYS[4], s .. ':tries')) or {}
+  return math.min(number(fields[1]), 1000000)
+end
 
 -- The scope of failures that concern one pod only, and so make no backoff of the cluster.
 local LOCAL = 'local'
@@ -192,32 +198,32 @@ local LOCAL = 'local'
 -- anything else. It must not fail: it is for people. A key of another type is replaced.
 local function journal(...)
   local function add(...)
-    return redis.pcall('XADD', journal_key, 'MAXLEN', '~', journal_length, '*', 'kind', kind, 'by', by, ...)
+    return redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', journal_length, '*', 'kind', kind, 'by', by, ...)
   end
   if wrong_type(add(...)) then
-    redis.pcall('DEL', journal_key)
+    redis.pcall('DEL', KEYS[5])
     add(...)
   end
-  redis.pcall('PEXPIRE', journal_key, META_TTL)
+  redis.pcall('PEXPIRE', KEYS[5], META_TTL)
 end
 
 -- A lease that this script already finished, when its reply was lost and the call repeated.
 local function finished(lease) return get('finished') == lease end
 
-local function holds(lease) return read('GET', lock_key) == lease end
+local function holds(lease) return checked(redis.pcall('GET', KEYS[3])) == lease end
 
 -- finish ends the lease in the same step as the write that it guarded.
 local function finish(lease)
   unset('granted')
   set('finished', lease)
-  redis.call('DEL', lock_key)
+  redis.call('DEL', KEYS[3])
 end
 
 -- doubt shortens what the value's key promises to at most ms, and says why: from now on upstream
 -- may have a newer value that no replica knows, and the present one may be dead when the overlap is
 -- over.
 local function doubt(ms)
-  local left = redis.call('PTTL', value_key)
-  if left > ms or left == -1 then redis.call('PEXPIRE', value_key, int(ms)) end
+  local left = redis.call('PTTL', KEYS[1])
+  if left > ms or left == -1 then redis.call('PEXPIRE', KEYS[1], int(ms)) end
   set('doubt', 1, 'unclear_at', int(now), 'margin', 0, 'expires_at', int(now + math.max(0, math.min(left, ms))))
 end

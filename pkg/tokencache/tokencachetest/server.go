@@ -1,6 +1,7 @@
 package tokencachetest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -12,18 +13,42 @@ import (
 	"time"
 )
 
-// RedisServer starts a real redis-server for this test and returns its address. Without one
-// installed the test is skipped, or fails if the environment says WXTOKEN_REQUIRE_REDIS=1. Not for
-// a bubble.
-func RedisServer(t testing.TB, args ...string) (addr string) {
+// FindRedis returns the server that tests start: what the environment variable REDIS_SERVER names,
+// redis-server otherwise. With --sentinel the same program is a Sentinel.
+func FindRedis() (path string, err error) {
+	return exec.LookPath(cmp.Or(os.Getenv("REDIS_SERVER"), "redis-server"))
+}
+
+// NeedRedis is FindRedis for a test. Without one the test is skipped, or fails if the environment
+// says WXTOKEN_REQUIRE_REDIS=1 or names one that is not there.
+func NeedRedis(t testing.TB) (path string) {
 	t.Helper()
-	bin, err := exec.LookPath("redis-server")
+	path, err := FindRedis()
+	if err != nil && (os.Getenv("WXTOKEN_REQUIRE_REDIS") == "1" || os.Getenv("REDIS_SERVER") != "") {
+		t.Fatalf("WXTOKEN_REQUIRE_REDIS=1 or REDIS_SERVER demands a Redis: %v", err)
+	}
 	if err != nil {
-		if os.Getenv("WXTOKEN_REQUIRE_REDIS") == "1" {
-			t.Fatal("WXTOKEN_REQUIRE_REDIS=1, but there is no redis-server")
-		}
 		t.Skip("there is no redis-server")
 	}
+	return path
+}
+
+// IsRedis6 reports whether that server is a Redis 6.2 or a KeyDB: it has no ACL for reading only,
+// takes no subcommand away, and the nodes of a Cluster announce no names.
+func IsRedis6(t testing.TB) bool {
+	t.Helper()
+	out, err := exec.Command(NeedRedis(t), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(out), "v=6.")
+}
+
+// RedisServer starts a real server for this test and returns its address: see [NeedRedis]. Not
+// for a bubble.
+func RedisServer(t testing.TB, args ...string) (addr string) {
+	t.Helper()
+	bin := NeedRedis(t)
 	for range 3 { // another process may take the port between the question and the start
 		port := FreePort(t)
 		var log output

@@ -231,7 +231,7 @@ func (l *loader) redis(o Overrides, f file) Redis {
 	}
 	u = secret.New(rest)
 	l.redisTLS(at, files)
-	for _, w := range redisRisks(rest) {
+	for _, w := range redisRisks(rest, files.Only) {
 		l.warn(at, "%s", w)
 	}
 	if holdsPassword(u.Reveal()) {

@@ -8,19 +8,27 @@ import (
 	"strings"
 )
 
-// RedisTLS says with which files the sidecar and Redis show each other who they are. Empty fields
-// were not given; a certificate comes with its key. [Load] has read them once, so they were good
+// RedisTLS says with which files the sidecar and Redis show each other who they are, and which side
+// does. Empty fields were not given; a certificate comes with its key. [Load] has read them once, so they were good
 // then.
 type RedisTLS struct {
 	CertFile, KeyFile string // the sidecar's own certificate, with what leads to its CA, and its key; PEM
 	CAFile            string // the CAs that Redis' certificate may come from, instead of the host's; PEM
+	Only              string // TLSServers or TLSSentinels: the one side of a URL with Sentinels that speaks TLS; "": both
 }
+
+// The values of [RedisTLS].Only.
+const (
+	TLSServers   = "servers"
+	TLSSentinels = "sentinels"
+)
 
 // The options of a Redis URL that go-redis does not know.
 const (
 	optionCert = "tls_cert_file"
 	optionKey  = "tls_key_file"
 	optionCA   = "tls_ca_file"
+	optionOnly = "tls_only"
 )
 
 // splitTLS takes the options of RedisTLS out of a URL, and leaves everything else as it is.
@@ -30,8 +38,17 @@ func splitTLS(raw string) (rest string, files RedisTLS, wrong string) {
 		return raw, files, ""
 	}
 	var others []string
+	hasMaster := false
 	for _, option := range strings.Split(query, "&") {
 		name, value, _ := strings.Cut(option, "=")
+		hasMaster = hasMaster || name == "master_name"
+		if name == optionOnly {
+			if files.Only != "" || value != TLSServers && value != TLSSentinels {
+				return raw, files, "needs, as its one option " + optionOnly + ", " + TLSServers + " or " + TLSSentinels
+			}
+			files.Only = value
+			continue
+		}
 		to := map[string]*string{optionCert: &files.CertFile, optionKey: &files.KeyFile, optionCA: &files.CAFile}[name]
 		if to == nil {
 			others = append(others, option)
@@ -50,6 +67,8 @@ func splitTLS(raw string) (rest string, files RedisTLS, wrong string) {
 		return raw, files, "has options that begin with tls_, which need rediss://"
 	case (files.CertFile == "") != (files.KeyFile == ""):
 		return raw, files, "needs " + optionCert + " and " + optionKey + " together"
+	case files.Only != "" && !hasMaster:
+		return raw, files, "has the option " + optionOnly + ", which is for Sentinels: add master_name, or remove it"
 	}
 	if len(others) == 0 {
 		return base, files, ""

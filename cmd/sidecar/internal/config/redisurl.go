@@ -55,6 +55,9 @@ func redisForm(raw string) (form, wrong string) {
 			return "", "has the option " + option + ", which the sidecar sets itself: remove it"
 		}
 	}
+	if protocol := q.Get("protocol"); protocol != "" && protocol != "2" && protocol != "3" {
+		return "", "has a value that does not fit its option protocol" // go-redis takes any number for 3
+	}
 	if parseRedis(form, raw) == nil {
 		return form, ""
 	}
@@ -69,7 +72,7 @@ var fromReplicas = [...]string{"replica_only", "use_disconnected_replicas", "rou
 var ownOptions = [...]string{"context_timeout_enabled", "disableIdentity", "identitySuffix", "dialer_retries", "dialer_retry_timeout"}
 
 // redisRisks says what a URL that redisForm accepts exposes on the way to Redis.
-func redisRisks(raw string) (risks []string) {
+func redisRisks(raw string, only string) (risks []string) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil
@@ -83,6 +86,9 @@ func redisRisks(raw string) (risks []string) {
 		hosts = append(hosts, host)
 	}
 	isRemote := slices.ContainsFunc(hosts, func(host string) bool { return host != "" && !isLoopback(host) })
+	if only == TLSSentinels && isRemote {
+		risks = append(risks, "with tls_only="+TLSSentinels+" all tokens go to another host in clear: let the servers speak TLS, or use a network that nothing else can read")
+	}
 	if u.Scheme == "redis" && isRemote && holdsPassword(raw) {
 		risks = append(risks, "the password and all tokens go to another host in clear: use rediss://, or a network that nothing else can read")
 	}

@@ -9,6 +9,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -87,6 +89,7 @@ type examination struct {
 
 	rdb      redis.UniversalClient // nil unless Redis answers
 	username string                // of Redis
+	secure   func(redisclient.Side, string) *tls.Config
 }
 
 func (e *examination) ok(check, text string) { e.found(Finding{check, OK, text, ""}) }

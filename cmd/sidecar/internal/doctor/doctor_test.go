@@ -32,7 +32,7 @@ func TestDoctorFindsNothingWrongWithAHealthyPatient(t *testing.T) {
 		if code != 0 {
 			objections = append(objections, fmt.Sprintf("exit status %d", code))
 		}
-		for _, part := range []string{"config: valid: 1 app", "has mode 0400", "redis connection", "redis login", "Redis 7", "redis permissions", "redis writes",
+		for _, part := range []string{"config: valid: 1 app", "has mode 0400", "redis connection", "redis login", "standalone master", "redis permissions", "redis writes",
 			"clock", "noeviction", "append-only", "wechat connection", "wechat answer", "app wx1: WeChat accepts id, secret and address; the token has 2h0m0s left"} {
 			if !strings.Contains(text, part) {
 				objections = append(objections, fmt.Sprintf("no word about %q", part))
@@ -80,7 +80,7 @@ func TestDoctorNamesTheFaultOfRedisAndTheFix(t *testing.T) {
 		"a command is not permitted": {nil, set([]any{"ACL", "SETUSER", "default", "-hset", "-xadd"}),
 			want{"redis permissions", fail, "user default may not use hset, xadd", "ACL SETUSER default +hset +xadd"}},
 		"the channel is not permitted": {nil, set([]any{"ACL", "SETUSER", "default", "resetchannels"}),
-			want{"redis permissions", fail, "may not use the channel wxtoken:events", "ACL SETUSER default &wxtoken:events"}},
+			want{"redis permissions", warn, "may not use the channel wxtoken:events", "ACL SETUSER default &wxtoken:events"}},
 		"the keys are not permitted": {nil, set([]any{"ACL", "SETUSER", "default", "resetkeys", "~cache:*"}),
 			want{"redis permissions", fail, "may not read and write the keys of app wx1, such as wxtoken:{wx1}:access_token", "ACL SETUSER default ~wxtoken:*"}},
 
@@ -95,7 +95,7 @@ func TestDoctorNamesTheFaultOfRedisAndTheFix(t *testing.T) {
 		"it stores nothing": {[]string{"--appendonly", "no"}, nil,
 			want{"redis persistence", warn, "stores nothing on disk", "set appendonly yes"}},
 
-		"it is a replica": {[]string{"--replicaof", "127.0.0.1 1"}, nil, want{"redis server", fail, "is a read-only replica", "name the master in " + named}},
+		"it is a replica": {[]string{"--replicaof", "127.0.0.1", "1"}, nil, want{"redis server", fail, "is a read-only replica", "name the master in " + named}},
 
 		"TLS without need": {nil, func(t *testing.T, p *patient) {
 			p.env["REDIS_URL"] = strings.Replace(p.env["REDIS_URL"], "redis", "rediss", 1)
@@ -350,9 +350,13 @@ func TestDoctorRepeatsNoSecretThatAPeerRepeats(t *testing.T) {
 
 func TestDoctorExaminesACluster(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, "--cluster-enabled", "yes", "--cluster-port", tokencachetest.FreePort(t))
+	p := newPatient(t, "--cluster-enabled", "yes")
 	p.checkAmong(t, want{"redis server", doctor.Fail, "is one node of a Redis Cluster", "?addr="})
-	p.do(t, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+	addSlots := []any{"CLUSTER", "ADDSLOTS"}
+	for slot := range 16384 {
+		addSlots = append(addSlots, slot)
+	}
+	p.do(t, addSlots...)
 	waitFor(t, "the cluster gets well", func() bool {
 		return strings.Contains(p.admin(t).ClusterInfo(t.Context()).Val(), "cluster_state:ok")
 	})
@@ -372,7 +376,7 @@ func (p *patient) sentinel(t *testing.T, more string) string {
 	own := tokencachetest.FreePort(t)
 	conf := p.file(t, "sentinel.conf", fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor mine %s %s 1\nsentinel auth-pass mine %s\n%s\n",
 		own, p.dir, host, port, canaryPassword, more), 0o600)
-	cmd := exec.Command("redis-server", conf, "--sentinel")
+	cmd := exec.Command(tokencachetest.NeedRedis(t), conf, "--sentinel")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +429,7 @@ func TestDoctorExaminesASentinel(t *testing.T) {
 	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own + "?master_name=mine&password=CANARY%2Bredis%2Fpassword"
 	p.check(t, want{"redis server", doctor.OK, "standalone master", ""})
 	p.env["REDIS_URL"] = strings.Replace(p.env["REDIS_URL"], "mine", "yours", 1)
-	p.check(t, want{"redis login", doctor.Fail, "know no reachable master", "correct master_name"})
+	p.check(t, want{"redis login", doctor.Fail, "knows no master of the name yours", "correct master_name"})
 	p.env["REDIS_URL"] = "redis://127.0.0.1:" + own
 	p.checkAmong(t, want{"redis server", doctor.Fail, "is a Sentinel", "master_name"})
 }

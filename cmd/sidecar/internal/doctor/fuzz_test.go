@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
@@ -58,4 +60,23 @@ func FuzzFindings(f *testing.F) {
 		e.fail("redis login", oneLine(reveal(said)), "ACL SETUSER u +"+strings.Join(namesOf([]any{reveal(said), int64(1)}), " +"))
 		e.fail("redis login", fmt.Sprint(reveal(said)), "")
 	})
+}
+
+func TestOlder(t *testing.T) {
+	for version, want := range map[string]bool{"6.0.16": true, "5.0.7": true, "6.2.0": false, "7.0.15": false, "10.1": false, "255.255.255": false, "unknown": false} {
+		if got := older(version, 6, 2); got != want {
+			t.Errorf("%s: %t", version, got)
+		}
+	}
+}
+
+// A node of a Cluster that none of the first questions went to.
+func TestACertificateOfAnotherNodeIsNamed(t *testing.T) {
+	var got []Finding
+	e := &examination{report: func(f Finding) { got = append(got, f) }}
+	e.uncertified(&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"node-1.example"}}, Host: "10.0.0.2"}})
+	if len(got) != 1 || got[0].Check != "redis TLS" || !strings.Contains(got[0].Text, "10.0.0.2, which Redis announces, is for other names: node-1.example") ||
+		!strings.Contains(got[0].Fix, "name one of these") {
+		t.Errorf("%+v", got)
+	}
 }

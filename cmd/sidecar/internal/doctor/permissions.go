@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,69 +20,126 @@ import (
 //go:embed acl.lua
 var aclLua string
 
-// permissions finds out what the user may not do, with the keys of every app: a key that a script
-// declares is checked, whatever the script does with it, and this one looks permissions up.
+// unneeded are commands without which the sidecar works, and what it lacks then.
+var unneeded = map[string]string{
+	"xadd":        "there is no journal",
+	"publish":     eventsLate,
+	"subscribe":   eventsLate,
+	"unsubscribe": eventsLate,
+	"ping":        eventsLate,
+}
+
+const eventsLate = "what one replica does, the others notice some seconds later"
+
+const checkPermissions = "redis permissions"
+
+// permissions runs what the sidecar runs, for every app, and judges by that. What it may not do is
+// looked up only for people.
 func (e *examination) permissions(ctx context.Context) {
-	const check = "redis permissions"
-	channel := e.cfg.Namespace + ":events"
 	var missing []string
+	refused := 0
 	for _, app := range e.cfg.Apps {
-		found, err := e.missing(ctx, app, channel)
-		text := oneLine(fmt.Sprint(err))
-		switch {
-		case err == nil:
-			missing = append(missing, found...)
-		case redis.IsPermissionError(err) && strings.Contains(text, "key"):
-			e.fail(check, fmt.Sprintf("user %s may not read and write the keys of app %s, such as %s", e.username, app.CredentialID(), e.valueKey(app)),
-				"ACL SETUSER "+e.username+" ~"+e.cfg.Namespace+":*")
-			return
-		case redis.IsPermissionError(err):
-			missing = append(missing, "eval", "evalsha")
-		default:
-			e.fail(check, "a script cannot be run: "+text, "look at Redis' log")
-			return
+		rehearsed := e.rehearse(ctx, app)
+		lacks := e.missing(ctx, app)
+		missing = append(missing, lacks...)
+		if err := rehearsed.Read; err != nil {
+			refused++
+			if isAboutKeys(err) {
+				e.fail(checkPermissions, fmt.Sprintf("user %s may not read and write the keys of app %s, such as %s", e.username, app.CredentialID(), e.valueKey(app)),
+					"ACL SETUSER "+e.username+" ~"+e.cfg.Namespace+":*")
+				return
+			}
+			missing = append(missing, e.cannot("read", err, lacks)...)
+		} else if err := rehearsed.Write; err != nil && !isAboutKeys(err) {
+			refused++
+			missing = append(missing, e.cannot("store", err, lacks)...)
 		}
 	}
 	if c, ok := e.rdb.(*redis.ClusterClient); ok && redis.IsPermissionError(c.Do(ctx, "COMMAND", "COUNT").Err()) {
 		missing = append(missing, tokencache.RedisClusterCommands[1])
 	}
-	mayHear, noChannel := e.mayHear(ctx, channel)
-	if !mayHear && !noChannel {
-		missing = append(missing, "subscribe")
-	}
+	lacks, eventsArrive := e.events(ctx)
+	missing = append(missing, lacks...)
 	slices.Sort(missing)
-	missing = e.renamed(check, slices.Compact(missing))
-	if noChannel {
-		// A channel that is not permitted takes the commands with it.
-		missing = slices.DeleteFunc(missing, func(name string) bool { return strings.Contains(name, "subscribe") || name == "publish" })
-		e.fail(check, "user "+e.username+" may not use the channel "+channel+", on which replicas tell each other of new tokens",
-			"ACL SETUSER "+e.username+" &"+channel)
-	}
-	if len(missing) > 0 {
-		e.mayNot(check, missing, "")
-	}
-	if !noChannel && len(missing) == 0 {
-		e.ok(check, "user "+e.username+" may do all that the sidecar does")
+	missing = slices.Compact(missing)
+	all := len(missing)
+	missing = e.renamed(missing)
+	renamed := all - len(missing)
+	optional := func(name string) bool { return unneeded[name] != "" }
+	switch {
+	case len(missing) == 0 && refused == 0 && eventsArrive && renamed == 0:
+		e.ok(checkPermissions, "user "+e.username+" may do all that the sidecar does")
+	case len(missing) == 0:
+	case !slices.ContainsFunc(missing, func(name string) bool { return !optional(name) }):
+		var lacks []string
+		for _, name := range missing {
+			lacks = append(lacks, unneeded[name])
+		}
+		slices.Sort(lacks)
+		e.warn(checkPermissions, "user "+e.username+" may not use "+strings.Join(missing, ", ")+": the sidecar works, but "+strings.Join(slices.Compact(lacks), ", and "),
+			"ACL SETUSER "+e.username+" +"+strings.Join(missing, " +"))
+	default:
+		e.mayNot(checkPermissions, missing, "")
 	}
 }
 
+// rehearse runs what the sidecar runs for the token of an app.
+func (e *examination) rehearse(ctx context.Context, app config.App) tokencache.Rehearsal {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	defer cancel()
+	return tokencache.Rehearse(ctx, e.rdb, e.cfg.Namespace, tokencache.Key{App: app.CredentialID(), Kind: source.AccessToken})
+}
+
+// isAboutKeys reports whether an ACL permits the command, but not the key.
+func isAboutKeys(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "keys used as arguments") || strings.Contains(text, "to access a key") ||
+		strings.Contains(text, "to access one of the keys") || strings.Contains(text, "access at least one of the keys")
+}
+
+// named finds the command that a refusal names.
+var (
+	named   = regexp.MustCompile(`permissions to run the '([a-z]+)' command`)
+	unknown = regexp.MustCompile("(?i)unknown command [`'\"]([a-z]+)")
+)
+
+// cannot returns the command that keeps the sidecar from working. Where the refusal names none, and
+// none is known to be missing, it reports the refusal as it is.
+func (e *examination) cannot(do string, err error, known []string) (missing []string) {
+	text := err.Error()
+	if found := named.FindStringSubmatch(text); found != nil {
+		return found[1:]
+	}
+	if found := unknown.FindStringSubmatch(text); found != nil {
+		return []string{strings.ToLower(found[1]) + "?"}
+	}
+	if slices.ContainsFunc(known, func(name string) bool { return unneeded[strings.TrimSuffix(name, "?")] == "" }) {
+		return nil
+	}
+	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
+		switch s.Class() {
+		case tokencache.StoreReadOnly, tokencache.StoreOOM:
+			return nil // what is written says it better
+		}
+		text = s.Err.Error()
+	}
+	e.fail(checkPermissions, "the sidecar cannot "+do+" a token: "+text, "look at Redis' log, and at a proxy before it: the sidecar needs EVAL, EVALSHA and the commands in docs/redis.md")
+	return nil
+}
+
 // renamed reports the commands that this Redis does not have under their names, marked with a ?,
-// and returns the others. What is for people, and events, the sidecar can do without.
-func (e *examination) renamed(check string, commands []string) (others []string) {
-	const fix = "take the rename-command out of redis.conf, and let the ACL decide who may use the command"
+// and returns the others.
+func (e *examination) renamed(commands []string) (others []string) {
+	const fix = "take the rename-command out of redis.conf, and let the ACL decide who may use the command; or let a proxy pass it"
 	for _, c := range commands {
 		name, gone := strings.CutSuffix(c, "?")
-		switch {
+		switch lack := unneeded[name]; {
 		case !gone:
 			others = append(others, c)
-		case name == "xadd":
-			e.warn(check, "this Redis has no command xadd (rename-command?): the sidecar works, and there is no journal", fix)
-		case name == "publish", strings.Contains(name, "subscribe"), name == "ping":
-			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, and notices what other replicas did some seconds later", fix)
-		case name == "evalsha" || name == "pexpireat" || name == "getrange":
-			e.warn(check, "this Redis has no command "+name+" (rename-command?): the sidecar works, but for rare cases", fix)
+		case lack != "":
+			e.warn(checkPermissions, "this Redis has no command "+name+" (rename-command?): the sidecar works, but "+lack, fix)
 		default:
-			e.fail(check, "this Redis has no command "+name+" (rename-command?), which every refresh needs", fix)
+			e.fail(checkPermissions, "this Redis has no command "+name+" (rename-command?), which every refresh needs", fix)
 		}
 	}
 	return others
@@ -95,22 +154,18 @@ func (e *examination) mayNot(check string, commands []string, text string) {
 	e.fail(check, "user "+e.username+" may not use "+strings.Join(commands, ", ")+text, "ACL SETUSER "+e.username+" +"+strings.Join(commands, " +"))
 }
 
-// missing returns the commands that are not permitted.
-func (e *examination) missing(ctx context.Context, app config.App, channel string) ([]string, error) {
-	names, ok, err := e.ask(ctx, "look", e.keys(app, e.valueKey(app)), channel)
-	if err == nil && !ok {
-		names, _, err = e.ask(ctx, "do", e.keys(app, e.scratch(app)), channel)
-	}
-	return names, err
-}
-
-// ask runs the script; ok is false if this Redis cannot do it that way.
-func (e *examination) ask(ctx context.Context, mode string, keys []string, channel string) (names []string, ok bool, err error) {
+// missing returns the commands of a refresh that are not permitted, as far as that can be found
+// out.
+func (e *examination) missing(ctx context.Context, app config.App) []string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	reply, err := e.rdb.Eval(ctx, aclLua, keys, channel, mode).Result()
-	_, ok = reply.([]any)
-	return namesOf(reply), ok, err
+	key := e.scratch(app)
+	reply, err := e.rdb.Eval(ctx, aclLua, []string{e.valueKey(app)},
+		key, key+":meta", key+":lock", key+":backoff", key+":journal", e.channel()).Result()
+	if redis.IsPermissionError(err) && !isAboutKeys(err) {
+		return []string{"eval"}
+	}
+	return namesOf(reply)
 }
 
 // namesOf returns the names in the script's answer.
@@ -122,32 +177,47 @@ func namesOf(reply any) (names []string) {
 	return names
 }
 
-// mayHear reports whether the channel can be subscribed to, and if not, whether that is for the
-// channel.
-func (e *examination) mayHear(ctx context.Context, channel string) (ok, noChannel bool) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (e *examination) channel() string { return tokencache.EventChannel(e.rdb, e.cfg.Namespace) }
+
+// events subscribes as the sidecar does, and returns the commands that are missing. It reports
+// itself what no command says, and then events do not arrive.
+func (e *examination) events(ctx context.Context) (missing []string, arrive bool) {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
-	sub := e.rdb.Subscribe(ctx, channel)
+	sub := e.rdb.Subscribe(ctx, e.channel())
 	defer sub.Close()
 	_, err := sub.ReceiveTimeout(ctx, patience)
-	if err == nil {
-		return true, false
+	switch text := fmt.Sprint(err); {
+	case err == nil:
+	case strings.Contains(text, "access") && strings.Contains(text, "channel"):
+		e.warn(checkPermissions, "user "+e.username+" may not use the channel "+e.channel()+": the sidecar works, but "+eventsLate,
+			"ACL SETUSER "+e.username+" &"+e.channel())
+		return nil, false
+	case redis.IsPermissionError(err):
+		return []string{"subscribe"}, false
+	case isAnswer(err) && unknown.MatchString(text):
+		return []string{"subscribe?"}, false
+	default:
+		e.warn(checkPermissions, "events do not arrive: "+oneLine(text)+": the sidecar works, but "+eventsLate, "let Redis, and a proxy before it, take SUBSCRIBE "+e.channel())
+		return nil, false
 	}
-	return false, strings.Contains(err.Error(), "access") && strings.Contains(err.Error(), "channel")
+	// Of these two any answer will do for the sidecar, so only an ACL is worth a word.
+	if err := sub.Ping(ctx); err == nil {
+		if _, err := sub.ReceiveTimeout(ctx, patience); redis.IsPermissionError(err) {
+			missing = append(missing, "ping")
+		}
+	}
+	if err := sub.Unsubscribe(ctx, e.channel()); err == nil {
+		if _, err := sub.ReceiveTimeout(ctx, patience); redis.IsPermissionError(err) {
+			missing = append(missing, "unsubscribe")
+		}
+	}
+	return missing, true
 }
 
 // valueKey is the public key of an app's access token.
 func (e *examination) valueKey(app config.App) string {
 	return e.cfg.Namespace + ":{" + app.CredentialID() + "}:" + source.AccessToken
-}
-
-// keys are those that the sidecar uses with a value under key.
-func (e *examination) keys(app config.App, key string) []string {
-	journal := e.cfg.Namespace + ":{" + app.CredentialID() + "}:journal"
-	if key != e.valueKey(app) {
-		journal = key + ":journal"
-	}
-	return []string{key, key + ":meta", key + ":lock", key + ":backoff", journal}
 }
 
 // scratch is a key that no program uses, in the slot of an app.

@@ -20,6 +20,7 @@ type target struct {
 	tls     *tls.Config // nil: no TLS
 	named   string      // where the configuration says so
 	plain   string      // what to write there for a peer without TLS
+	secured string      // and for one with TLS
 }
 
 // reach looks up, dials and shakes hands, reports each step, and returns the connection; nil if it
@@ -81,7 +82,7 @@ func (e *examination) reach(ctx context.Context, check string, t target) net.Con
 // certificate judges the certificate of a peer. Where the configuration says not to (skip_verify),
 // nothing else has.
 func (e *examination) certificate(check string, t target, cfg *tls.Config, state tls.ConnectionState) {
-	if !cfg.InsecureSkipVerify {
+	if !cfg.InsecureSkipVerify || cfg.VerifyConnection != nil { // the latter verifies more than one name
 		e.ok(check, "the certificate is good, "+tls.VersionName(state.Version))
 		return
 	}
@@ -157,6 +158,10 @@ func unsecured(t target, err error) (text, fix string) {
 			"give its CA certificate in a file and name that in the environment variable SSL_CERT_FILE"
 	}
 	if h, ok := errors.AsType[x509.HostnameError](err); ok {
+		if t.who == "Redis" && net.ParseIP(host) != nil {
+			return "the certificate of " + t.address + " is for other names: " + strings.Join(h.Certificate.DNSNames, ", "),
+				"let " + t.named + " name one of these, the nodes announce their names, or the certificate hold " + host
+		}
 		return "the certificate of " + t.address + " is for other names: " + strings.Join(h.Certificate.DNSNames, ", "),
 			"use one of these names in " + t.named + ", or a certificate for " + host
 	}

@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -64,12 +67,31 @@ func (e *examination) redisTargets(rdb redis.UniversalClient) []target {
 			e.secrets = append(e.secrets, secret.New(o.SentinelPassword))
 		}
 	}
+	side := redisclient.Servers
+	if e.cfg.Redis.Form == config.RedisSentinel {
+		side = redisclient.Sentinels
+	}
+	e.secure = redisclient.TLS(tlsConfig, e.cfg.Redis)
 	targets := make([]target, len(addresses))
 	for i, a := range addresses {
-		targets[i] = target{who: "Redis", network: network, address: a, tls: tlsConfig, named: redisNamed,
-			plain: "write redis:// for rediss:// in " + redisNamed + ", or make Redis speak TLS"}
+		targets[i] = e.target(side, network, a)
 	}
 	return targets
+}
+
+// target is one server or Sentinel as the client dials it.
+func (e *examination) target(side redisclient.Side, network, address string) target {
+	t := target{who: "Redis", network: network, address: address, tls: e.secure(side, address), named: redisNamed,
+		plain:   "write redis:// for rediss:// in " + redisNamed + ", or make Redis speak TLS",
+		secured: "write rediss:// for redis:// in " + redisNamed}
+	if e.cfg.Redis.Form == config.RedisSentinel {
+		other := map[redisclient.Side]string{redisclient.Servers: config.TLSSentinels, redisclient.Sentinels: config.TLSServers}[side]
+		t.plain += "; where only one side speaks TLS, add the option tls_only=" + other
+		if e.cfg.Redis.TLS.Only != "" {
+			t.secured = "take tls_only out of " + redisNamed
+		}
+	}
+	return t
 }
 
 func (e *examination) credentials(username, password string) {
@@ -115,7 +137,7 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	answer := oneLine(strings.ToValidUTF8(string(line[:n]), "?"))
 	switch {
 	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err):
-		e.fail("redis TLS", t.address+" does not answer without TLS", "write rediss:// for redis:// in "+redisNamed)
+		e.fail("redis TLS", t.address+" does not answer without TLS", t.secured)
 	case n == 0 && t.tls != nil && conn.(*secured).askedForCertificate && !isTimeout(err):
 		if e.cfg.Redis.TLS.CertFile != "" {
 			e.fail("redis TLS", t.address+" refuses the certificate in tls_cert_file", "let its CA be in Redis' tls-ca-cert-file, and look whether it has expired")
@@ -154,7 +176,7 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 		return false
 	}
 	switch {
-	case err == nil, redis.IsPermissionError(err) && strings.Contains(text, "ping"):
+	case err == nil, redis.IsPermissionError(err) && strings.Contains(text, "ping"), lacksPing(text):
 		e.ok(check, fmt.Sprintf("user %s is let in, the answer took %v", e.username, took.Round(100*time.Microsecond)))
 		return true
 	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
@@ -170,16 +192,70 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 		e.fail(check, "user "+e.username+" may not choose a database: "+text, "use database 0, or ACL SETUSER "+e.username+" +select")
 	case redis.IsPermissionError(err) && e.cfg.Redis.Form == config.RedisCluster:
 		e.mayNot(check, tokencache.RedisClusterCommands[:1], text)
+	case isTLS(err):
+		e.uncertified(err)
+	case !isAnswer(err) && e.worksWithoutHello(ctx):
+		e.fail(check, "Redis, or a proxy before it, answers commands, but not HELLO: "+text, "add the option protocol=2 to "+redisNamed+": then the sidecar sends no HELLO")
 	case strings.Contains(text, "cluster support disabled"):
 		e.fail(check, "this Redis is no cluster", "take the option addr out of "+redisNamed)
 	case strings.Contains(text, "LOADING"):
 		e.fail(check, "Redis is still loading its data", "wait, and try again")
 	case e.cfg.Redis.Form == config.RedisSentinel:
-		e.fail(check, "the Sentinels know no reachable master: "+text, "correct master_name in "+redisNamed+" (SENTINEL MASTERS lists the names), and let this pod reach the master, too")
+		e.fail(check, "the Sentinels know no reachable master: "+text, "look at the Sentinels' log, and let this pod reach the master, too")
 	default:
 		e.fail(check, text, "look at Redis' log")
 	}
 	return false
+}
+
+// lacksPing reports whether it is only PING that a proxy does not know.
+func lacksPing(text string) bool {
+	command := unknown.FindStringSubmatch(text)
+	return command != nil && strings.EqualFold(command[1], "ping")
+}
+
+// isAnswer reports whether Redis itself said it.
+func isAnswer(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
+}
+
+func isTLS(err error) bool { return (&tokencache.StoreError{Err: err}).Class() == tokencache.StoreTLS }
+
+// uncertified reports a server with which there is no TLS, although one that the URL names passed.
+func (e *examination) uncertified(err error) {
+	t := target{who: "Redis", address: "a node that Redis announces", named: redisNamed}
+	if h, ok := errors.AsType[x509.HostnameError](err); ok {
+		t.address = net.JoinHostPort(h.Host, "")
+		text, fix := unsecured(t, err)
+		e.fail("redis TLS", strings.Replace(text, t.address, h.Host+", which Redis announces,", 1), fix)
+		return
+	}
+	text, fix := unsecured(t, err)
+	e.fail("redis TLS", text, fix)
+}
+
+// worksWithoutHello reports whether a client that sends no HELLO is let in.
+func (e *examination) worksWithoutHello(ctx context.Context) bool {
+	cfg := e.cfg.Redis
+	raw := cfg.URL.Reveal()
+	if strings.Contains(raw, "protocol=2") {
+		return false
+	}
+	separator := "?"
+	if strings.Contains(raw, "?") {
+		separator = "&"
+	}
+	cfg.URL = secret.New(raw + separator + "protocol=2")
+	rdb, err := e.opts.Connect(cfg)
+	if err != nil {
+		return false
+	}
+	defer rdb.Close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	err = rdb.Ping(ctx).Err()
+	return err == nil || isAnswer(err)
 }
 
 // wherePassword shows where the URL has the user and the password of Redis itself.
@@ -190,37 +266,74 @@ func (e *examination) wherePassword() string {
 	return "redis://user:password@host"
 }
 
-// sentinelsRefuse reports whether the Sentinels refuse the login, so that the client never asks
-// Redis.
+// sentinelsRefuse finds out which side of a URL with Sentinels does not let the client in. It
+// reports whether that was said.
 func (e *examination) sentinelsRefuse(ctx context.Context, check string) bool {
 	o, err := redis.ParseFailoverURL(e.cfg.Redis.URL.Reveal())
 	if err != nil {
 		return false
 	}
 	for _, address := range o.SentinelAddrs {
-		s := redis.NewSentinelClient(&redis.Options{
-			Addr: address, Username: o.SentinelUsername, Password: o.SentinelPassword, TLSConfig: o.TLSConfig,
-			DialTimeout: patience, ContextTimeoutEnabled: true, DisableIdentity: true, MaxRetries: -1,
-		})
-		err := s.Ping(ctx).Err()
-		_ = s.Close()
+		master, err := e.askSentinel(ctx, address)
 		text := oneLine(fmt.Sprint(err))
 		const where = "before the @ of " + redisNamed + ": that login is for the Sentinels; the login for Redis goes into the options username and password"
 		switch {
 		case err == nil:
-			return false
+			return e.masterCannotBeReached(ctx, address, master)
+		case errors.Is(err, redis.Nil):
+			e.fail(check, "the Sentinel "+address+" knows no master of the name "+o.MasterName, "correct master_name in "+redisNamed+" (SENTINEL MASTERS lists the names)")
 		case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
 			e.fail(check, "the Sentinel "+address+" refuses the login (WRONGPASS)", "correct user and password "+where)
 		case strings.Contains(text, "NOAUTH"):
 			e.fail(check, "the Sentinel "+address+" demands a password, and the URL has none for it (NOAUTH)", "put it "+where)
 		case strings.Contains(text, "without any password configured"):
 			e.fail(check, "the URL has a password for the Sentinels, and the Sentinel "+address+" wants none", "take it out "+where)
+		case redis.IsPermissionError(err):
+			e.fail(check, "the Sentinel "+address+" lets the client in, but does not say which server is the master: "+text,
+				"on the Sentinels: ACL SETUSER "+cmp.Or(o.SentinelUsername, "default")+" +sentinel|get-master-addr-by-name +sentinel|sentinels +subscribe &*")
 		default:
 			continue
 		}
 		return true
 	}
 	return false
+}
+
+// askSentinel returns the address of the master.
+func (e *examination) askSentinel(ctx context.Context, address string) (string, error) {
+	s, name, err := redisclient.Sentinel(e.cfg.Redis, address)
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // the login may have used its time up
+	defer cancel()
+	master, err := s.GetMasterAddrByName(ctx, name).Result()
+	if err != nil || len(master) != 2 {
+		return "", err
+	}
+	return net.JoinHostPort(master[0], master[1]), nil
+}
+
+// masterCannotBeReached dials the server that a Sentinel calls the master, and reports whether it
+// found what is wrong.
+func (e *examination) masterCannotBeReached(ctx context.Context, sentinel, master string) bool {
+	t := e.target(redisclient.Servers, "tcp", master)
+	t.named = "the address of the master, which the Sentinel " + sentinel + " announces,"
+	found := false
+	report := e.report
+	e.report = func(f Finding) {
+		if f.State == Fail {
+			found = true
+			report(f)
+		}
+	}
+	if conn := e.reach(context.WithoutCancel(ctx), "redis", t); conn != nil {
+		_ = e.speaksRedis(conn, t)
+		_ = conn.Close()
+	}
+	e.report = report
+	return found
 }
 
 // node is one server of Redis that takes writes.

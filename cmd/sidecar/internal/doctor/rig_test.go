@@ -2,15 +2,8 @@ package doctor_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -23,6 +16,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
+	"github.com/wxtoken/sidecar/integration/rig"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -52,6 +46,7 @@ type patient struct {
 	sim   *wechattest.Server
 	redis string // address of the server
 	dir   string
+	ca    string // see secure
 }
 
 func newPatient(t *testing.T, redisArgs ...string) *patient {
@@ -186,37 +181,13 @@ func (p *patient) check(t *testing.T, w want, args ...string) {
 	}, args...)
 }
 
-// certificate writes a certificate for a name or an address, signed by itself, and its key.
-func (p *patient) certificate(t *testing.T, name string) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, DNSNames: []string{name},
-	}
-	if ip := net.ParseIP(name); ip != nil {
-		template.DNSNames, template.IPAddresses = nil, []net.IP{ip}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.file(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), 0o644),
-		p.file(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})), 0o600)
-}
-
-// secure starts a Redis with TLS whose certificate is for name, and returns its address.
+// secure starts a Redis with TLS whose certificate is for name, and returns its address. p.ca is
+// then the file of its CA.
 func (p *patient) secure(t *testing.T, name string) string {
 	t.Helper()
-	cert, key := p.certificate(t, name)
 	port := tokencachetest.FreePort(t)
-	tokencachetest.RedisServer(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
+	authority := rig.NewAuthority(t)
+	p.ca = authority.CAFile
+	tokencachetest.RedisServer(t, append(authority.Sign(name), "--tls-port", port)...)
 	return "127.0.0.1:" + port
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -18,13 +19,20 @@ func (e *examination) servers(ctx context.Context, nodes []node) {
 	var versions []string
 	for _, n := range nodes {
 		hello := e.hello(ctx, n)
-		version, role, mode := hello["version"], hello["role"], hello["mode"]
+		info, _ := e.info(ctx, n) // the least ACL does not permit it
+		product, version := productOf(hello, info)
+		role := cmp.Or(hello["role"], info["role"])
+		mode := cmp.Or(hello["mode"], info["redis_mode"], info["server_mode"], info["redict_mode"])
+		if role == "active-replica" || e.isActiveReplica(ctx, n, product) {
+			e.warn(check, n.address+" is KeyDB with active replication: two servers take writes, so each may grant the lease of a refresh, and a token be fetched twice",
+				"set active-replica no, or use one server or Sentinels")
+		}
 		switch {
 		case version == "":
 			e.skipped(check, n.address+" does not say which version it is")
 			continue
 		case older(version, 6, 2):
-			e.fail(check, n.address+" is Redis "+version, "use Redis 6.2 or later")
+			e.fail(check, n.address+" is "+product+" "+version, "use Redis 6.2 or later")
 			continue
 		case role == "replica" || role == "slave":
 			e.fail(check, n.address+" is a read-only replica", "name the master in "+redisNamed+", or the Sentinels with ?master_name=")
@@ -36,15 +44,47 @@ func (e *examination) servers(ctx context.Context, nodes []node) {
 			e.fail(check, n.address+" is one node of a Redis Cluster", "name the nodes in "+redisNamed+": redis://node-1:6379?addr=node-2:6379")
 			continue
 		}
-		versions = append(versions, n.address+" is Redis "+version+", "+mode+" "+role)
+		versions = append(versions, n.address+" is "+product+" "+version+", "+mode+" "+role)
 	}
 	if len(versions) > 0 {
 		e.ok(check, strings.Join(versions, "; "))
 	}
 }
 
-// hello returns what HELLO says, by name.
+// productOf returns the name and the version of a server, by what it says of itself.
+func productOf(hello, info map[string]string) (product, version string) {
+	_, keyDB := info["mvcc_depth"]
+	switch {
+	case info["valkey_version"] != "", hello["server"] == "valkey":
+		return "Valkey", cmp.Or(info["valkey_version"], hello["version"])
+	case info["redict_version"] != "", hello["server"] == "redict":
+		return "Redict", cmp.Or(info["redict_version"], hello["version"])
+	case keyDB, info["role"] == "active-replica", hello["role"] == "active-replica":
+		product = "KeyDB"
+	default:
+		product = "Redis"
+	}
+	return product, cmp.Or(hello["version"], info["redis_version"])
+}
+
+// isActiveReplica asks a KeyDB whether it takes the writes of another one beside its own. One that
+// no other has written to yet shows it in its configuration only.
+func (e *examination) isActiveReplica(ctx context.Context, n node, product string) bool {
+	if product != "KeyDB" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	set, err := n.ConfigGet(ctx, "active-replica").Result()
+	return err == nil && set["active-replica"] == "yes"
+}
+
+// hello returns what HELLO says, by name. Where the URL says that HELLO must not be sent, it is
+// nothing.
 func (e *examination) hello(ctx context.Context, n node) map[string]string {
+	if n.Options().Protocol == 2 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	reply, err := n.Do(ctx, "HELLO").Result()

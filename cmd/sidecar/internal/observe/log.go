@@ -106,6 +106,12 @@ func (l *eventLog) redisState(e tokencache.Event) {
 	if !isStore && !throughRedis(e.Result) {
 		return
 	}
+	if isStore && failed.Op == "watch" && failed.Answered() {
+		if n := l.complaints.Due("events", time.Now()); n > 0 {
+			l.log.Warn("redis refuses the events of the other replicas", redisFields(failed, n)...)
+		}
+		return
+	}
 	if isStore {
 		switch class := failed.Class(); class {
 		case tokencache.StoreNoPerm, tokencache.StoreReadOnly, tokencache.StoreOOM:

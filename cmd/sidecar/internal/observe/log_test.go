@@ -97,6 +97,23 @@ func TestOutageOfRedisIsLoggedOnChange(t *testing.T) {
 	})
 }
 
+// Events that are refused are no outage, whatever the words are: everything else goes on.
+func TestRefusedEventsAreLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := logged(func(observe func(tokencache.Event)) {
+			for range 90 {
+				observe(tokencache.Event{Result: tokencache.ResultFailed, Err: &tokencache.StoreError{Op: "watch", Err: proto("ERR unknown command 'subscribe'")}})
+				observe(tokencache.Event{Result: tokencache.ResultReread})
+				time.Sleep(time.Second)
+			}
+		})
+		const refused = "warn redis refuses the events of the other replicas"
+		if want := []string{refused, refused}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
 // What Redis refuses is not an outage that ends with the next answer: one line a minute.
 func TestARefusalOfRedisIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

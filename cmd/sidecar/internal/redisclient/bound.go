@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"regexp"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,20 +21,42 @@ const maxRedisReply = 1 << 20
 
 var errLongReply = errors.New("a text of Redis is longer than any that the sidecar asks for")
 
-// boundedDialer dials as go-redis does, and ends a connection on which a longer text begins.
-func boundedDialer(timeout time.Duration, config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
-	dial := redis.NewDialer(&redis.Options{DialTimeout: timeout, TLSConfig: config})
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
+// dialer makes the connections of one client.
+type dialer struct {
+	timeout   time.Duration
+	secure    func(Side, string) *tls.Config // as of [TLS]
+	sentinels bool                           // without a mark (see [marked]), it is a Sentinel that is dialled
+	resp2     bool                           // HELLO must not be sent
+}
+
+// dial dials as go-redis does, and ends a connection on which a longer text begins.
+func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	side := Servers
+	if network == marked {
+		network = "tcp"
+	} else if d.sentinels {
+		side = Sentinels
+	}
+	conn, err := redis.NewDialer(&redis.Options{DialTimeout: d.timeout})(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	bounded := &redisConn{Conn: conn, hidesHello: d.resp2}
+	if config := d.secure(side, address); config != nil {
+		ctx, cancel := context.WithTimeout(ctx, d.timeout)
+		defer cancel()
+		secure := tls.Client(conn, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
 			return nil, err
 		}
-		bounded := &redisConn{Conn: conn}
-		if socket, ok := conn.(syscall.Conn); ok {
-			return socketConn{bounded, socket}, nil
-		}
+		bounded.Conn = secure
 		return bounded, nil
 	}
+	if socket, ok := conn.(syscall.Conn); ok {
+		return socketConn{bounded, socket}, nil
+	}
+	return bounded, nil
 }
 
 // redisConn follows the lengths that Redis announces: a text is "$N", a line break, N bytes and a
@@ -42,6 +65,28 @@ type redisConn struct {
 	net.Conn
 	skip int64  // of the present text are still to come, its line break included
 	line []byte // as much as has come of the present line, outside of texts
+
+	hidesHello bool   // a HELLO that is written first is not sent, but refused here
+	refusal    []byte // of a HELLO, as far as it has not been read
+}
+
+// There are proxies that close a connection on which HELLO is sent, or never answer it. go-redis
+// sends it for RESP2, too, and goes on with AUTH when a server refuses it.
+var helloRefused = []byte("-ERR unknown command 'HELLO': the URL says protocol=2\r\n")
+
+// isHello finds the command HELLO, as go-redis writes it.
+var isHello = regexp.MustCompile(`^\*\d+\r\n\$5\r\n(?i:hello)\r\n`)
+
+// Write sends p, all but the first HELLO of a connection that hides it.
+func (c *redisConn) Write(p []byte) (int, error) {
+	if c.hidesHello {
+		c.hidesHello = false
+		if isHello.Match(p) {
+			c.refusal = helloRefused
+			return len(p), nil
+		}
+	}
+	return c.Conn.Write(p)
 }
 
 // socketConn is a redisConn on a bare socket. By SyscallConn go-redis notices, before it sends a
@@ -52,6 +97,11 @@ type socketConn struct {
 }
 
 func (c *redisConn) Read(p []byte) (int, error) {
+	if len(c.refusal) > 0 {
+		n := copy(p, c.refusal)
+		c.refusal = c.refusal[n:]
+		return n, nil
+	}
 	n, err := c.Conn.Read(p)
 	if !c.follow(p[:n]) {
 		_ = c.Conn.Close()

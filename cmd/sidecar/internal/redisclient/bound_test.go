@@ -83,7 +83,7 @@ func TestAnIdleConnectionThatRedisClosedIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), Dialer: boundedDialer(time.Second, nil), MaxRetries: -1, PoolSize: 1})
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), Dialer: dialer{timeout: time.Second, secure: TLS(nil, config.Redis{})}.dial, MaxRetries: -1, PoolSize: 1})
 	defer rdb.Close()
 	if err := rdb.Ping(t.Context()).Err(); err != nil {
 		t.Fatal(err)

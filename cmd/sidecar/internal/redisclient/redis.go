@@ -46,21 +46,16 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
+		o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2}.dial
 		return redis.NewClusterClient(o), nil
 	case config.RedisSentinel:
-		o, err := redis.ParseFailoverURL(raw)
+		o, err := failoverOptions(cfg)
 		if err != nil {
-			return nil, errRedisURL
-		}
-		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
-		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
-		o.DialerRetries = 1
-		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
-		return redis.NewFailoverClient(o), nil
+		rdb := redis.NewFailoverClient(o)
+		rdb.AddHook(markServers{})
+		return rdb, nil
 	default:
 		o, err := redis.ParseURL(raw)
 		if err != nil {
@@ -73,9 +68,38 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
 		}
-		o.Dialer = boundedDialer(o.DialTimeout, o.TLSConfig)
+		o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2}.dial
 		return redis.NewClient(o), nil
 	}
+}
+
+func failoverOptions(cfg config.Redis) (*redis.FailoverOptions, error) {
+	raw := cfg.URL.Reveal()
+	o, err := redis.ParseFailoverURL(raw)
+	if err != nil {
+		return nil, errRedisURL
+	}
+	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
+	redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
+	o.DialerRetries = 1
+	if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
+		return nil, err
+	}
+	o.Dialer = dialer{timeout: o.DialTimeout, secure: TLS(o.TLSConfig, cfg), resp2: o.Protocol == 2, sentinels: true}.dial
+	return o, nil
+}
+
+// Sentinel returns a client for one of the Sentinels of a URL, as the client of [Connect] makes it,
+// and the name of the master that the URL is about. It does no I/O but to read certificates.
+func Sentinel(cfg config.Redis, address string) (_ *redis.SentinelClient, master string, _ error) {
+	o, err := failoverOptions(cfg)
+	if err != nil {
+		return nil, "", err
+	}
+	return redis.NewSentinelClient(&redis.Options{
+		Addr: address, Username: o.SentinelUsername, Password: o.SentinelPassword, Dialer: o.Dialer, DialerRetries: 1, MaxRetries: -1,
+		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout, ContextTimeoutEnabled: true, DisableIdentity: true,
+	}), o.MasterName, nil
 }
 
 // redisTimes sets the timeouts that the URL does not.

@@ -161,6 +161,9 @@ func (p *problems) redis(r *redisStatus) {
 	case !r.Reachable:
 		p.add(problemStatus{Level: levelAttention, What: r.Error,
 			Fix: "Bring Redis back. Until then tokens are served from memory, to their end; after 4 minutes they are marked stale."})
+	case r.Error == "" && r.Deaf != "":
+		p.add(problemStatus{Level: levelAttention, What: "The events of the other replicas do not arrive. " + r.Deaf,
+			Fix: "Let the ACL, and any proxy before Redis, permit SUBSCRIBE and the channel. Until then everything is read again every 10 to 15 s."})
 	case r.Error != "":
 		p.add(problemStatus{Level: levelAttention, What: r.Error, Fix: "Check REDIS_URL, the ACL of its user, and what else uses this namespace."})
 	}

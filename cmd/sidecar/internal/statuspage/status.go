@@ -105,8 +105,9 @@ const (
 type redisStatus struct {
 	Reachable bool   `json:"reachable"`
 	TookMS    int64  `json:"took_ms"`
-	Confirmed int64  `json:"confirmed"` // how long ago Redis was asked for what is known of the credentials
-	Listening bool   `json:"listening"` // events arrive
+	Confirmed int64  `json:"confirmed"`      // how long ago Redis was asked for what is known of the credentials
+	Listening bool   `json:"listening"`      // events arrive
+	Deaf      string `json:"deaf,omitempty"` // why not, as soon as it is known
 	Listeners *int   `json:"listeners,omitempty"`
 	Error     string `json:"error,omitempty"`
 }
@@ -274,6 +275,9 @@ func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 	perApp := max(leastPerApp, shownEntries/max(1, len(s.Apps)))
 	seen := h.looks.take(perApp, h.opts.Journal)
 	r := &redisStatus{Reachable: seen.Reachable, TookMS: seen.Took.Milliseconds(), Listening: seen.Listening}
+	if seen.Deaf != nil {
+		r.Deaf = text.Redis(seen.Deaf)
+	}
 	if seen.Listeners >= 0 && seen.Reachable {
 		r.Listeners = &seen.Listeners
 	}

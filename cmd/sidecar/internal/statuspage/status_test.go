@@ -330,6 +330,12 @@ func TestRedisErrorsAreToldInWords(t *testing.T) {
 	}
 }
 
+func TestEventsThatDoNotArriveAreAProblem(t *testing.T) {
+	deaf := tokencache.Journal{Reachable: true, Listeners: -1, Deaf: &tokencache.StoreError{Op: "watch", Err: redisError("ERR unknown command 'subscribe'")}}
+	_, text := page(t, statuspage.Options{Journal: seen(deaf, nil)})
+	wantAll(t, text, "Attention.", "The events of the other replicas do not arrive. Redis: ERR unknown command 'subscribe'", "permit SUBSCRIBE", "do not arrive")
+}
+
 type redisError string
 
 func (e redisError) Error() string { return string(e) }

@@ -23,6 +23,8 @@ func Redis(err error) string {
 		return "Redis is not there: its address refuses connections."
 	case tokencache.StoreTimeout:
 		return "Redis does not answer in time."
+	case tokencache.StoreTLS:
+		return "There is no TLS with Redis: one side does not accept the other's certificate, or speaks no TLS. It says: " + s.Err.Error()
 	case tokencache.StoreNoAuth:
 		return "Redis refuses the login: user or password are wrong."
 	case tokencache.StoreNoPerm:
