@@ -30,7 +30,7 @@ func StartSentinel(t testing.TB) *Sentinel {
 	t.Helper()
 	s := &Sentinel{Master: StartRedis(t)}
 	host, port, _ := net.SplitHostPort(s.Master.Addr)
-	s.Replica = StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
+	s.Replica = StartRedis(t, "--replicaof", host, port, "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
 	Eventually(t, "the replica follows", func() bool {
 		n, err := s.Replica.Client().(*redis.Client).Do(context.Background(), "ROLE").Slice()
 		return err == nil && len(n) > 3 && n[3] == "connected"
