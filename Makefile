@@ -22,7 +22,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
 
-.PHONY: run build shape words image image-check figures test race integration redis faults sdks histories soak model manifests check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build shape words image image-check figures test race integration redis faults sdks histories soak model manifests cluster check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run -tags dev ./cmd/sidecar --dev
@@ -90,6 +90,9 @@ model: ## the refresh protocol, checked exhaustively by spin; each guard taken o
 # Without the cache of results, which does not see a change in the files of the other module.
 manifests: ## deploy: rendered, decoded, held against policies; alerts and dashboard against the program's metrics
 	cd deploy && $(GO) test -timeout 10m -count 1 ./...
+
+cluster: ## the manifests and the injection on a real kube-apiserver, which the first run builds: 13 minutes of CPU time
+	cd deploy/cluster && $(GO) run .
 
 check: fmt vet words lint tidy vuln ## everything about the code that is no test
 

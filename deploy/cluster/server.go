@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// tools are the programs of a control plane.
+type tools struct{ etcd, apiserver, kubectl string }
+
+// install finds the programs, or builds and fetches them. They are kept in the user's cache, by the
+// version of Kubernetes and of Go: a build takes some 13 minutes of CPU time.
+func install(ctx context.Context) (tools, error) {
+	version, err := command(ctx, "", "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	if err != nil {
+		return tools{}, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return tools{}, err
+	}
+	dir := filepath.Join(cache, "wxtoken", "kubernetes-"+version+"-"+runtime.Version())
+	t := tools{apiserver: filepath.Join(dir, "kube-apiserver"), kubectl: filepath.Join(dir, "kubectl")}
+	if !exists(t.apiserver) || !exists(t.kubectl) {
+		fmt.Printf("building kube-apiserver and kubectl %s into %s\n", version, dir)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return tools{}, err
+		}
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+string(filepath.Separator),
+			"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return tools{}, fmt.Errorf("building them: %w\n%s", err, out)
+		}
+	}
+	t.etcd, err = findEtcd(ctx, dir)
+	return t, err
+}
+
+// findEtcd returns the installed etcd, or that of Debian's package, unpacked without being installed.
+func findEtcd(ctx context.Context, dir string) (string, error) {
+	if path, err := exec.LookPath("etcd"); err == nil {
+		return path, nil
+	}
+	path := filepath.Join(dir, "etcd", "usr", "bin", "etcd")
+	if exists(path) {
+		return path, nil
+	}
+	if _, err := command(ctx, dir, "apt-get", "download", "etcd-server"); err != nil {
+		return "", fmt.Errorf("etcd is not installed, and Debian's etcd-server cannot be had: %w", err)
+	}
+	packages, err := filepath.Glob(filepath.Join(dir, "etcd-server_*.deb"))
+	if err != nil || len(packages) == 0 {
+		return "", errors.New("apt-get has brought no etcd-server")
+	}
+	_, err = command(ctx, dir, "dpkg", "-x", packages[len(packages)-1], filepath.Join(dir, "etcd"))
+	return path, err
+}
+
+// crdFiles returns the files of the Prometheus operator's kinds that the components use.
+func crdFiles(ctx context.Context) ([]string, error) {
+	out, err := command(ctx, os.TempDir(), "go", "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator@v0.85.0")
+	if err != nil {
+		return nil, err
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal([]byte(out), &module); err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, kind := range []string{"podmonitors", "prometheusrules"} {
+		file := filepath.Join(module.Dir, "example", "prometheus-operator-crd", "monitoring.coreos.com_"+kind+".yaml")
+		if !exists(file) {
+			return nil, fmt.Errorf("%s is not there", file)
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func command(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	var problems bytes.Buffer
+	cmd.Stderr = &problems
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, problems.Bytes())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// apiServer is a running kube-apiserver with its etcd.
+type apiServer struct {
+	tools  tools
+	config string // for kubectl
+	procs  []*exec.Cmd
+	logs   []*bytes.Buffer
+}
+
+// start starts both on loopback, and returns when the API server is ready.
+func start(ctx context.Context, t tools, dir string) (_ *apiServer, err error) {
+	a := &apiServer{tools: t, config: filepath.Join(dir, "kubeconfig")}
+	defer func() {
+		if err != nil {
+			a.stop()
+		}
+	}()
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	store, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
+	if err := a.launch(ctx, t.etcd, "--data-dir", filepath.Join(dir, "etcd"), "--listen-client-urls", store, "--advertise-client-urls", store,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer, "--unsafe-no-fsync"); err != nil {
+		return nil, err
+	}
+	token := rand.Text()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	accounts := filepath.Join(dir, "accounts.pem")
+	for path, text := range map[string][]byte{
+		accounts:                         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		filepath.Join(dir, "tokens.csv"): []byte(token + ",admin,admin,system:masters\n"),
+		a.config: fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"it",
+			"clusters":[{"name":"it","cluster":{"server":"https://127.0.0.1:%s","insecure-skip-tls-verify":true}}],
+			"users":[{"name":"it","user":{"token":%q}}],"contexts":[{"name":"it","context":{"cluster":"it","user":"it"}}]}`, ports[2], token),
+	} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.launch(ctx, t.apiserver, "--etcd-servers", store, "--bind-address", "127.0.0.1", "--secure-port", ports[2], "--cert-dir", filepath.Join(dir, "certs"),
+		"--service-account-key-file", accounts, "--service-account-signing-key-file", accounts, "--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-cluster-ip-range", "10.0.0.0/24", "--token-auth-file", filepath.Join(dir, "tokens.csv"), "--authorization-mode", "RBAC"); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(5 * time.Minute); ; {
+		_, err := a.kubectl(ctx, nil, "get", "--raw", "/readyz")
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, fmt.Errorf("the API server is not ready: %w\n%s", err, a.lastWords())
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	version, err := a.kubectl(ctx, nil, "version")
+	fmt.Println(strings.Join(strings.Fields(regexp.MustCompile(`Kustomize.*`).ReplaceAllString(version, "")), " "))
+	return a, err
+}
+
+func (a *apiServer) launch(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	log := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	a.procs, a.logs = append(a.procs, cmd), append(a.logs, log)
+	return nil
+}
+
+// stop ends the processes, the API server first.
+func (a *apiServer) stop() {
+	for i := len(a.procs) - 1; i >= 0; i-- {
+		_ = a.procs[i].Process.Kill()
+		_ = a.procs[i].Wait()
+	}
+}
+
+// lastWords is the end of what each process logged. They are stopped first, so that nothing writes.
+func (a *apiServer) lastWords() string {
+	a.stop()
+	var b strings.Builder
+	for i, log := range a.logs {
+		text := log.String()
+		fmt.Fprintf(&b, "%s:\n%s\n", filepath.Base(a.procs[i].Path), text[max(0, len(text)-2000):])
+	}
+	a.procs = nil
+	return b.String()
+}
+
+// freePorts returns ports that were free a moment ago.
+func freePorts(n int) (ports []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
