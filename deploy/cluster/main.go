@@ -115,10 +115,13 @@ func (c *checks) serviceAccount(namespace string) error {
 func (c *checks) manifests() {
 	for _, dir := range []string{"web", "redis-reader", "cronjob", "classic-job", "https", "api-host"} {
 		c.apply("examples/"+dir, shop)
-		c.pods("examples/"+dir, shop)
 	}
+	c.pods("examples", shop)
 	for _, dir := range []string{"bare-native", "bare-classic", "full-native", "full-classic", "full-https", "overlay"} {
 		namespace := "test-" + dir
+		if dir == "overlay" {
+			namespace = "elsewhere" // which it names itself
+		}
 		if _, err := c.api.kubectl(c.ctx, nil, "create", "namespace", namespace); err != nil {
 			c.check(namespace, err)
 			continue
@@ -252,23 +255,23 @@ func (c *checks) injection() {
 		return json.RawMessage(`{"metadata":{"labels":{"wxtoken.io/inject":"true"}},"spec":{"containers":[` + container + `]` + spec + `}}`)
 	}
 	// A policy takes effect a moment after it is stored.
-	deadline := time.Now().Add(time.Minute)
-	stored, err := c.create(labeled, asking(""), "bare")
-	for err != nil && time.Now().Before(deadline) && c.ctx.Err() == nil {
-		time.Sleep(200 * time.Millisecond)
+	var stored pod
+	c.check("injection: a bare pod gets the sidecar, and restricted admits it", c.eventually(func() (err error) {
 		stored, err = c.create(labeled, asking(""), "bare")
-	}
-	c.check("injection: a bare pod gets the sidecar, and restricted admits it", first(stored, err, "wxtoken"))
+		return first(stored, err, "wxtoken")
+	}))
 	c.check("injection: no token of the API is mounted into it", noToken(stored))
 	migrate := strings.Replace(container, `"app"`, `"migrate"`, 1)
-	stored, err = c.create(labeled, asking(`,"initContainers":[`+migrate+`],"volumes":[{"name":"work","emptyDir":{}}]`), "full")
+	stored, err := c.create(labeled, asking(`,"initContainers":[`+migrate+`],"volumes":[{"name":"work","emptyDir":{}}]`), "full")
 	c.check("injection: it is the first of the init containers", first(stored, err, "wxtoken", "migrate"))
 	stored, err = c.create(labeled, asking(`,"initContainers":[],"volumes":[]`), "empty")
 	c.check("injection: with empty lists", first(stored, err, "wxtoken"))
 	stored, err = c.create(labeled, json.RawMessage(`{"spec":{"containers":[`+container+`]}}`), "unasked")
 	c.check("injection: not without the label", first(stored, err))
-	_, err = c.create(unlabeled, asking(""), "unlabeled")
-	c.check("injection: refused in a namespace without the label", says(err, "label the namespace wxtoken.io/injection=enabled"))
+	c.check("injection: refused in a namespace without the label", c.eventually(func() error {
+		_, err := c.create(unlabeled, asking(""), "unlabeled")
+		return says(err, "label the namespace wxtoken.io/injection=enabled")
+	}))
 	_, err = c.create(labeled, asking(`,"hostNetwork":true`), "host")
 	c.check("injection: refused with hostNetwork", says(err, "hostNetwork"))
 
@@ -278,6 +281,15 @@ func (c *checks) injection() {
 	}
 	c.check("injection: beside a LimitRange", first(stored, err, "wxtoken"))
 	c.apply("injection", labeled)
+}
+
+// eventually tries for a minute.
+func (c *checks) eventually(try func() error) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if err := try(); err == nil || time.Now().After(deadline) || c.ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // first reports whether the init containers are those.

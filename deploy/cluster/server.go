@@ -42,7 +42,8 @@ func install(ctx context.Context) (tools, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return tools{}, err
 		}
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+string(filepath.Separator),
+		flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version // which clients of it parse
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", dir+string(filepath.Separator),
 			"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
