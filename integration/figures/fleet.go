@@ -44,22 +44,10 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 	defer func() { _ = s.cmd.Process.Kill() }() // the rig waits for it
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
-	for fetched := 0; fetched < n; {
-		if time.Since(s.began) > 2*time.Minute {
-			return nil, fmt.Errorf("%d apps have no token after 2 minutes\n%s", n, s.log)
-		}
-		pause(ctx, 10*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if fetched = sim.Calls(ids[n-1]).Fetches(); fetched > 0 { // the last one may come early
-			fetched = 0
-			for _, id := range ids {
-				fetched += min(1, sim.Calls(id).Fetches())
-			}
-		}
+	ready, err := allFetched(ctx, s, sim, ids)
+	if err != nil {
+		return nil, err
 	}
-	ready := time.Since(s.began)
 	for _, url := range s.urls[max(0, n-100):] {
 		if err := poll(ctx, url, func() bool { return get(ctx, client, url) == nil }); err != nil {
 			return nil, err
@@ -79,10 +67,7 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%d apps", n)
-	if n == 1 {
-		name = "1 app"
-	}
+	name := countOf(n)
 	figures := []figure{
 		{what: name + ": all have a token after", value: fmt.Sprintf("%.1f s, by %d fetches", ready.Seconds(), fetches)},
 		{what: name + ": RSS", value: fmt.Sprintf("%.1f MiB", rss)},
@@ -94,6 +79,33 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 		figures[1].ratio = rss / base
 	}
 	return figures, nil
+}
+
+func countOf(apps int) string {
+	if apps == 1 {
+		return "1 app"
+	}
+	return fmt.Sprintf("%d apps", apps)
+}
+
+// allFetched waits until each app has been fetched, and returns how long after the start that was.
+func allFetched(ctx context.Context, s *server, sim *wechattest.Server, ids []string) (time.Duration, error) {
+	for fetched := 0; fetched < len(ids); {
+		if time.Since(s.began) > 2*time.Minute {
+			return 0, fmt.Errorf("%d apps have no token after 2 minutes\n%s", len(ids), s.log)
+		}
+		pause(ctx, 10*time.Millisecond)
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		if fetched = sim.Calls(ids[len(ids)-1]).Fetches(); fetched > 0 { // the last one may come early
+			fetched = 0
+			for _, id := range ids {
+				fetched += min(1, sim.Calls(id).Fetches())
+			}
+		}
+	}
+	return time.Since(s.began), nil
 }
 
 // metricsSize returns the length of the scrape in bytes.
@@ -236,15 +248,14 @@ func (r *rig) spread(ctx context.Context, n int) ([]figure, error) {
 	defer f.stop()
 	running, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
+	defer func() { cancel(); wg.Wait() }()
 	for _, c := range f.caches {
 		wg.Go(func() { _ = c.Run(running) }) // it returns nil
 	}
-	for _, c := range f.caches {
-		if err := poll(ctx, "a subscription", func() bool { return c.Health().Subscribed }); err != nil {
-			return nil, err
-		}
+	if err := poll(ctx, "the subscriptions", func() bool {
+		return !slices.ContainsFunc(f.caches, func(c *tokencache.Cache) bool { return !c.Health().Subscribed })
+	}); err != nil {
+		return nil, err
 	}
 	pause(ctx, time.Second)
 	var all []time.Duration
@@ -272,10 +283,14 @@ func (r *rig) spread(ctx context.Context, n int) ([]figure, error) {
 		all = append(all, took...)
 		mu.Unlock()
 	}
+	return []figure{{what: fmt.Sprintf("a new version at %d replicas after", n), value: quantiles(all), baseline: "without events: up to 15 s"}}, nil
+}
+
+// quantiles prints those of some durations, and sorts them.
+func quantiles(all []time.Duration) string {
 	slices.Sort(all)
 	at := func(q float64) float64 { return ms(all[int(q*float64(len(all)-1))]) }
-	return []figure{{what: fmt.Sprintf("a new version at %d replicas after", n), value: fmt.Sprintf("p50 %.1f ms, p99 %.1f ms", at(.5), at(.99)),
-		baseline: "without events: up to 15 s"}}, nil
+	return fmt.Sprintf("p50 %.1f ms, p99 %.1f ms", at(.5), at(.99))
 }
 
 // tenThousand computes what 10 000 replicas of 100 apps cost Redis, from the cost of one look.

@@ -53,7 +53,7 @@ type Journal struct {
 }
 
 // Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
-// app's journal. ctx bounds it; a short deadline shows quickly whether Redis answers.
+// app's journal, and the newest 1000 of all apps together. ctx bounds it; a short deadline shows quickly whether Redis answers.
 //
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be
 // read. The Journal has what was found out all the same.
@@ -90,16 +90,36 @@ func answered(err error) bool {
 	return errors.As(err, &reply) || errors.Is(err, errReply)
 }
 
-// journals reads the journals of apps in one round trip per Redis node.
-func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entry, error) {
+// journals reads the journals of apps, and returns the newest entries first.
+func (s *store) journals(ctx context.Context, apps []string, perApp int) (entries []Entry, failed error) {
+	for some := range slices.Chunk(apps, journalsAtOnce) {
+		part, err := s.someJournals(ctx, some, perApp)
+		entries = append(entries, part...)
+		slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) })
+		entries = entries[:min(len(entries), mostEntries)]
+		if failed == nil {
+			failed = err
+		}
+		if err != nil && (!answered(err) || errors.Is(err, ErrJournalDenied)) {
+			break // the others have nothing else to say
+		}
+	}
+	return entries, failed
+}
+
+const (
+	journalsAtOnce = 100  // of the apps, in one round trip: Redis answers others between two of them
+	mostEntries    = 1000 // of all apps together, the newest
+)
+
+// someJournals is journals in one round trip, in no order.
+func (s *store) someJournals(ctx context.Context, apps []string, perApp int) (entries []Entry, failed error) {
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(apps))
 	for i, app := range apps {
 		replies[i] = journalScript.EvalSha(ctx, pipe, []string{s.journalKey(app)}, perApp)
 	}
 	_, broken := pipe.Exec(ctx)
-	var entries []Entry
-	var failed error
 	for i, r := range replies {
 		reply, err := resultOf(r, broken)
 		if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
@@ -117,7 +137,6 @@ func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entr
 		}
 		entries = append(entries, part...)
 	}
-	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) })
 	return entries, failed
 }
 

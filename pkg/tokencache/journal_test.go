@@ -1,13 +1,18 @@
 package tokencache
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -52,6 +57,48 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	var storeError *StoreError
 	if len(got) != 4 || !errors.As(err, &storeError) || storeError.Op != "journal" || !answered(err) {
 		t.Errorf("beside a key of another type: %d entries, %v", len(got), err)
+	}
+}
+
+// Thousands of journals are asked for in parts, between which Redis answers others, and only so much
+// of them is kept.
+func TestTheJournalsOfThousandsOfAppsAreBounded(t *testing.T) {
+	m := miniredis.RunT(t)
+	rdb := redis.NewClient(&redis.Options{Addr: m.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	s := newStore(rdb, "ns", "pod-1")
+	apps := make([]string, 1050)
+	for i := range apps {
+		apps[i] = fmt.Sprintf("wx%05d", i)
+		for n := range 2 {
+			if _, err := m.XAdd(s.journalKey(apps[i]), fmt.Sprintf("%d-%d", 1_700_000_000_000+i, n), []string{"kind", "access_token", "result", "committed"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	most := &roundTrips{}
+	rdb.AddHook(most)
+	got, err := s.journals(t.Context(), apps, 10)
+	if err != nil || len(got) != mostEntries || got[0].Key.App != apps[len(apps)-1] {
+		t.Fatalf("%d entries, %v; the first: %+v", len(got), err, got[:min(1, len(got))])
+	}
+	if !slices.IsSortedFunc(got, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) }) {
+		t.Error("they are not sorted")
+	}
+	if most.commands > journalsAtOnce || most.commands == 0 {
+		t.Errorf("one round trip has %d commands", most.commands)
+	}
+}
+
+// roundTrips remembers how many commands the longest one had.
+type roundTrips struct{ commands int }
+
+func (l *roundTrips) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (l *roundTrips) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (l *roundTrips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, all []redis.Cmder) error {
+		l.commands = max(l.commands, len(all))
+		return next(ctx, all)
 	}
 }
 

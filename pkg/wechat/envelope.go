@@ -47,8 +47,8 @@ type Envelope struct {
 	keys     [][]byte // AES, the current one first
 }
 
-// NewEnvelope returns an envelope. token is the callback's token. receiver is whom pushes must be
-// for: a platform's appid, a suite's id, a corpid; "" for the suite of a person. keys are the
+// NewEnvelope returns an envelope. token is the callback's token. receiver is the one that pushes
+// must be for: a platform's appid, a suite's id, a corpid; "" for the suite of a person. keys are the
 // EncodingAESKeys, 43 characters each: the current one, and the previous one while a change spreads.
 // The error says which is wrong, and does not repeat it.
 func NewEnvelope(token secret.String, receiver string, keys ...secret.String) (*Envelope, error) {
@@ -167,7 +167,7 @@ func (e *Envelope) seal(key, message []byte, timestamp, nonce string) []byte {
 		encrypted, e.Signature(timestamp, nonce, encrypted), onlyDigits(timestamp), strings.ReplaceAll(nonce, "]]>", ""))
 }
 
-// onlyDigits drops what is no digit: the text stands in XML.
+// onlyDigits drops what is no digit: the text is a part of XML.
 func onlyDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < '0' || r > '9' {
