@@ -42,12 +42,23 @@ func install(ctx context.Context) (tools, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return tools{}, err
 		}
+		// An interrupted build must not leave half a program under its name.
+		parts, err := os.MkdirTemp(dir, "build-")
+		if err != nil {
+			return tools{}, err
+		}
+		defer os.RemoveAll(parts)
 		flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version // which clients of it parse
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", dir+string(filepath.Separator),
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", parts+string(filepath.Separator),
 			"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return tools{}, fmt.Errorf("building them: %w\n%s", err, out)
+		}
+		for _, program := range []string{t.apiserver, t.kubectl} {
+			if err := os.Rename(filepath.Join(parts, filepath.Base(program)), program); err != nil {
+				return tools{}, err
+			}
 		}
 	}
 	t.etcd, err = findEtcd(ctx, dir)
@@ -174,7 +185,7 @@ func start(ctx context.Context, t tools, dir string) (_ *apiServer, err error) {
 		time.Sleep(500 * time.Millisecond)
 	}
 	version, err := a.kubectl(ctx, nil, "version")
-	fmt.Println(strings.Join(strings.Fields(regexp.MustCompile(`Kustomize.*`).ReplaceAllString(version, "")), " "))
+	fmt.Println(strings.Join(strings.Fields(regexp.MustCompile(`Kustomize.*`).ReplaceAllString(version.out, "")), " "))
 	return a, err
 }
 
@@ -224,4 +235,30 @@ func freePorts(n int) (ports []string, err error) {
 		ports = append(ports, port)
 	}
 	return ports, nil
+}
+
+// answer is what kubectl printed: its output, and the warnings of the API server.
+type answer struct {
+	out      string
+	warnings []string
+}
+
+// kubectl runs a command. What the user has set for kubectl is out of its sight.
+func (a *apiServer) kubectl(ctx context.Context, stdin []byte, args ...string) (answer, error) {
+	cmd := exec.CommandContext(ctx, a.tools.kubectl, append([]string{"--kubeconfig", a.config, "--cache-dir", filepath.Dir(a.config)}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECTL_KUBERC=false", "KUBECTL_EXTERNAL_DIFF=")
+	cmd.Stdin = bytes.NewReader(stdin)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w: %.2000s%.2000s", strings.Join(args, " "), err, problems.String(), out.String())
+	}
+	result := answer{out: out.String()}
+	for line := range strings.Lines(problems.String()) {
+		if strings.HasPrefix(line, "Warning:") {
+			result.warnings = append(result.warnings, strings.TrimSpace(line))
+		}
+	}
+	return result, err
 }

@@ -114,9 +114,6 @@ func defaulted(t *testing.T, o runtime.Object) runtime.Object {
 		if m.ObjectSelector == nil {
 			m.ObjectSelector = &metav1.LabelSelector{}
 		}
-		for i := range m.ResourceRules {
-			m.ResourceRules[i].Scope = new(admissionregistrationv1.AllScopes)
-		}
 	}
 	switch p := o.(type) {
 	case *admissionregistrationv1.MutatingAdmissionPolicy:
