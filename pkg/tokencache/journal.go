@@ -47,18 +47,22 @@ type Journal struct {
 	// Listeners is how many connections listen for events: the running replicas. -1 if that is
 	// not known, as without the permission +pubsub|numsub.
 	Listeners int
-	Entries   []Entry // of all apps, newest first
+	Entries   []Entry // of all apps that were asked for, newest first
 }
 
-// Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
-// app's journal. ctx bounds it; a short deadline shows quickly whether Redis answers.
+// Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of the
+// journal of each of apps, or of all apps if none is named. ctx bounds it; a short deadline shows
+// quickly whether Redis answers.
 //
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be
 // read. The Journal has what was found out all the same.
-func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
+func (c *Cache) Journal(ctx context.Context, perApp int, apps ...string) (Journal, error) {
 	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
+	if len(apps) == 0 {
+		apps = c.apps()
+	}
 	start := time.Now()
-	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
+	entries, err := c.store.journals(ctx, apps, max(1, perApp))
 	seen.Entries, seen.Took = entries, time.Since(start)
 	seen.Reachable = err == nil || answered(err) || errors.Is(err, ErrJournalDenied)
 	if seen.Reachable {
@@ -85,8 +89,24 @@ func answered(err error) bool {
 	return errors.As(err, &reply) || errors.Is(err, errReply)
 }
 
-// journals reads the journals of apps in one round trip per Redis node.
-func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entry, error) {
+// journals reads the journals of apps, a batch in each round trip, until Redis is away.
+func (s *store) journals(ctx context.Context, apps []string, perApp int) (entries []Entry, failed error) {
+	for part := range slices.Chunk(apps, batch) {
+		more, err := s.journalBatch(ctx, part, perApp)
+		entries = append(entries, more...)
+		if failed == nil {
+			failed = err
+		}
+		if err != nil && !answered(err) {
+			break
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) })
+	return entries, failed
+}
+
+// journalBatch reads the journals of apps in one round trip per Redis node.
+func (s *store) journalBatch(ctx context.Context, apps []string, perApp int) ([]Entry, error) {
 	pipe := s.rdb.Pipeline()
 	replies := make([]*redis.Cmd, len(apps))
 	for i, app := range apps {
@@ -112,7 +132,6 @@ func (s *store) journals(ctx context.Context, apps []string, perApp int) ([]Entr
 		}
 		entries = append(entries, part...)
 	}
-	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Age, b.Age) })
 	return entries, failed
 }
 

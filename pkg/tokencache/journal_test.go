@@ -1,7 +1,9 @@
 package tokencache
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,32 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	var storeError *StoreError
 	if len(got) != 4 || !errors.As(err, &storeError) || storeError.Op != "journal" || !answered(err) {
 		t.Errorf("beside a key of another type: %d entries, %v", len(got), err)
+	}
+	// Those of thousands of apps are not one pipeline.
+	longest := &longestPipeline{}
+	rdb.AddHook(longest)
+	many := make([]string, 1000)
+	for i := range many {
+		many[i] = fmt.Sprintf("wx%d", i)
+	}
+	if got, _ = x.s.journals(t.Context(), many, 10); len(got) != 4 || longest.commands > batch {
+		t.Errorf("of 1000 apps: %d entries, %d commands in a pipeline", len(got), longest.commands)
+	}
+}
+
+// longestPipeline is a hook that sees how many commands a pipeline had.
+type longestPipeline struct {
+	redis.Hook
+	commands int
+}
+
+func (p *longestPipeline) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (p *longestPipeline) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (p *longestPipeline) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		p.commands = max(p.commands, len(commands))
+		return next(ctx, commands)
 	}
 }
 

@@ -21,7 +21,7 @@ type Options struct {
 	Apps func() *apps.Set
 	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
 	// says nothing of Redis.
-	Journal func(ctx context.Context, perApp int) (tokencache.Journal, error)
+	Journal func(ctx context.Context, perApp int, apps ...string) (tokencache.Journal, error)
 	// Configuration is what /status says of it. Default: nothing.
 	Configuration func() Configuration
 	// Stopping reports whether the process was asked to stop. Default: never.

@@ -95,6 +95,10 @@ func (p *page) putJournal(w *pageWriter) {
 	if p.Journal.Error != "" {
 		w.put(`<p class="empty">{}</p>`, p.Journal.Error)
 	}
+	if p.Journal.Apps > 0 {
+		w.put(`<p class="empty">Of {} apps of {}: those with something wrong, and those with the newest values.</p>`,
+			strconv.Itoa(p.Journal.Apps), strconv.Itoa(len(p.Apps)))
+	}
 	switch {
 	case len(p.Journal.Entries) > 0:
 		p.putEntries(w, ended(p.Journal.Entries))

@@ -131,7 +131,9 @@ type replicaStatus struct {
 }
 
 type journalStatus struct {
-	Error   string        `json:"error,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Apps is how many apps the entries are of; 0: of all.
+	Apps    int           `json:"apps,omitempty"`
 	Entries []entryStatus `json:"entries"`
 }
 
@@ -163,6 +165,8 @@ const (
 	// What the page shows of the journals. Of many apps each has less.
 	shownEntries = 40
 	leastPerApp  = 3
+	// readJournals is how many apps' journals are read at most.
+	readJournals = 100
 )
 
 // look gathers everything.
@@ -250,7 +254,7 @@ type look struct {
 
 // take returns the last look, or a new one if that is older than lookEvery. All who ask meanwhile
 // wait for it, no longer than lookTime, and share it.
-func (l *looks) take(perApp int, ask func(context.Context, int) (tokencache.Journal, error)) *look {
+func (l *looks) take(ask func(context.Context) (tokencache.Journal, error)) *look {
 	shared, _, _ := l.asking.Do("", func() (any, error) {
 		if last := l.last.Load(); last != nil && time.Since(last.made) < lookEvery {
 			return last, nil
@@ -258,7 +262,7 @@ func (l *looks) take(perApp int, ask func(context.Context, int) (tokencache.Jour
 		// Not under the request's context: others share this look.
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 		defer cancel()
-		seen, err := ask(ctx, perApp)
+		seen, err := ask(ctx)
 		next := &look{seen, err, time.Now()}
 		l.last.Store(next)
 		return next, nil
@@ -271,8 +275,10 @@ func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 	if h.opts.Journal == nil {
 		return
 	}
-	perApp := max(leastPerApp, shownEntries/max(1, len(s.Apps)))
-	seen := h.looks.take(perApp, h.opts.Journal)
+	read := journalsToRead(all)
+	seen := h.looks.take(func(ctx context.Context) (tokencache.Journal, error) {
+		return h.opts.Journal(ctx, max(leastPerApp, shownEntries/max(1, len(read))), read...)
+	})
 	r := &redisStatus{Reachable: seen.Reachable, TookMS: seen.Took.Milliseconds(), Listening: seen.Listening}
 	if seen.Listeners >= 0 && seen.Reachable {
 		r.Listeners = &seen.Listeners
@@ -282,6 +288,9 @@ func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 		r.Confirmed = seconds(latest.Confirmed)
 	}
 	s.Replica, s.Redis, s.Journal = seen.Replica, r, &journalStatus{Entries: []entryStatus{}}
+	if len(read) < len(s.Apps) {
+		s.Journal.Apps = len(read)
+	}
 	switch {
 	case errors.Is(seen.err, tokencache.ErrJournalDenied):
 		s.Journal.Error = seen.err.Error()
@@ -292,6 +301,36 @@ func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 	}
 	found.redis(r)
 	s.journal(seen.Entries)
+}
+
+// journalsToRead returns the apps whose journals are read: all; of many, those with something wrong,
+// then those whose values are the newest, which have the newest entries. all is sorted by app.
+func journalsToRead(all []tokencache.Status) []string {
+	type app struct {
+		id        string
+		rank      int
+		committed time.Time // the newest value
+	}
+	var apps []app
+	for _, c := range all {
+		if n := len(apps); n == 0 || apps[n-1].id != c.Key.App {
+			apps = append(apps, app{id: c.Key.App, rank: levelWell.rank()})
+		}
+		a := &apps[len(apps)-1]
+		a.rank = min(a.rank, levelOf(c).rank())
+		if c.CommittedAt.After(a.committed) {
+			a.committed = c.CommittedAt
+		}
+	}
+	if len(apps) > readJournals {
+		slices.SortStableFunc(apps, func(a, b app) int { return cmp.Or(cmp.Compare(a.rank, b.rank), b.committed.Compare(a.committed)) })
+		apps = apps[:readJournals]
+	}
+	ids := make([]string, len(apps))
+	for i, a := range apps {
+		ids[i] = a.id
+	}
+	return ids
 }
 
 // journal takes the newest entries, and who made them.

@@ -44,8 +44,8 @@ func statusOf(all ...tokencache.Status) func() []tokencache.Status {
 	return func() []tokencache.Status { return all }
 }
 
-func seen(c tokencache.Journal, err error) func(context.Context, int) (tokencache.Journal, error) {
-	return func(context.Context, int) (tokencache.Journal, error) { return c, err }
+func seen(c tokencache.Journal, err error) func(context.Context, int, ...string) (tokencache.Journal, error) {
+	return func(context.Context, int, ...string) (tokencache.Journal, error) { return c, err }
 }
 
 // page returns the page's markup and what can be read on it.
@@ -280,7 +280,7 @@ func TestStatusTellsOfRedisAndWaitsForItNoLongerThanItSays(t *testing.T) {
 		asked := 0
 		away := statuspage.Options{
 			Status: statusOf(good("wx1", "access_token")),
-			Journal: func(ctx context.Context, _ int) (tokencache.Journal, error) {
+			Journal: func(ctx context.Context, _ int, _ ...string) (tokencache.Journal, error) {
 				asked++
 				<-ctx.Done()
 				return tokencache.Journal{Replica: "pod-1", Listeners: -1}, &tokencache.StoreError{Op: "journal", Err: ctx.Err()}
@@ -391,7 +391,7 @@ func TestOfManyAppsThoseWithProblemsComeFirst(t *testing.T) {
 	late.Err, late.Backoff = errors.New("x"), time.Second
 	all[90] = late
 	perApp := 0
-	markup, text := page(t, statuspage.Options{Status: statusOf(all...), Journal: func(_ context.Context, n int) (tokencache.Journal, error) {
+	markup, text := page(t, statuspage.Options{Status: statusOf(all...), Journal: func(_ context.Context, n int, _ ...string) (tokencache.Journal, error) {
 		perApp = n
 		return tokencache.Journal{Reachable: true}, nil
 	}})
@@ -406,6 +406,27 @@ func TestOfManyAppsThoseWithProblemsComeFirst(t *testing.T) {
 	if perApp != 3 {
 		t.Errorf("%d entries asked of each of 100 journals, want 3", perApp)
 	}
+}
+
+// A look at the page of thousands of apps must not read thousands of journals: only those of apps
+// with something wrong, and of those with the newest values.
+func TestThePageOfManyAppsReadsABoundedNumberOfJournals(t *testing.T) {
+	var all []tokencache.Status
+	for i := range 5000 {
+		one := good(fmt.Sprintf("wx%04d", i), "access_token")
+		one.CommittedAt = time.Unix(int64(i%4000), 0)
+		all = append(all, one)
+	}
+	all[17], all[4321] = wrongSecret("wx0017"), wrongSecret("wx4321")
+	var asked []string
+	_, text := page(t, statuspage.Options{Status: statusOf(all...), Journal: func(_ context.Context, _ int, apps ...string) (tokencache.Journal, error) {
+		asked = apps
+		return tokencache.Journal{Reachable: true}, nil
+	}})
+	if len(asked) != 100 || asked[0] != "wx0017" || asked[1] != "wx4321" || asked[2] != "wx3999" || asked[99] != "wx3902" {
+		t.Errorf("%d journals were read: %v", len(asked), asked)
+	}
+	wantAll(t, text, "Of 100 apps of 5000: those with something wrong, and those with the newest values.")
 }
 
 func TestAProblemOfManyCredentialsNamesTheFirst(t *testing.T) {
@@ -453,7 +474,7 @@ func TestStatusMayBeAskedAtAnyTime(t *testing.T) {
 func TestStatusReadsRedisOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		h := statuspage.New(statuspage.Options{Journal: func(context.Context, int) (tokencache.Journal, error) {
+		h := statuspage.New(statuspage.Options{Journal: func(context.Context, int, ...string) (tokencache.Journal, error) {
 			asked++
 			return tokencache.Journal{Reachable: true}, nil
 		}})
