@@ -152,6 +152,58 @@ func TestADeadlineOfAHandlerDoesNotEndTheNextAnswer(t *testing.T) {
 	})
 }
 
+// deadlines counts how often a deadline for writing is set on any of its connections.
+type deadlines struct {
+	net.Listener
+	set atomic.Int32
+}
+
+func (d *deadlines) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	return &deadlineConn{c, d}, err
+}
+
+type deadlineConn struct {
+	net.Conn
+	all *deadlines
+}
+
+func (c *deadlineConn) SetWriteDeadline(t time.Time) error {
+	c.all.set.Add(1)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// A deadline costs a tenth of a short answer, so answers that follow each other share one.
+func TestShortAnswersShareADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pipe := &pipeListener{conns: make(chan net.Conn)}
+		l := &deadlines{Listener: pipe}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- listener.Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "ok")
+			}), listener.Options{Connections: 8})
+		}()
+		defer func() { cancel(); <-done }()
+		conn := pipe.dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for range 60 { // in as many seconds
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, answer.Body)
+			time.Sleep(time.Second)
+		}
+		if n := l.set.Load(); n < 2 || n > 15 {
+			t.Errorf("60 answers in a minute set %d deadlines, want one every 5 s", n)
+		}
+	})
+}
+
 // Peers that hold all connections keep no probe out.
 func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

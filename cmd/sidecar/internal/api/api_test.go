@@ -99,7 +99,7 @@ func TestTokenAnswer(t *testing.T) {
 			}
 			wantHeader := http.Header{
 				"Content-Type": {"application/json"}, "Cache-Control": {"no-store"},
-				"X-Content-Type-Options": {"nosniff"}, "Content-Length": {fmt.Sprint(len(want))},
+				"X-Content-Type-Options": {"nosniff"},
 			}
 			if !maps.EqualFunc(w.Header(), wantHeader, func(a, b []string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 				t.Errorf("got header %v, want %v", w.Header(), wantHeader)

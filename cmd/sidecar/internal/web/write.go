@@ -29,6 +29,10 @@ var (
 
 var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, 1024)) }}
 
+// counted is the length up to which net/http counts a body by itself. It then writes the
+// Content-Length without a header that it would have to copy, sort and check.
+const counted = 2 << 10
+
 // Write is the one place that writes answers.
 func Write[A Answer](w http.ResponseWriter, r *http.Request, status int, a A) {
 	buf := buffers.Get().(*[]byte)
@@ -37,7 +41,9 @@ func Write[A Answer](w http.ResponseWriter, r *http.Request, status int, a A) {
 	h["Content-Type"] = contentType
 	h["Cache-Control"] = noStore
 	h["X-Content-Type-Options"] = noSniff
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	if r.Method == http.MethodHead || len(body) > counted {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // an error means that the caller is gone
