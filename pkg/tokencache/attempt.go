@@ -202,7 +202,7 @@ func (a *attempt) committed(st state, before *snapshot) Result {
 // cut is step 7: the present value may be superseded, whatever became of the lease. A cut that
 // cannot be made now is made later, see [Cache.cutLater].
 func (a *attempt) cut(why Result) {
-	if a.spec.Overlap == 0 || a.fetchedAt.mono.IsZero() {
+	if a.spec.Overlap == 0 || a.fetchedAt == (instant{}) {
 		return // nothing was superseded
 	}
 	mine := pendingCut{lease: a.lease.Value(), first: a.fetchedAt, over: a.repliedAt, reason: a.need.reason, why: why}

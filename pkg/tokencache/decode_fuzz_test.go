@@ -107,7 +107,7 @@ func FuzzDecodeState(f *testing.F) {
 		old := &snapshot{version: 7, asOf: asked, end: time.Hour, good: time.Hour, key: time.Hour}
 		for _, v := range []*snapshot{{asOf: asked}, old} {
 			v = v.merge(st, asked)
-			later := instant{mono: asked.mono.Add(time.Minute), wall: asked.wall.Add(time.Minute)}
+			later := instant{asked.mono + time.Minute, asked.wall + time.Minute}
 			for _, n := range []instant{asked, later} {
 				if in := v.expiresIn(n); in < 0 || in > 2*longest {
 					t.Errorf("expires in %v", in)

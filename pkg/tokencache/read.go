@@ -36,9 +36,11 @@ const (
 	FromUpstream From = "upstream" // a fetch by this replica
 )
 
+// token returns the value as it is handed out. Everything on the hot path is here.
 func (v *snapshot) token(n instant) Token {
-	left := v.expiresIn(n)
-	return Token{Value: v.value, Version: v.version, ExpiresIn: left, ExpiresAt: n.wall.Add(left), Stale: !v.fresh(n), Rejected: v.rejected, From: FromMemory}
+	age := n.since(v.asOf)
+	left := v.left(age)
+	return Token{Value: v.value, Version: v.version, ExpiresIn: left, ExpiresAt: n.plus(left), Stale: !v.freshFor(age), Rejected: v.rejected, From: FromMemory}
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
@@ -52,10 +54,10 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 	if sl == nil {
 		return Token{}, ErrUnknown
 	}
-	if v, n := sl.snapshot.Load(), now(); v.fresh(n) {
-		return v.token(n), nil
-	}
 	v := sl.snapshot.Load()
+	if t := v.token(now()); !t.Stale {
+		return t, nil
+	}
 	if v.alive(now()) {
 		if sl.backingOff() {
 			return sl.best(k, FromMemory, sl.whyNotNow())
@@ -75,11 +77,11 @@ func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 	if sl == nil {
 		return Token{}, false
 	}
-	v, n := sl.snapshot.Load(), now()
-	if !v.fresh(n) || v.expiresIn(n) <= least {
+	t := sl.snapshot.Load().token(now())
+	if t.Stale || t.ExpiresIn <= least {
 		return Token{}, false
 	}
-	return v.token(n), true
+	return t, true
 }
 
 // Report says that upstream rejected value, and returns the one to use instead. A value that is not

@@ -55,10 +55,11 @@ const unconfirmed = goodInDoubt
 // The least time between two fetches for a value that upstream keeps repeating.
 const renewGap = 30 * time.Second
 
-// fresh reports whether the value can be handed out as good, without a look anywhere. Everything on
-// the hot path is here.
-func (v *snapshot) fresh(n instant) bool {
-	age := n.since(v.asOf)
+// fresh reports whether the value can be handed out as good, without a look anywhere.
+func (v *snapshot) fresh(n instant) bool { return v.freshFor(n.since(v.asOf)) }
+
+// freshFor is fresh at so much time after asOf.
+func (v *snapshot) freshFor(age time.Duration) bool {
 	return age < v.good && age < v.key && age < unconfirmed
 }
 
@@ -76,18 +77,21 @@ func (v *snapshot) backoffLeft(n instant) time.Duration {
 }
 
 // expiresIn is the remaining true life; in doubt, what the cut leaves of it.
-func (v *snapshot) expiresIn(n instant) time.Duration {
+func (v *snapshot) expiresIn(n instant) time.Duration { return v.left(n.since(v.asOf)) }
+
+// left is expiresIn at so much time after asOf.
+func (v *snapshot) left(age time.Duration) time.Duration {
 	life := v.end
 	if v.doubt || v.rejected {
 		life = min(v.end, v.good)
 	}
-	return max(0, life-n.since(v.asOf))
+	return max(0, life-age)
 }
 
 // merge returns the snapshot after Redis answered a question sent at asked with st. Versions never
 // go backwards.
 func (v *snapshot) merge(st state, asked instant) *snapshot {
-	if asked.mono.Before(v.asOf.mono) && st.version <= v.version {
+	if asked.mono < v.asOf.mono && st.version <= v.version {
 		// An answer overtaken by a later one. A greater version is news all the same: a commit can
 		// be sent before, and done after, the look that overtook it.
 		return v
@@ -149,7 +153,7 @@ func (v *snapshot) take(st state) {
 	v.doubt, v.rejected, v.uncommitted = st.doubt, st.rejected == st.version, false
 	v.committed = time.Time{}
 	if st.issuedAge >= 0 {
-		v.committed = v.asOf.wall.Add(-st.issuedAge)
+		v.committed = v.asOf.plus(-st.issuedAge)
 	}
 	v.end = min(st.left+st.margin, limit)
 	v.key = min(st.left, v.end-st.margin)
@@ -180,7 +184,7 @@ func (v *snapshot) life(version int64, n instant) life {
 	if version == 0 || v.version != version || v.uncommitted {
 		return life{left: -1}
 	}
-	return life{left: max(0, v.key-n.mono.Sub(v.asOf.mono)), confirmed: v.confirmed}
+	return life{left: max(0, v.key-(n.mono-v.asOf.mono)), confirmed: v.confirmed}
 }
 
 // refuted reports whether this replica knows of a rejected value that Redis still has as good.
@@ -209,7 +213,7 @@ func (v *snapshot) rebased(asOf instant) snapshot {
 	next.asOf = asOf
 	next.end -= age
 	if v.limit < longest {
-		next.limit -= max(0, asOf.mono.Sub(v.asOf.mono))
+		next.limit -= max(0, asOf.mono-v.asOf.mono)
 	}
 	next.good -= age
 	next.key -= age

@@ -95,20 +95,19 @@ func TestADoubtKeepsTheTrueEndForBadTimesAndUndoingItRestoresIt(t *testing.T) {
 
 // The host is suspended (its monotonic clock stops), or its wall clock is stepped.
 func TestTheLargerOfTwoClocksIsBelieved(t *testing.T) {
-	start := time.Now()
-	early := instant{mono: start, wall: start.Round(0)}
+	early := now()
 	for _, c := range []struct{ mono, wall, want time.Duration }{
 		{time.Second, time.Second, time.Second},
 		{time.Second, time.Hour, time.Hour},    // suspended, or stepped forward
 		{time.Second, -time.Hour, time.Second}, // stepped back
 	} {
-		late := instant{mono: start.Add(c.mono), wall: start.Round(0).Add(c.wall)}
+		late := instant{early.mono + c.mono, early.wall + c.wall}
 		if got := late.since(early); got != c.want {
 			t.Errorf("mono %v, wall %v: %v passed, want %v", c.mono, c.wall, got, c.want)
 		}
 	}
 	v := known()
-	if stepped := (instant{mono: v.asOf.mono, wall: v.asOf.wall.Add(3 * time.Hour)}); v.alive(stepped) {
+	if stepped := (instant{v.asOf.mono, v.asOf.wall + 3*time.Hour}); v.alive(stepped) {
 		t.Error("a value outlived a suspension of three hours")
 	}
 }

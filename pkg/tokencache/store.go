@@ -357,7 +357,7 @@ func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 	// A replica that committed so long after this request was over had begun its own after that. A
 	// request that was given up may still be on its way until the time to work is over; one whose
 	// reply came later acted later. The monotonic clock counts here, because it is never too fast.
-	before := max(0, n.mono.Sub(t.over.mono)-workTime-leaseTTL)
+	before := max(0, n.mono-t.over.mono-workTime-leaseTTL)
 	_, err := s.run(ctx, s.scripts.cut, "cut", c,
 		argument{"left", ms(left)}, argument{"reason", string(t.reason)}, argument{"why", string(t.why)},
 		argument{"lease", t.lease}, argument{"before", ms(before)})

@@ -92,8 +92,12 @@ func (c *boundedConn) boundWrite() error {
 }
 
 // SetWriteDeadline remembers the deadline. A handler sets an earlier one to end a write that is
-// stuck, and the next answer must not take that for its own.
+// stuck, and the next answer must not take that for its own. net/http takes the deadline off after
+// each answer: here it stays, because boundWrite moves it when it must.
 func (c *boundedConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
 	c.until.Store(t.UnixNano())
 	return c.Conn.SetWriteDeadline(t)
 }
