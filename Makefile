@@ -12,7 +12,7 @@ FAULTS_RACED ?= 0
 SEED        ?= 20261126
 
 # What is deployed has a module of its own, so that the program's stays free of what that takes.
-MODULES     := . deploy
+MODULES     := . deploy deploy/cluster
 # So has an app with an SDK of others, whose requirements are not ours to mend.
 SDK_MODULES := integration/sdk/go
 each        = @set -e; for module in $(MODULES) $(2); do (set -x; cd $$module && $(1)); done
