@@ -157,12 +157,13 @@ func (s *store) journalKey(app string) string { return s.namespace + ":{" + app 
 // journalLength is after how many entries the journal of an app drops the oldest.
 //
 // The most is a week of an app with a token and two tickets on the endpoint where each fetch is two
-// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks of entries,
-// so a little more. With many credentials it is less, so that the journals do not fill Redis: 60
-// entries are what fits into the one block that a stream has at least.
+// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks, of 4 KiB and
+// so some 50 entries, once as many as the length remain without them. With many credentials the
+// length is less, so that the journals do not fill Redis. With thousands it is 1: then a journal is
+// never more than the one block that a stream has at least, because each new block drops the old.
 func journalLength(credentials int) int {
-	const most, least, ofAll = 600, 60, 120_000
-	return max(least, min(most, ofAll/max(1, credentials)))
+	const most, ofAll, block = 600, 120_000, 50
+	return max(1, min(most, ofAll/max(1, credentials)-block))
 }
 
 // countListeners returns the number of subscriptions to the channel; 0 if it is not known, as

@@ -208,6 +208,11 @@ func TestAFreshGetAllocatesNothing(t *testing.T) {
 	})
 }
 
+func TestWhatACredentialTakesOfRedis(t *testing.T) {
+	t.Parallel()
+	tokencache.CredentialInRedis(t, dialed(t, tokencachetest.RedisServer(t)))
+}
+
 // A hit asks for the time once, so most of what it costs is the clock of the machine: the benchmark
 // measures that by turns with it. ns/above is what the cache adds.
 func BenchmarkGetHit(b *testing.B) {
