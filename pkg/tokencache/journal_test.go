@@ -71,7 +71,7 @@ func TestTheJournalsOfThousandsOfAppsAreBounded(t *testing.T) {
 	for i := range apps {
 		apps[i] = fmt.Sprintf("wx%05d", i)
 		for n := range 2 {
-			if _, err := m.XAdd(s.journalKey(apps[i]), fmt.Sprintf("%d-%d", 1_700_000_000_000+i, n), []string{"kind", "access_token", "result", "committed"}); err != nil {
+			if _, err := m.XAdd(s.journalKey(apps[i]), fmt.Sprintf("%d-%d", 1_700_000_000_000+i*60_000, n), []string{"kind", "access_token", "result", "committed"}); err != nil {
 				t.Fatal(err)
 			}
 		}

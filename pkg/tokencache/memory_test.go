@@ -16,7 +16,7 @@ import (
 // 5 KiB is out of reach for a credential that is alone in its app: Redis 7.0 counts 5.1. A ticket of
 // the same app adds less than 1, because it shares the journal.
 func CredentialInRedis(t *testing.T, rdb *redis.Client) {
-	const apps, most, mostOfATicket = 200, 5500, 1024 // bytes
+	const apps, most, mostOfATicket = 40, 5700, 1200 // bytes
 	s := newStore(rdb, "wxtoken", "checkout-7d4b9c6f5d-x2x4q-ABC123")
 	s.kept.Store(10_000)
 	refresh := func(app int, kind string, times int) {

@@ -83,8 +83,10 @@ func (c *Cache) adopt(sl *slot, st state, asked instant) {
 	old := sl.snapshot.Load()
 	next := old.merge(st, asked)
 	sl.replace(old, next)
-	if n := now(); next.fresh(n) && !next.isDue(n) {
-		sl.retry.reset() // what the last refresh failed at is over: another replica, or Redis itself, has a good value
+	if n := now(); next.fresh(n) && !next.isDue(n) && sl.localBackoff.left() == 0 {
+		// What the last refresh failed at is over: Redis has a good value. That upstream refuses this
+		// pod is not over, although another one has fetched.
+		sl.retry.reset()
 	}
 	dataLost := false
 	if next != old {
