@@ -8,6 +8,8 @@ SOAKTIME    ?= 10m
 FAULTS      ?= all
 FAULTS_AT_ONCE ?= 6
 FAULTS_RACED ?= 0
+HISTORY_COUNT ?= 3000
+SDK_TESTS   ?= ^Test(EachSDK|EightProcesses)
 # Of the random histories, but for make soak: the same ones each time.
 SEED        ?= 20261126
 
@@ -64,7 +66,7 @@ redis: ## what a Redis decides: the tests that start one, and the rows of the fa
 
 # What make test does of it in 15 s, and 8 processes at once of each SDK by itself.
 sdks: ## the SDKs of others, unmodified, on real processes and a real redis-server
-	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_SDK_CROWDS=1 $(TEST) -count 1 -v -run '^Test(EachSDK|EightProcesses)' ./integration/
+	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_SDK_CROWDS=1 $(TEST) -count 1 -v -run '$(SDK_TESTS)' ./integration/
 
 # They allocate much that dies at once. A failure prints the command that plays it again, and is made smaller.
 RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvariants$$' ./pkg/tokencache/
@@ -76,7 +78,7 @@ HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
 	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|^TestAThousand' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
-	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=3000 $(RANDOM) -timeout 20m
+	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=$(HISTORY_COUNT) $(RANDOM) -timeout 20m
 
 soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0
