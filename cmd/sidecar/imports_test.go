@@ -19,6 +19,8 @@ var imports = map[string][]string{
 	"pkg/lock":                                 {},
 	"pkg/tokencache":                           {"pkg/lock", "pkg/secret"},
 	"pkg/tokencache/tokencachetest":            {"pkg/secret", "pkg/tokencache"},
+	"pkg/vault":                                {"pkg/secret"},
+	"pkg/vault/vaulttest":                      {"pkg/secret", "pkg/vault"},
 	"pkg/wechat":                               {"pkg/secret"},
 	"pkg/wechat/wechattest":                    {},
 	"cmd/sidecar/internal/apps":                {"pkg/secret", "pkg/tokencache", "pkg/wechat"},

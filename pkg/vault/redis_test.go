@@ -1,0 +1,145 @@
+package vault_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/vault/vaulttest"
+)
+
+func dial(t *testing.T, addr string) *redis.Client {
+	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+// dump returns all that is in the hashes of a Redis.
+func dump(t *testing.T, rdb *redis.Client) string {
+	keys, err := rdb.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, k := range keys {
+		fmt.Fprintln(&all, k, rdb.HGetAll(t.Context(), k).Val(), rdb.Get(t.Context(), k).Val())
+	}
+	return all.String()
+}
+
+func TestRedisIsAStore(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) string{
+		"miniredis":    func(t *testing.T) string { return miniredis.RunT(t).Addr() },
+		"redis-server": func(t *testing.T) string { return tokencachetest.RedisServer(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rdb := dial(t, start(t))
+			vaulttest.Store(t, func(t *testing.T) (vault.Store, func() string) {
+				if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+				return vault.NewRedis(rdb, "wxtoken"), func() string { return dump(t, rdb) }
+			})
+		})
+	}
+}
+
+// Authorizers never expire; what is left of a code does.
+func TestRedisForgetsCodesAlone(t *testing.T) {
+	m := miniredis.RunT(t)
+	v := vault.New(vault.NewRedis(dial(t, m.Addr()), "ns"), vaulttest.Keys(t, vaulttest.Key))
+	code := vault.CodeID(secret.New("code"))
+	for _, r := range []vault.Record{
+		{Platform: "wx1", ID: "wx2", State: vault.StateActive, Secret: secret.New("r")},
+		{Platform: "wx1", ID: code, State: vault.StateReceived, Secret: secret.New("c")},
+	} {
+		if _, err := v.Save(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ttl := m.TTL("ns:{wx1}:vault"); ttl != 0 {
+		t.Errorf("the hash lives %v", ttl)
+	}
+	if ttl := m.TTL("ns:{wx1}:vault:" + code); ttl.Hours() != 30*24 {
+		t.Errorf("the code lives %v", ttl)
+	}
+}
+
+// What is not given again is acknowledged by the disk, or else by a replica. What comes again waits
+// for neither: the callback has a second.
+func TestRedisWaitsForTheDiskOnlyWithWhatIsNotGivenAgain(t *testing.T) {
+	m := miniredis.RunT(t)
+	local, waits := 1, 0
+	if err := m.Server().Register("WAITAOF", func(c *server.Peer, _ string, args []string) {
+		waits++
+		if strings.Join(args[:2], " ") != "1 0" {
+			c.WriteError("ERR unexpected " + strings.Join(args, " "))
+			return
+		}
+		c.WriteLen(2)
+		c.WriteInt(local)
+		c.WriteInt(0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	v := vault.New(vault.NewRedis(dial(t, m.Addr()), "ns"), vaulttest.Keys(t, vaulttest.Key))
+	ticket := vault.Record{Platform: "wx1", ID: vault.Ticket, State: vault.StateReceived, Secret: secret.New("t")}
+	if _, err := v.Save(t.Context(), ticket); err != nil || waits != 0 {
+		t.Errorf("a ticket: %v after %d waits", err, waits)
+	}
+	authorizer := vault.Record{Platform: "wx1", ID: "wx2", State: vault.StateActive, Secret: secret.New("r")}
+	if _, err := v.Save(t.Context(), authorizer); err != nil || waits != 1 {
+		t.Errorf("an authorizer: %v after %d waits", err, waits)
+	}
+	local = 0
+	authorizer.ID = "wx3"
+	if _, err := v.Save(t.Context(), authorizer); err == nil || errors.Is(err, vault.ErrConflict) {
+		t.Errorf("the disk did not acknowledge: %v", err)
+	}
+}
+
+func TestWhatARedisSaysOfItsDurability(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want vault.Durability
+	}{
+		"as installed": {nil, vault.Durability{}},
+		"durable":      {[]string{"--appendonly", "yes"}, vault.Durability{Persists: true}},
+		"a cache":      {[]string{"--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb"}, vault.Durability{Persists: true, Evicts: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := vault.NewRedis(dial(t, tokencachetest.RedisServer(t, c.args...)), "wxtoken")
+			got, err := s.Check(t.Context(), "wx1")
+			if err != nil || got != c.want || got.Lasting() != (got.String() == "") {
+				t.Errorf("%+v (%s), %v", got, got, err)
+			}
+		})
+	}
+	s := vault.NewRedis(dial(t, miniredis.RunT(t).Addr()), "wxtoken")
+	if got, err := s.Check(t.Context(), "wx1"); err != nil || got.Unknown == nil || got.Lasting() {
+		t.Errorf("one that does not say: %+v, %v", got, err)
+	}
+}
+
+func TestWhatOthersWroteIsNotOverwritten(t *testing.T) {
+	m := miniredis.RunT(t)
+	rdb := dial(t, m.Addr())
+	v := vault.New(vault.NewRedis(rdb, "ns"), vaulttest.Keys(t, vaulttest.Key))
+	for _, garbage := range []string{"", "x", "1 active 5 6", "1 active 5 6 !", "-1 active 5 6 eA==", "0 active 1 1 eA==", "1 active x 1 eA==", "1 active 1 1 eA=="} {
+		m.HSet("ns:{wx1}:vault", "wx2", garbage)
+		if r, err := v.Load(t.Context(), "wx1", "wx2"); err == nil {
+			t.Errorf("%q: loaded %+v", garbage, r)
+		}
+		if _, err := v.Save(t.Context(), vault.Record{Platform: "wx1", ID: "wx2", State: vault.StateActive, Secret: secret.New("r")}); err == nil {
+			t.Errorf("%q: overwritten", garbage)
+		}
+	}
+}
