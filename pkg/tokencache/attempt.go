@@ -217,8 +217,11 @@ func (a *attempt) failed(f *FetchError) error {
 	if a.c.ctx.Err() != nil {
 		o.failed = nil // this replica is stopping: that says nothing about upstream
 	}
-	if f.Class == ClassLocal {
+	switch f.Class {
+	case ClassLocal:
 		a.sl.failLocally(a.spec, f)
+	case ClassEnded:
+		a.sl.end()
 	}
 	if err := a.finish(o); err != nil && f.Unclear {
 		a.cut(ResultFailed)

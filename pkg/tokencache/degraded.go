@@ -62,6 +62,9 @@ func (c *Cache) fetchAlone(ctx context.Context, sl *slot, spec *Credential, w ne
 		failed = &FetchError{Class: ClassTransient, Message: "upstream repeats the value that it rejects"}
 	}
 	if failed != nil {
+		if failed.Class == ClassEnded {
+			sl.end()
+		}
 		if failed.Class != ClassTransient {
 			sl.failLocally(spec, failed) // the backoff of the cluster cannot be written
 		}
@@ -112,6 +115,6 @@ func (c *Cache) keep(sl *slot, spec *Credential, v Value, asked instant, before 
 	sl.replace(old, &snapshot{
 		value: v.Value, version: old.version, uncommitted: true, asOf: asked, spread: old.spread, young: old.young,
 		end: v.Life, good: v.Life, key: v.Life - spec.margin(v.Life),
-		refutedAt: old.refutedAt, refutedValue: old.refutedValue,
+		refutedAt: old.refutedAt, refutedValue: old.refutedValue, revoked: old.revoked,
 	})
 }

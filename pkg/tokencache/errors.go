@@ -37,6 +37,10 @@ const (
 	// Local: upstream refuses this pod (its address), not the app. Only this replica waits, 1
 	// minute doubling up to 10; another one may try at once.
 	ClassLocal Class = "local"
+	// Ended: the right to use the credential has ended, so no replica hands its value out any more,
+	// not even as stale. The cluster waits 1 minute, doubling up to 10; [Cache.Revoke] and
+	// [Cache.Retry] end that.
+	ClassEnded Class = "ended"
 
 	ClassLimited Class = "limited" // no answer of upstream: an allowance of the credential is spent
 )
@@ -87,7 +91,7 @@ var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting f
 // StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to
 // be scrubbed (see [ScrubRedis]).
 type StoreError struct {
-	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, watch
+	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, revoke, retry, watch
 	Err error
 }
 
@@ -105,7 +109,7 @@ const longestBackoff = 24 * time.Hour
 // backoff is how long a class makes the others wait: from base, doubling, up to limit.
 func (c Class) backoff() (base, limit time.Duration) {
 	switch c {
-	case ClassPermanent, ClassLocal:
+	case ClassPermanent, ClassLocal, ClassEnded:
 		return time.Minute, 10 * time.Minute
 	case ClassQuota:
 		return 5 * time.Minute, 30 * time.Minute

@@ -55,6 +55,9 @@ const (
 
 	ResultDropped Result = "dropped" // a credential of [Cache.Add] was idle, and is not kept any more
 
+	// Only in the journal: [Cache.Revoke] took the value back, [Cache.Retry] ended a backoff.
+	ResultRevoked Result = "revoked"
+	ResultRetry   Result = "retry"
 	// Only in the journal: a value that no commit can have written was deleted.
 	ResultDiscarded Result = "discarded"
 	// Only in the journal: the life of the present value was shortened, because upstream may have

@@ -42,6 +42,10 @@ var (
 	capLeaseLua string
 	//go:embed lua/discard.lua
 	discardLua string
+	//go:embed lua/revoke.lua
+	revokeLua string
+	//go:embed lua/retry.lua
+	retryLua string
 )
 
 // store is the shared copy in Redis. It knows nothing of upstream. Every script takes the same keys
@@ -57,7 +61,7 @@ type store struct {
 	turns     chan struct{} // one for each operation that may be under way at once
 	scratch   bool          // the credential has a journal of its own: see Rehearse
 
-	scripts struct{ load, begin, commit, finish, cut, capLease, discard *redis.Script }
+	scripts struct{ load, begin, commit, finish, cut, capLease, discard, revoke, retry *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
@@ -70,6 +74,7 @@ func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...s
 	s.scripts.cut = script(cutLua)
 	s.scripts.capLease = script(capLeaseLua)
 	s.scripts.discard = script(discardLua)
+	s.scripts.revoke, s.scripts.retry = script(revokeLua), script(retryLua)
 	return s
 }
 
@@ -339,7 +344,8 @@ func (s *store) finish(ctx context.Context, c *Credential, lease string, e outco
 		argument{"lease", lease}, argument{"reason", string(e.reason)}, argument{"result", string(e.result)},
 		argument{"undo", flag(e.undo)}, argument{"where", where}, argument{"base", ms(base)}, argument{"cap", ms(limit)},
 		argument{"at_least", ms(e.atLeast)}, argument{"jitter", fmt.Sprintf("%.3f", jitter)},
-		argument{"note", string(body)}, argument{"took", ms(e.took)}, argument{"code", code}, argument{"probe_gap", ms(probeGap)})
+		argument{"note", string(body)}, argument{"took", ms(e.took)}, argument{"code", code}, argument{"probe_gap", ms(probeGap)},
+		argument{"ended", flag(e.failed != nil && e.failed.Class == ClassEnded)})
 	if err != nil {
 		return err
 	}
@@ -369,6 +375,18 @@ func (s *store) cut(ctx context.Context, c *Credential, t pendingCut) error {
 func (s *store) capLease(ctx context.Context, c *Credential) (bool, error) {
 	reply, err := s.run(ctx, s.scripts.capLease, "caplease", c, argument{"lease_ttl", ms(leaseTTL)})
 	return reply == int64(1), err
+}
+
+// revoke takes the value back, without a lease.
+func (s *store) revoke(ctx context.Context, c *Credential) error {
+	_, err := s.run(ctx, s.scripts.revoke, "revoke", c)
+	return err
+}
+
+// retry forgets the backoff, without a lease.
+func (s *store) retry(ctx context.Context, c *Credential) error {
+	_, err := s.run(ctx, s.scripts.retry, "retry", c)
+	return err
 }
 
 // discard deletes a value that no commit can have written, if the lease is still held.

@@ -21,6 +21,7 @@ type state struct {
 	renewLeft time.Duration
 	doubt     bool
 	rejected  int64         // the version that upstream was found to reject
+	revoked   int64         // up to this version no value may be handed out
 	held      time.Duration // left of a replica's lease
 	overlong  bool          // the lock key lives longer than any lease, or for ever
 	backoff   time.Duration
@@ -123,7 +124,7 @@ func decodeState(reply any) (state, error) {
 	st := state{
 		value: secret.New(text("value")), left: lasts("left"),
 		version: count("version"), margin: lasts("margin"), renewLeft: lasts("renew_left"),
-		doubt: num("doubt") != 0, rejected: count("rejected"),
+		doubt: num("doubt") != 0, rejected: count("rejected"), revoked: count("revoked"),
 		held: min(lasts("lock_left"), leaseTTL), overlong: num("lock_left") == -1 || lasts("lock_left") > leaseTTL,
 		backoff: lasts("backoff"), note: decodeNote(text("note")), acceptAge: ago("accepted_age"),
 		young: count("young"), issuedAge: ago("issued_age"), now: bounded(num("now")),
@@ -174,7 +175,7 @@ func decodeNote(body string) note {
 		return note{Class: ClassTransient, Message: "unreadable note"}
 	}
 	switch n.Class {
-	case "", ClassTransient, ClassPermanent, ClassQuota, ClassLocal, ClassLimited:
+	case "", ClassTransient, ClassPermanent, ClassQuota, ClassLocal, ClassEnded, ClassLimited:
 	default:
 		n.Class = ClassTransient // of a later version
 	}

@@ -2,11 +2,12 @@
 -- ms}.
 --   undo      nothing was issued for sure: back to the life and the doubt that stood before our cut
 --   accepted  a probe showed that the reported value works
+--   ended     the right to use the value has ended: no replica hands it out any more
 -- A backoff doubles with every try in its scope, between base and cap; base 0: none.
 local lease, reason, result, undo = arg.lease, arg.reason, arg.result, arg.undo == '1'
 local where, base, cap, at_least, jitter = arg.where, tonumber(arg.base), tonumber(arg.cap), tonumber(arg.at_least), tonumber(arg.jitter)
 local note, took, code = arg.note, arg.took, arg.code
-local probe_gap = tonumber(arg.probe_gap)
+local probe_gap, ended = tonumber(arg.probe_gap), arg.ended == '1'
 
 if not holds(lease) then
   if finished(lease) then return { 1, backoff() } end
@@ -24,6 +25,8 @@ if undo and get('cut_by') == lease then
   set('margin', int(span('prior_margin')), 'doubt', int(num('prior_doubt')), 'unclear_at', int(num('prior_unclear_at')))
   unset('cut_by')
 end
+
+if ended and num('revoked') ~= num('version') then revoke() end
 
 -- A probe that found a dead value costs nothing: it was worth it.
 if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_gap) end

@@ -53,7 +53,7 @@ end
 
 -- Everything that the scripts keep in meta. One command reads it.
 local FIELDS = {
-  'version', 'margin', 'renew_left', 'expires_at', 'renew_at', 'digest', 'doubt', 'unclear_at', 'rejected', 'confirmed_at',
+  'version', 'margin', 'renew_left', 'expires_at', 'renew_at', 'digest', 'doubt', 'unclear_at', 'rejected', 'revoked', 'confirmed_at',
   'issued_at', 'issued_by', 'past', 'young', 'granted', 'finished', 'cut_by', 'cut_for',
   'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at', 'probed_at', 'accepted_at', 'forced_at',
   'fetch_tat', 'report_tat', 'force_tat', 'probe_tat',
@@ -166,7 +166,7 @@ local function state(brief)
     'value', value,
     'left', math.max(0, key_left),
     'version', num('version'), 'margin', span('margin'), 'renew_left', span('renew_left'),
-    'doubt', num('doubt'), 'rejected', num('rejected'),
+    'doubt', num('doubt'), 'rejected', num('rejected'), 'revoked', num('revoked'),
     'lock_left', lock_left,
     'backoff', left, 'note', string.sub(note, 1, LONGEST_TEXT),
     'accepted_age', age('accepted_at'), 'young', num('young'),
@@ -226,4 +226,13 @@ local function doubt(ms)
   local left = redis.call('PTTL', KEYS[1])
   if left > ms or left == -1 then redis.call('PEXPIRE', KEYS[1], int(ms)) end
   set('doubt', 1, 'unclear_at', int(now), 'margin', 0, 'expires_at', int(now + math.max(0, math.min(left, ms))))
+end
+
+-- revoke takes the value away, and marks every version so far as one that no replica may hand out.
+-- The mark is a version of its own, because Redis may have lost the one that the replicas know.
+local function revoke()
+  redis.call('DEL', KEYS[1])
+  local version = math.max(num('version') + 1, now)
+  set('version', int(version), 'revoked', int(version), 'doubt', 0, 'margin', 0, 'expires_at', 0)
+  unset('granted', 'unclear_at', 'cut_by', 'prior_expiry', 'prior_margin', 'prior_doubt', 'prior_unclear_at')
 end

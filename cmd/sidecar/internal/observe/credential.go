@@ -33,7 +33,7 @@ var (
 	refreshReasons = [...]string{string(tokencache.ReasonMissing), string(tokencache.ReasonDue), string(tokencache.ReasonReport), other}
 	fetchReasons   = [...]string{string(tokencache.ReasonMissing), string(tokencache.ReasonDue), string(tokencache.ReasonReport), force, other}
 	fetchResults   = [...]string{fetchOK, fetchFailed, fetchUnclear}
-	classes        = [...]string{string(tokencache.ClassTransient), string(tokencache.ClassPermanent), string(tokencache.ClassQuota), string(tokencache.ClassLocal), other}
+	classes        = [...]string{string(tokencache.ClassTransient), string(tokencache.ClassPermanent), string(tokencache.ClassQuota), string(tokencache.ClassLocal), string(tokencache.ClassEnded), other}
 	// Those that an operator acts on. All others are "other".
 	errcodes = [...]string{"-1", "40001", "40002", "40013", "40125", "40164", "40243", "42001", "45009", "45011", "48001", "48004",
 		"50002", "60020", "61004", "89503", noErrcode, other}
