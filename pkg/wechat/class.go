@@ -15,9 +15,29 @@ const (
 	APICorpToken
 	// APICorpCall is any call of WeCom that takes a token, tickets included.
 	APICorpCall
+	// APIComponentToken is a call of a third-party platform that takes the platform's secret.
+	APIComponentToken
+	// APIComponent is any call that takes the token of a third-party platform. Calls with an
+	// authorizer's token are of APICall.
+	APIComponent
+	// APISuiteToken is a call of WeCom that takes the secret of a suite or of a provider.
+	APISuiteToken
+	// APISuite is any call of WeCom that takes the token of a suite or of a provider. Calls with a
+	// corp's token are of APICorpCall.
+	APISuite
 )
 
-// String returns "token", "call", "corp_token" or "corp_call".
+// onWeCom reports whether qyapi.weixin.qq.com answers.
+func (a API) onWeCom() bool {
+	switch a {
+	case APICorpToken, APICorpCall, APISuiteToken, APISuite:
+		return true
+	}
+	return false
+}
+
+// String returns "token", "call", "corp_token", "corp_call", "component_token", "component",
+// "suite_token" or "suite".
 func (a API) String() string {
 	switch a {
 	case APIToken:
@@ -28,6 +48,14 @@ func (a API) String() string {
 		return "corp_token"
 	case APICorpCall:
 		return "corp_call"
+	case APIComponentToken:
+		return "component_token"
+	case APIComponent:
+		return "component"
+	case APISuiteToken:
+		return "suite_token"
+	case APISuite:
+		return "suite"
 	}
 	return "API(" + strconv.Itoa(int(a)) + ")"
 }
@@ -47,7 +75,7 @@ const (
 	// ClassQuota is a daily limit or a rolling block: stop, keep what there is.
 	ClassQuota
 	// ClassConfig lasts until a person acts: wrong id or secret, frozen account, missing
-	// permission.
+	// permission, an authorisation that was withdrawn, a code that is spent.
 	ClassConfig
 	// ClassEgress concerns the address this host calls from; another host may succeed at once.
 	ClassEgress
@@ -78,13 +106,13 @@ func (c Class) String() string {
 func Classify(api API, code int) Class {
 	m := codes[code].meaning
 	switch api {
-	case APIToken:
+	case APIToken, APIComponentToken:
 		return m.token
-	case APICall:
+	case APICall, APIComponent:
 		return m.call
-	case APICorpToken:
+	case APICorpToken, APISuiteToken:
 		return m.corpToken
-	case APICorpCall:
+	case APICorpCall, APISuite:
 		return m.corpCall
 	}
 	return ClassOther

@@ -85,6 +85,9 @@ var allCalls = map[string]func(c *wechat.Client) (wechat.Credential, error){
 	"token": callToken, "stable": callStable, "forced": callForced, "corp": callCorp,
 	"ticket": callTicket, "card": callCard, "corp ticket": callCorpTicket, "agent ticket": callAgentTicket,
 	"probe": callProbe, "menu probe": callProbeMenu, "corp probe": callProbeCorp,
+	"component": callComponent, "start push": callStartPush, "authorizer": callAuthorizer,
+	"query auth": callQueryAuth, "info": callInfo, "list": callList,
+	"suite": callSuite, "provider": callProvider, "permanent code": callPermanentCode, "suite corp": callSuiteCorp,
 }
 
 // failure is what a test expects of an [*wechat.Error].

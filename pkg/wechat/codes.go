@@ -23,6 +23,9 @@ const (
 	quotaPage  = "developers.weixin.qq.com/platform, 我的业务 > 公众号/服务号 > 接口管理 > 接口权限与额度"
 	noticePage = "mp.weixin.qq.com, after logging in: its notices say why"
 	corpPage   = "work.weixin.qq.com, 应用管理 > the app"
+
+	platformPage = "open.weixin.qq.com, the third-party platform"
+	providerPage = "open.work.weixin.qq.com, the suite or template of the provider"
 )
 
 // Explanations that several codes share.
@@ -37,20 +40,51 @@ var (
 	unconfirmed  = Explanation{"the account's administrator has yet to confirm this host's address", "let the administrator confirm it in the message that WeChat sent; or put it on the IP whitelist", secretPage}
 	noCloudRun   = Explanation{"this API is not enabled for the service", "enable it in the console of WeChat Cloud Run", ""}
 	wrongParent  = Explanation{"the third-party platform's own credentials are wrong", "check its id and secret", ""}
-	revoked      = Explanation{"the merchant has revoked the authorisation or never gave it", "ask for it again", ""}
+	noGrantSet   = Explanation{"the account has not granted the permission set of this call; its authorisation as such is in force", "let the account's administrator authorise again, with this permission set", ""}
+	oldTicket    = Explanation{"the ticket that WeChat pushes every 10 minutes is too old or not this platform's", "check that pushes arrive at the callback address", ""}
+	spentCode    = Explanation{"the authorisation code was used before, has expired, or is not one", "if the authorisation is not in force, let the account's administrator authorise again", ""}
 	none         = Explanation{}
 	refusedFor   = func(time string) Explanation {
 		return Explanation{"the account's administrator refused this host's address: WeChat blocks it for " + time, "put the address on the IP whitelist, or wait and let the administrator confirm it", secretPage}
 	}
 )
 
-// corpWords are the explanations of WeCom, where they differ.
+// wordsOf returns the explanations of an API where they differ from those in codes.
+func wordsOf(api API) map[int]Explanation {
+	switch api {
+	case APICorpToken, APICorpCall:
+		return corpWords
+	case APIComponentToken, APIComponent:
+		return componentWords
+	case APISuiteToken, APISuite:
+		return suiteWords
+	}
+	return nil
+}
+
+// corpWords are the explanations of WeCom.
 var corpWords = map[int]Explanation{
 	40001: {"the secret is wrong, or of another app of the corporation", "configure the secret of this agent", corpPage},
 	40013: {"the corpid is wrong", "copy it from the console", "work.weixin.qq.com, 我的企业"},
 	40091: {"the secret is wrong, or of another app of the corporation", "configure the secret of this agent", corpPage},
 	40125: {"the secret is wrong, or of another app of the corporation", "configure the secret of this agent", corpPage},
 	60020: {"WeCom takes no calls from this host's egress address", "add it to the trusted addresses (企业可信IP) of the app", corpPage},
+}
+
+// componentWords are the explanations of calls that a third-party platform makes for itself.
+var componentWords = map[int]Explanation{
+	40001: {"the platform's AppSecret is wrong: mistyped, or reset in the console since", "configure the present AppSecret", platformPage},
+	40013: {"the appid of the platform or of the authorizer is wrong", "copy it from the console; upper and lower case matter", platformPage},
+	40125: {"the platform's AppSecret is wrong: mistyped, or reset in the console since", "configure the present AppSecret", platformPage},
+	40164: {"the platform takes no calls from this host's egress address", "put it on the platform's IP whitelist; every address that pods leave the cluster by has to be there", platformPage},
+	61004: {"the platform takes no calls from this host's egress address", "put it on the platform's IP whitelist; every address that pods leave the cluster by has to be there", platformPage},
+}
+
+// suiteWords are the explanations of calls that a WeCom provider makes for a suite.
+var suiteWords = map[int]Explanation{
+	40001: {"the secret of the suite or of the provider is wrong", "configure the present one", providerPage},
+	40013: {"the corpid is wrong, or the corp's id at another provider", "use the corpid that this provider's pushes and calls have", ""},
+	60020: {"WeCom takes no calls from this host's egress address", "add it to the provider's trusted addresses", providerPage},
 }
 
 // codes says what each errcode means for a credential, and what a person should do where a person
@@ -112,25 +146,48 @@ var codes = map[int]struct {
 	89506: {weixin(ClassEgress), refusedFor("24 hours")},
 	89507: {weixin(ClassEgress), refusedFor("1 hour")},
 
-	// Third-party platforms, and WeCom's suites and providers.
-	40080: {corp(ClassConfig), wrongParent},
-	40082: {corp(ClassBadToken), none}, // the suite or provider token; on WeChat it is about a picture
-	40083: {corp(ClassConfig), wrongParent},
-	40084: {corp(ClassConfig), revoked},
-	40085: {corp(ClassRetry), none},
-	// An illegal secret on WeCom; on WeChat a component ticket, which the next push replaces.
-	40091: {meaning{token: ClassRetry, call: ClassRetry, corpToken: ClassConfig, corpCall: ClassConfig}, wrongSecret},
-	40094: {weixin(ClassConfig), wrongParent},
-	42009: {corp(ClassBadToken), none},
-	61003: {weixin(ClassConfig), revoked},
-	61005: {weixin(ClassRetry), none},
-	61006: {weixin(ClassRetry), none},
-	61007: {weixin(ClassConfig), revoked},
+	// Third-party platforms. Their sources are the errcode tables of the component calls [T].
+	40170: {weixin(ClassConfig), Explanation{"a page of more than 500 authorizers was asked for", "ask for less", ""}},
+	61003: {weixin(ClassConfig), Explanation{"the account has withdrawn its authorisation, or never gave it; this answer alone is no proof, an outage of WeChat gave it for hours", "if it lasts, ask the account's administrator to authorise again", ""}}, // the outage: [U]
+	61005: {weixin(ClassRetry), oldTicket},
+	61006: {weixin(ClassRetry), oldTicket},
+	61007: {weixin(ClassConfig), noGrantSet}, // no withdrawal
+	61009: {weixin(ClassConfig), spentCode},  // a pre_auth_code in its place gives it, too [U]
+	61010: {weixin(ClassConfig), spentCode},
 	61011: {weixin(ClassConfig), wrongParent},
 	61014: {weixin(ClassConfig), Explanation{"the call wants the third-party platform's token, not an account's", "", ""}},
 	61015: {weixin(ClassConfig), Explanation{"the call wants an account's token, not the third-party platform's", "", ""}},
-	61023: {weixin(ClassConfig), revoked},
+	61016: {weixin(ClassConfig), Explanation{"the permission set of this call has yet to be confirmed", "let the account's administrator confirm it", ""}},
+	61017: {weixin(ClassConfig), noGrantSet},
+	// Most often the parameter was empty, which WeChat's staff says [U].
+	61023: {weixin(ClassConfig), Explanation{"the refresh token is not, or no longer, the account's", "read it from WeChat again (api_get_authorizer_info); if it is the same, let the account's administrator authorise again", ""}},
 	61024: {weixin(ClassConfig), Explanation{"this appid is a third-party platform's", "configure the appid of an account: a platform gets its token from api_component_token", ""}},
+	61028: {weixin(ClassConfig), Explanation{"the third-party platform is not published", "publish it, or use an account of its test list", platformPage}},
+	61029: {weixin(ClassConfig), Explanation{"the third-party platform has changes that are not published", "publish it again", platformPage}},
+	61030: {weixin(ClassConfig), Explanation{"this authorisation cannot be cancelled", "", ""}},
+
+	// WeCom's suites and providers [T][SDK].
+	40078:  {corp(ClassConfig), spentCode},
+	40080:  {corp(ClassConfig), Explanation{"the suite's secret is wrong", "configure the present one", providerPage}},
+	40082:  {corp(ClassBadToken), none}, // the suite or provider token; on WeChat it is about a picture
+	40083:  {corp(ClassConfig), Explanation{"the suite's id is wrong", "copy it from the console", providerPage}},
+	40084:  {corp(ClassConfig), Explanation{"the permanent code is not, or no longer, the corp's for this suite", "let the corp's administrator install the suite again", ""}},
+	40085:  {corp(ClassRetry), oldTicket},                                                                         // another suite's ticket gives it, too
+	42007:  {corp(ClassConfig), Explanation{"the pre_auth_code has expired", "begin the installation again", ""}}, // on WeChat it is about a user's token
+	42009:  {corp(ClassBadToken), none},
+	710000: {corp(ClassConfig), Explanation{"the open_corpid is wrong", "use the corpid that this provider's pushes and calls have", ""}},
+
+	// What is missing differs: the component token on WeChat, where a new one would change nothing;
+	// on WeCom the suite's id, token, ticket, secret and the permanent code, in this order.
+	41021: {everywhere(ClassConfig), badRequest},
+	41022: {corp(ClassConfig), badRequest},
+	41023: {corp(ClassConfig), badRequest},
+	41024: {corp(ClassConfig), badRequest},
+	41025: {corp(ClassConfig), badRequest},
+
+	// An illegal secret on WeCom; on WeChat a component ticket, which the next push replaces.
+	40091: {meaning{token: ClassRetry, call: ClassRetry, corpToken: ClassConfig, corpCall: ClassConfig}, wrongSecret},
+	40094: {weixin(ClassConfig), wrongParent},
 
 	85105: {weixin(ClassConfig), noCloudRun},
 	85107: {weixin(ClassConfig), noCloudRun},

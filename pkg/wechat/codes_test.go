@@ -19,6 +19,7 @@ const table = `
 	 40014 other     bad_token other     bad_token
 	 40030 other     other     other     other
 	 40066 other     other     other     other
+	 40078 other     other     config    config
 	 40080 other     other     config    config
 	 40082 other     other     bad_token bad_token
 	 40083 other     other     config    config
@@ -28,6 +29,7 @@ const table = `
 	 40094 config    config    other     other
 	 40125 config    config    config    config
 	 40164 egress    egress    other     other
+	 40170 config    config    other     other
 	 40201 other     other     other     other
 	 40202 other     other     other     other
 	 40203 other     other     other     other
@@ -37,10 +39,15 @@ const table = `
 	 41002 config    config    config    config
 	 41004 config    config    config    config
 	 41018 config    config    other     other
+	 41021 config    config    config    config
+	 41022 other     other     config    config
+	 41023 other     other     config    config
+	 41024 other     other     config    config
+	 41025 other     other     config    config
 	 42001 other     bad_token other     bad_token
 	 42002 other     other     other     other
 	 42003 other     other     other     other
-	 42007 other     other     other     other
+	 42007 other     other     config    config
 	 42009 other     other     bad_token bad_token
 	 43001 config    config    config    config
 	 43002 config    config    config    config
@@ -70,13 +77,18 @@ const table = `
 	 61005 retry     retry     other     other
 	 61006 retry     retry     other     other
 	 61007 config    config    other     other
-	 61009 other     other     other     other
-	 61010 other     other     other     other
+	 61009 config    config    other     other
+	 61010 config    config    other     other
 	 61011 config    config    other     other
 	 61014 config    config    other     other
 	 61015 config    config    other     other
+	 61016 config    config    other     other
+	 61017 config    config    other     other
 	 61023 config    config    other     other
 	 61024 config    config    other     other
+	 61028 config    config    other     other
+	 61029 config    config    other     other
+	 61030 config    config    other     other
 	 76001 other     other     other     other
 	 76002 other     other     other     other
 	 76003 other     other     other     other
@@ -91,36 +103,48 @@ const table = `
 	 89503 egress    egress    other     other
 	 89506 egress    egress    other     other
 	 89507 egress    egress    other     other
+	710000 other     other     config    config
 	999999 other     other     other     other
 `
 
 func TestClassify(t *testing.T) {
-	apis := []wechat.API{wechat.APIToken, wechat.APICall, wechat.APICorpToken, wechat.APICorpCall}
+	apis := [][]wechat.API{
+		{wechat.APIToken, wechat.APIComponentToken}, {wechat.APICall, wechat.APIComponent},
+		{wechat.APICorpToken, wechat.APISuiteToken}, {wechat.APICorpCall, wechat.APISuite},
+	}
 	for line := range strings.Lines(table) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
 			continue
 		}
 		code := atoi(t, words[0])
-		for i, api := range apis {
-			got := wechat.Classify(api, code)
-			if got.String() != words[1+i] {
-				t.Errorf("Classify(%v, %d) = %v, want %s", api, code, got, words[1+i])
-			}
-			advice := (&wechat.Error{API: api, Code: code, Status: 200, Sent: true}).Advice()
-			needed := got == wechat.ClassConfig || got == wechat.ClassEgress || got == wechat.ClassQuota
-			if (advice != "") != needed {
-				t.Errorf("%v, %d: the advice for class %v is %q", api, code, got, advice)
-			}
-			if strings.Contains(advice, "base URL") && code != 43003 && code != 48017 {
-				t.Errorf("%v, %d has no advice of its own", api, code)
+		for i, column := range apis {
+			for _, api := range column {
+				checkMeaning(t, api, code, words[1+i])
 			}
 		}
 	}
-	for _, api := range []wechat.API{0, 5, -1} {
+	for _, api := range []wechat.API{0, 9, -1} {
 		if got := wechat.Classify(api, 40013); got != wechat.ClassOther {
 			t.Errorf("Classify(%v, 40013) = %v, want other", api, got)
 		}
+	}
+}
+
+// checkMeaning checks the class of a code, and that a person who has to act is advised.
+func checkMeaning(t *testing.T, api wechat.API, code int, want string) {
+	t.Helper()
+	got := wechat.Classify(api, code)
+	if got.String() != want {
+		t.Errorf("Classify(%v, %d) = %v, want %s", api, code, got, want)
+	}
+	advice := (&wechat.Error{API: api, Code: code, Status: 200, Sent: true}).Advice()
+	needed := got == wechat.ClassConfig || got == wechat.ClassEgress || got == wechat.ClassQuota
+	if (advice != "") != needed {
+		t.Errorf("%v, %d: the advice for class %v is %q", api, code, got, advice)
+	}
+	if strings.Contains(advice, "base URL") && code != 43003 && code != 48017 {
+		t.Errorf("%v, %d has no advice of its own", api, code)
 	}
 }
 
@@ -134,7 +158,8 @@ func TestLabelsComeFromClosedSets(t *testing.T) {
 	}
 	for api, want := range map[wechat.API]string{
 		wechat.APIToken: "token", wechat.APICall: "call", wechat.APICorpToken: "corp_token",
-		wechat.APICorpCall: "corp_call", 0: "API(0)",
+		wechat.APICorpCall: "corp_call", wechat.APIComponentToken: "component_token", wechat.APIComponent: "component",
+		wechat.APISuiteToken: "suite_token", wechat.APISuite: "suite", 0: "API(0)",
 	} {
 		if got := api.String(); got != want {
 			t.Errorf("String = %q, want %q", got, want)

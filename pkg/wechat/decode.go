@@ -21,6 +21,7 @@ type answer struct {
 	code   int    // errcode; absent is 0, because most successes have none [T]
 	msg    string // errmsg as sent; for the decision only errcode counts
 	fields map[string]json.RawMessage
+	date   time.Time // the header Date; zero if there is none
 }
 
 // decode reads an answer. It goes by the bytes alone: WeChat sends JSON as text/plain, too, and
@@ -45,17 +46,12 @@ func decode(body []byte) (answer, error) {
 
 // credential takes a value and its life from a successful answer. The errors hold nothing of it.
 func (a answer) credential(field string) (Credential, error) {
-	var value string
-	if raw, ok := a.fields[field]; !ok || json.Unmarshal(raw, &value) != nil || value == "" {
+	value, err := text(a.fields, field)
+	if err != nil {
+		return Credential{}, err
+	}
+	if value == "" {
 		return Credential{}, errors.New("the answer has no " + field)
-	}
-	if len(value) > maxValue {
-		return Credential{}, errors.New("the " + field + " is longer than " + strconv.Itoa(maxValue) + " bytes")
-	}
-	// A space, a control character or a byte beyond ASCII would change on its way through a
-	// header, a URL or a shell, and no WeChat credential was ever seen with one.
-	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return Credential{}, errors.New("the " + field + " contains characters that no credential has")
 	}
 	seconds, err := integer(a.fields["expires_in"])
 	if err != nil || seconds <= 0 {
@@ -63,6 +59,41 @@ func (a answer) credential(field string) (Credential, error) {
 	}
 	life := time.Duration(min(seconds, int64(MaxExpiresIn/time.Second))) * time.Second
 	return Credential{Value: secret.New(value), ExpiresIn: life}, nil
+}
+
+// text reads a member that is an id or a secret: printable ASCII without spaces. Absent, null and ""
+// are "". The errors hold nothing of it.
+func text(fields map[string]json.RawMessage, field string) (string, error) {
+	var value string
+	if raw, ok := fields[field]; ok && json.Unmarshal(raw, &value) != nil {
+		return "", errors.New("the answer has a " + field + " that is no text")
+	}
+	if len(value) > maxValue {
+		return "", errors.New("the " + field + " is longer than " + strconv.Itoa(maxValue) + " bytes")
+	}
+	// A space, a control character or a byte beyond ASCII would change on its way through a
+	// header, a URL or a shell, and no WeChat credential was ever seen with one.
+	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errors.New("the " + field + " contains characters that no credential has")
+	}
+	return value, nil
+}
+
+// object reads a member that is an object.
+func object(fields map[string]json.RawMessage, field string) (map[string]json.RawMessage, error) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(fields[field], &members) != nil || members == nil {
+		return nil, errors.New("the answer has no " + field)
+	}
+	return members, nil
+}
+
+// raw returns a member as it was sent, nil if it is absent or null.
+func raw(fields map[string]json.RawMessage, field string) json.RawMessage {
+	if r := fields[field]; string(r) != "null" {
+		return r
+	}
+	return nil
 }
 
 // integer reads a JSON number or a number in a JSON string, dropping a fraction. Absent and null

@@ -1,6 +1,7 @@
 // Package wechat speaks the wire format of WeChat's credential endpoints: fetch a token or a
-// ticket, ask whether a token still works, know what an error code means, sign for the JS-SDK. It
-// opens and seals what WeChat pushes to a callback address.
+// ticket, ask whether a token still works, know what an error code means, sign for the JS-SDK. For
+// third-party platforms and WeCom's suites it exchanges codes, lists authorizers, and opens and
+// seals what WeChat pushes to a callback address.
 //
 // It makes one HTTP request per call. It does not cache, retry, log or schedule; that is for the
 // caller, who finds in [*Error] what is needed to decide: what class of failure it was, whether

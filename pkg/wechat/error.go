@@ -122,6 +122,34 @@ func (e *Error) RetryAfter() time.Duration {
 	return 0
 }
 
+// BadTicket reports whether WeChat rejected the ticket of a third-party platform or a suite. The next
+// push, within 10 minutes, brings another one.
+func (e *Error) BadTicket() bool {
+	if e.API.onWeCom() {
+		return e.Code == 40085
+	}
+	return e.Code == 61005 || e.Code == 61006
+}
+
+// BadCode reports whether WeChat rejected the code of an authorisation: it was exchanged before,
+// has expired, or never was one.
+func (e *Error) BadCode() bool {
+	if e.API.onWeCom() {
+		return e.Code == 40078
+	}
+	return e.Code == 61009 || e.Code == 61010
+}
+
+// BadAuthorization reports whether WeChat rejected an authorisation: withdrawn, or fetched with a
+// refresh token or permanent code that is not the present one. It is no proof that the authorisation
+// has ended: 61003 also came, for hours, from an outage of WeChat [U].
+func (e *Error) BadAuthorization() bool {
+	if e.API.onWeCom() {
+		return e.Code == 40084
+	}
+	return e.Code == 61003 || e.Code == 61023
+}
+
 // EgressIP returns the address from which WeChat saw the call, as the errmsg of 40164, 61004,
 // 45035 or 60020 states it, without the IPv4-in-IPv6 prefix. It is empty if there is none.
 func (e *Error) EgressIP() string {
@@ -146,7 +174,7 @@ func (e *Error) EgressIP() string {
 // explanation of its own it goes by the [Class]; the zero Explanation says that nothing is to be
 // done.
 func (e *Error) Explain() Explanation {
-	if x, ok := corpWords[e.Code]; ok && (e.API == APICorpToken || e.API == APICorpCall) {
+	if x, ok := wordsOf(e.API)[e.Code]; ok {
 		return x
 	}
 	if x := codes[e.Code].explanation; x != none && Classify(e.API, e.Code) != ClassOther {

@@ -105,8 +105,8 @@ func TestNoTransportErrorLeaks(t *testing.T) {
 		{"page with the query", live, echo(200), true, nil},
 		{"error page with the query", live, echo(500), true, nil},
 	} {
-		for name, call := range leakCalls(tt.ctx) {
-			err := call(&wechat.Client{BaseURL: tt.base, HTTP: noProxy()})
+		for name, call := range leakCalls {
+			err := call(tt.ctx, &wechat.Client{BaseURL: tt.base, HTTP: noProxy()})
 			e, ok := errors.AsType[*wechat.Error](err)
 			if !ok {
 				t.Errorf("%s, %s: %v is not an *Error", tt.name, name, err)
@@ -155,17 +155,42 @@ func noProxy() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
 }
 
-func leakCalls(ctx context.Context) map[string]func(*wechat.Client) error {
-	return map[string]func(*wechat.Client) error{
-		"token": func(c *wechat.Client) error { _, err := c.Token(ctx, "wx1", appSecret); return err },
-		"stable": func(c *wechat.Client) error {
-			_, err := c.StableToken(ctx, "wx1", appSecret, wechat.Normal)
-			return err
-		},
-		"corp":   func(c *wechat.Client) error { _, err := c.CorpToken(ctx, "ww1", appSecret); return err },
-		"ticket": func(c *wechat.Client) error { _, err := c.Ticket(ctx, token, wechat.TicketJSAPI); return err },
-		"probe":  func(c *wechat.Client) error { return c.Probe(ctx, token, wechat.ProbeCallbackIP) },
-	}
+// leakCalls has a call of each kind of request: secrets in the query and in the body, several of
+// them, and a token.
+var leakCalls = map[string]func(context.Context, *wechat.Client) error{
+	"token": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.Token(ctx, "wx1", appSecret)
+		return err
+	},
+	"stable": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.StableToken(ctx, "wx1", appSecret, wechat.Normal)
+		return err
+	},
+	"corp": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.CorpToken(ctx, "ww1", appSecret)
+		return err
+	},
+	"ticket": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.Ticket(ctx, token, wechat.TicketJSAPI)
+		return err
+	},
+	"probe": func(ctx context.Context, c *wechat.Client) error { return c.Probe(ctx, token, wechat.ProbeCallbackIP) },
+	"component": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.ComponentToken(ctx, "wxp", appSecret, oneCode)
+		return err
+	},
+	"authorizer": func(ctx context.Context, c *wechat.Client) error {
+		_, _, err := c.AuthorizerToken(ctx, token, "wxp", "wxa", oneCode)
+		return err
+	},
+	"query auth": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.QueryAuth(ctx, token, "wxp", oneCode)
+		return err
+	},
+	"permanent code": func(ctx context.Context, c *wechat.Client) error {
+		_, err := c.PermanentCode(ctx, token, oneCode)
+		return err
+	},
 }
 
 // assertSilent looks for the canaries in every text an error can become, causes included.
@@ -174,7 +199,7 @@ func assertSilent(t *testing.T, name string, err error) {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		asJSON, _ := json.Marshal(e)
 		text := fmt.Sprintf("%v %+v %#v %q %s", e, e, e, e, asJSON)
-		if form := secrettest.Find(text, secretCanary, tokenCanary, issuedCanary, "secret=", "access_token=", "grant_type"); form != "" {
+		if form := secrettest.Find(text, secretCanary, tokenCanary, codeCanary, issuedCanary, "secret=", "access_token=", "grant_type"); form != "" {
 			t.Errorf("%s: %s shows %s", name, text, form)
 		}
 		if _, ok := e.(*url.Error); ok {

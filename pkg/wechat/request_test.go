@@ -31,6 +31,25 @@ func TestRequestsAreWhatWeChatExpects(t *testing.T) {
 		"probe":        {"GET " + api + "getcallbackip?access_token=" + tokenCanary, ""},
 		"menu probe":   {"GET " + api + "menu/get?access_token=" + tokenCanary, ""},
 		"corp probe":   {"GET " + corp + "getcallbackip?access_token=" + tokenCanary, ""},
+
+		"component": {"POST " + api + "component/api_component_token",
+			`{"component_appid":"wxp","component_appsecret":"` + secretCanary + `","component_verify_ticket":"` + codeCanary + `"}`},
+		"start push": {"POST " + api + "component/api_start_push_ticket", `{"component_appid":"wxp","component_secret":"` + secretCanary + `"}`},
+		"authorizer": {"POST " + api + "component/api_authorizer_token?component_access_token=" + tokenCanary,
+			`{"component_appid":"wxp","authorizer_appid":"wxa","authorizer_refresh_token":"` + codeCanary + `"}`},
+		"query auth": {"POST " + api + "component/api_query_auth?component_access_token=" + tokenCanary,
+			`{"component_appid":"wxp","authorization_code":"` + codeCanary + `"}`},
+		"info": {"POST " + api + "component/api_get_authorizer_info?component_access_token=" + tokenCanary,
+			`{"component_appid":"wxp","authorizer_appid":"wxa"}`},
+		"list": {"POST " + api + "component/api_get_authorizer_list?component_access_token=" + tokenCanary,
+			`{"component_appid":"wxp","offset":1000,"count":500}`},
+
+		"suite": {"POST " + corp + "service/get_suite_token",
+			`{"suite_id":"wws","suite_secret":"` + secretCanary + `","suite_ticket":"` + codeCanary + `"}`},
+		"provider":       {"POST " + corp + "service/get_provider_token", `{"corpid":"wwp","provider_secret":"` + secretCanary + `"}`},
+		"permanent code": {"POST " + corp + "service/get_permanent_code?suite_access_token=" + tokenCanary, `{"auth_code":"` + codeCanary + `"}`},
+		"suite corp": {"POST " + corp + "service/get_corp_token?suite_access_token=" + tokenCanary,
+			`{"auth_corpid":"wwc","permanent_code":"` + codeCanary + `"}`},
 	}
 	for name, call := range allCalls {
 		t.Run(name, func(t *testing.T) {

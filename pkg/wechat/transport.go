@@ -2,10 +2,12 @@ package wechat
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,8 +21,14 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// maxBody bounds an answer, in bytes. The largest known one, a menu, has a few thousand.
-const maxBody = 64 << 10
+// Bounds of an answer, in bytes.
+const (
+	// maxBody is for credentials. The largest known answer, a menu, has a few thousand bytes.
+	maxBody = 64 << 10
+	// maxDetails is for authorisations: a page of 500 authorizers with refresh tokens has some
+	// 80 KB, and an installed suite lists the members of a corp that it may see.
+	maxDetails = 512 << 10
+)
 
 // ownHTTP serves clients that bring none.
 var ownHTTP = newHTTPClient()
@@ -53,6 +61,7 @@ type request struct {
 	query   url.Values
 	body    []byte          // JSON; nil for none
 	secrets []secret.String // what is sent and must not come back in an error
+	limit   int             // of the answer, in bytes; 0 is maxBody
 }
 
 // refuse is the error of a request that was not made.
@@ -107,13 +116,14 @@ func (c *Client) do(ctx context.Context, r request) (answer, error) {
 // read turns a response into an answer, or into an [*Error] that says all there is to know.
 func read(resp *http.Response, r request) (answer, error) {
 	fail := &Error{API: r.api, Endpoint: r.path, Status: resp.StatusCode, Sent: true}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	limit := cmp.Or(r.limit, maxBody)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	switch {
 	case err != nil:
 		fail.cause = safeCause(err, r.secrets)
 		return answer{}, fail
-	case len(body) > maxBody:
-		fail.cause = errors.New("the answer is longer than 64 KiB")
+	case len(body) > limit:
+		fail.cause = fmt.Errorf("the answer is longer than %d KiB", limit>>10)
 		return answer{}, fail
 	}
 	a, err := decode(body)
@@ -127,6 +137,7 @@ func read(resp *http.Response, r request) (answer, error) {
 		fail.cause = err
 		return answer{}, fail
 	}
+	a.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time if there is none
 	return a, nil
 }
 
@@ -135,7 +146,7 @@ func (c *Client) httpRequest(ctx context.Context, r request) (*http.Request, err
 	base := c.BaseURL
 	switch {
 	case base != "":
-	case r.api == APICorpToken || r.api == APICorpCall:
+	case r.api.onWeCom():
 		base = DefaultCorpBaseURL
 	default:
 		base = DefaultBaseURL
