@@ -10,8 +10,9 @@ import (
 	"strings"
 )
 
-// texts are the errmsgs of api.weixin.qq.com without the rid. Those of 40243, 50007 and 895xx are
-// not known and made up.
+// texts are the errmsgs of api.weixin.qq.com, and WeCom's where it has the code alone, without the
+// rid. Those of 40243, 50007 and 895xx, and WeCom's of 40078 to 42009 but 40082, are not known and
+// made up.
 var texts = map[int]string{
 	-1:    "system error",
 	40001: "invalid credential, access_token is invalid or not latest",
@@ -38,6 +39,28 @@ var texts = map[int]string{
 	50002: "user limited",
 	50004: "user not allow to use accesstoken, maybe for punishment",
 	50007: "account is frozen",
+	40078: "invalid authcode",
+	40080: "invalid suite secret",
+	40082: "invalid suite_acccess_token or provider_access_token", // sic
+	40083: "invalid suite id",
+	40084: "invalid permanent code",
+	40085: "invalid suite ticket",
+	40170: "args count exceed count limit",
+	41021: "component_access_token missing",
+	41022: "suite_access_token missing",
+	41023: "suite_ticket missing",
+	41024: "suite_secret missing",
+	41025: "permanent_code missing",
+	42009: "suite_access_token expired",
+	61003: "component is not authorized by this account",
+	61005: "component ticket is expired",
+	61006: "component ticket is invalid",
+	61009: "code is invalid",
+	61010: "code is expired",
+	61011: "invalid component",
+	61014: "must use component token for component api",
+	61015: "must use biz-account token, not component token",
+	61023: "refresh_token is invalid",
 	61024: "must use api(api_component_token) to get token for component acct",
 	76003: "rid error",
 	76021: "cgi_path not found",
@@ -84,6 +107,8 @@ func (c *call) corpText(code int) string {
 		text = "invalid corpid"
 	case 41004:
 		text = "corpsecret missing"
+	case 41021:
+		text = "suite_id missing"
 	case 60020:
 		text = "not allow to access from your ip"
 	case 50003:

@@ -42,6 +42,10 @@ func (s *Server) route(c *call) func(*call) reply {
 	switch {
 	case c.corp:
 		return s.routeCorp(path)
+	case strings.HasPrefix(path, pathsComponent):
+		return s.component(path)
+	case isComponentLogin(path):
+		return s.componentLogin
 	case strings.HasPrefix(path, "/sns/"):
 		return s.sns
 	}
@@ -80,6 +84,9 @@ func (s *Server) route(c *call) func(*call) reply {
 
 // routeCorp is route for WeCom, which has no answer but 404 for paths it does not know.
 func (s *Server) routeCorp(path string) func(*call) reply {
+	if serve := s.service(path); serve != nil {
+		return serve
+	}
 	switch path {
 	case pathCorpToken:
 		return s.corpToken
@@ -111,6 +118,12 @@ func (s *Server) withToken(serve func(*call) reply) func(*call) reply {
 		}
 		if code != 0 {
 			return c.badToken(code)
+		}
+		if c.app.isPlatform() && !takesPlatformToken(c.r.URL.Path) {
+			if c.corp {
+				return c.badToken(40014)
+			}
+			return c.fail(61015)
 		}
 		if s.knobs.WhitelistCalls && !c.app.admits(c.ip) {
 			if c.corp {

@@ -53,6 +53,11 @@ type account struct {
 	refusal         int // errcode that every token fetch gets; 0 is none
 	calls           Calls
 	issued          []Issue
+	platform        *platform // of platforms and authorizers; otherwise nil
+}
+
+func newAccount(app App) *account {
+	return &account{App: app, tickets: make(map[string]ticket), usage: make(map[string]*usage)}
 }
 
 // Calls counts what reached the simulator for one app, whatever was answered and whatever fault
@@ -136,7 +141,10 @@ func (s *Server) Approve(app string) { s.Refuse(app, 0) }
 func (s *Server) KillTokens(app string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, now := s.account(app), time.Now()
+	s.account(app).killTokens(time.Now())
+}
+
+func (a *account) killTokens(now time.Time) {
 	for _, t := range slices.Concat(a.classic.tokens, a.stable.tokens) {
 		if !t.killed {
 			t.killed, t.killedAt = true, now
@@ -175,9 +183,9 @@ func (s *Server) ForeignRefresh(app string, how Fetch) Issue {
 		a.lastForced = now
 		s.issue(a, &a.stable, pathStable, s.knobs.ForcedOverlap)
 	case FetchCorp:
-		s.issue(a, &a.classic, pathCorpToken, s.knobs.Overlap)
+		s.issue(a, &a.classic, pathCorpToken, s.overlap(a))
 	default:
-		s.issue(a, &a.classic, pathToken, s.knobs.Overlap)
+		s.issue(a, &a.classic, pathToken, s.overlap(a))
 	}
 	last := &a.issued[len(a.issued)-1]
 	last.Foreign = true

@@ -17,10 +17,14 @@
 // are the more likely reading. [Fault] makes calls fail, [Server.Status] says what a token is worth
 // without counting as a call, and [Server.Calls] and [Server.Issued] say what happened.
 //
+// [Server.AddPlatform] adds a third-party platform or a WeCom suite: its calls, its authorizers, whose
+// tokens work like those of apps, and the pushes of tickets and events, which [Server.RunPushes]
+// signs, encrypts and sends to a callback.
+//
 // Marks such as [T] in the comments are those of package wechat.
 //
-// Not simulated: third-party platforms (component_* calls), WeCom suites, message encryption,
-// https, and what any API does beyond checking the token.
+// Not simulated: users' messages to an authorizer, https, and what any API does beyond checking the
+// token.
 //
 // It is a test kit: its API is not under semantic versioning and may change in any release.
 package wechattest

@@ -88,6 +88,8 @@ func (s *Server) authenticate(c *call, grantType, appSecret string) (reply, bool
 	switch {
 	case c.app.ID == "":
 		return c.fail(40013), false
+	case c.app.isPlatform():
+		return c.fail(61024), false
 	case grantType != "client_credential":
 		return c.fail(40002), false
 	case appSecret == "":
@@ -120,9 +122,12 @@ func (s *Server) corpToken(c *call) reply {
 	if code := s.spend(c); code != 0 {
 		return c.fail(code)
 	}
+	if a.platform != nil {
+		a.platform.authorizers[a.ID].fetches++
+	}
 	t := a.classic.newest()
 	if t == nil || t.status(c.now) != Current || s.knobs.CorpRenews {
-		t = s.issue(a, &a.classic, pathCorpToken, s.knobs.Overlap)
+		t = s.issue(a, &a.classic, pathCorpToken, s.overlap(a))
 	}
 	return c.tokenReply(t)
 }

@@ -32,6 +32,9 @@ type Server struct {
 	users  map[string]bool   // user OAuth tokens
 	faults []*Fault          // in the order they were added
 	media  map[string]Upload // by media_id
+
+	platforms map[string]*platform // by ID
+	wake      chan struct{}        // to RunPushes; holds one signal
 }
 
 // New returns a simulator of these apps. It panics if two have the same name.
@@ -41,15 +44,16 @@ func New(apps ...App) *Server {
 		tokens: make(map[string]*token),
 		users:  make(map[string]bool),
 		media:  make(map[string]Upload),
+
+		platforms: make(map[string]*platform),
+		wake:      make(chan struct{}, 1),
 	}
 	for _, app := range append([]App{{}}, apps...) {
 		if slices.ContainsFunc(s.apps, func(a *account) bool { return a.Name() == app.Name() }) {
 			panic("wechattest: two apps named " + app.Name())
 		}
 		app.Whitelist = slices.Clone(app.Whitelist)
-		s.apps = append(s.apps, &account{
-			App: app, tickets: make(map[string]ticket), usage: make(map[string]*usage),
-		})
+		s.apps = append(s.apps, newAccount(app))
 		for _, t := range app.UserTokens {
 			s.users[t] = true
 		}
@@ -64,7 +68,7 @@ func (s *Server) lookup(name string) *account {
 			return a
 		}
 	}
-	return nil
+	return s.lookupPlatform(name)
 }
 
 // account is [Server.lookup] for names that must exist.
@@ -84,10 +88,14 @@ type call struct {
 	body   []byte
 	upload *Upload    // the part "media" of a multipart body
 	stable stableBody // the body of a stable_token call
-	token  *token     // whose value the query has, or nil
-	app    *account   // never nil once resolved
-	corp   bool       // meant for WeCom
-	ip     string
+
+	platform platformBody // the body of a platform's own call
+	readable bool         // valid for those: whether it is JSON
+
+	token *token   // whose value the query has, or nil
+	app   *account // never nil once resolved
+	corp  bool     // meant for WeCom
+	ip    string
 }
 
 // reply is what goes back: the body, then as many bytes of [MediaBody] as media says.
@@ -163,6 +171,9 @@ func (s *Server) act(c *call) reply {
 
 // resolve sets the platform, the token and the app of a call. Caller holds s.mu.
 func (s *Server) resolve(c *call) {
+	if s.resolvePlatform(c) {
+		return
+	}
 	if c.r.URL.Path == pathStable {
 		_ = json.Unmarshal(c.body, &c.stable) // what is no JSON has no appid
 	}
@@ -173,7 +184,7 @@ func (s *Server) resolve(c *call) {
 	default:
 		c.corp = strings.HasPrefix(c.r.Host, "qyapi.") ||
 			c.token != nil && c.token.app.Kind == Corp ||
-			!slices.ContainsFunc(s.apps[1:], func(a *account) bool { return a.Kind != Corp }) && len(s.apps) > 1
+			c.token == nil && !slices.ContainsFunc(s.apps[1:], func(a *account) bool { return a.Kind != Corp }) && len(s.apps) > 1
 	}
 	// A token of the other platform is garbage to this one.
 	if c.token != nil && c.corp != (c.token.app.Kind == Corp) {
@@ -195,8 +206,8 @@ func (s *Server) resolve(c *call) {
 // byAppID returns the WeChat account of an appid, or that of calls that belong to none.
 // Caller holds s.mu.
 func (s *Server) byAppID(id string) *account {
-	if a := s.lookup(id); a != nil && a.Kind != Corp {
-		return a
+	if a := s.lookup(id); a != nil && a.Kind != Corp && a.Name() == a.ID {
+		return a // no authorizer, which has no secret of its own
 	}
 	return s.apps[0]
 }
@@ -215,6 +226,9 @@ func (s *Server) agent(corpid, corpSecret string) *account {
 		if found == s.apps[0] {
 			found = a
 		}
+	}
+	if a := s.templateApp(corpid, corpSecret); a != nil && (a.Secret == corpSecret || found == s.apps[0]) {
+		return a
 	}
 	return found
 }

@@ -63,7 +63,11 @@ func (t *token) status(now time.Time) Status {
 func (s *Server) issue(a *account, sp *space, endpoint string, overlap time.Duration) *token {
 	now := time.Now()
 	t := &token{value: tokenValue(a.Kind), app: a, issued: now, expires: now.Add(s.knobs.ExpiresIn)}
-	sp.replace(now, overlap, s.knobs.OverlapKeeps)
+	keeps := s.knobs.OverlapKeeps
+	if overlap == Forever {
+		overlap, keeps = s.knobs.ExpiresIn, -1
+	}
+	sp.replace(now, overlap, keeps)
 	if s.knobs.Interfere {
 		for _, other := range []*space{&a.classic, &a.stable} {
 			if other != sp {

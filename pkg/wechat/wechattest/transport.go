@@ -10,7 +10,7 @@ import (
 )
 
 // A Transport is an [http.RoundTripper] that takes every request, whatever its host and scheme, to
-// a [Server] over an in-memory connection with a real HTTP server behind it: bodies are chunked,
+// one handler over an in-memory connection with a real HTTP server behind it: bodies are chunked,
 // answers break off and connections reset as on a network. Connections are not reused. In a
 // testing/synctest bubble, make it inside. It is safe for concurrent use and has to be closed.
 type Transport struct {
@@ -25,7 +25,13 @@ func (s *Server) Transport() *Transport { return s.TransportFrom("203.0.113.7") 
 
 // TransportFrom returns a transport whose calls come from the given IP address, as the whitelist
 // sees it.
-func (s *Server) TransportFrom(ip string) *Transport {
+func (s *Server) TransportFrom(ip string) *Transport { return transportTo(s, ip) }
+
+// TransportTo returns a transport to another handler, such as the one that takes the pushes of a
+// [Platform]. Its calls come from 203.0.113.8.
+func TransportTo(h http.Handler) *Transport { return transportTo(h, "203.0.113.8") }
+
+func transportTo(h http.Handler, ip string) *Transport {
 	l := &listener{
 		addr:  &net.TCPAddr{IP: net.ParseIP(ip), Port: 1024},
 		conns: make(chan net.Conn), closed: make(chan struct{}),
@@ -35,7 +41,7 @@ func (s *Server) TransportFrom(ip string) *Transport {
 		http:     &http.Transport{DialContext: l.dial, DialTLSContext: l.dial, DisableKeepAlives: true},
 		listener: l,
 		// Aborted connections are what faults are for; net/http need not report them.
-		server: &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0)},
+		server: &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)},
 		served: make(chan struct{}),
 	}
 	go func() {
