@@ -43,6 +43,34 @@ func ExampleError() {
 	// The AppSecret is wrong: mistyped, or reset in the console since. Configure the present AppSecret; WeChat shows none again, so if it is lost, reset it.
 }
 
+// A third-party platform: from the ticket that WeChat pushes, and the code of an authorisation, to
+// the token of the account that authorised.
+func ExampleClient_AuthorizerToken() {
+	sim := wechattest.New()
+	sim.AddPlatform(wechattest.Platform{ID: "wxplatform", Secret: "hush"})
+	transport := sim.Transport()
+	defer transport.Close()
+	client := &wechat.Client{HTTP: &http.Client{Transport: transport}}
+	ctx := context.Background()
+
+	ticket := secret.New(sim.Ticket("wxplatform")) // see Envelope and ParsePush
+	component, err := client.ComponentToken(ctx, "wxplatform", secret.New("hush"), ticket)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	code := secret.New(sim.Authorize("wxplatform", "wxshop"))
+	auth, err := client.QueryAuth(ctx, component.Value, "wxplatform", code)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// Here the program stores auth.Secret, before it fetches a token with it.
+	token, refreshToken, err := client.AuthorizerToken(ctx, component.Value, "wxplatform", auth.Authorizer, auth.Secret)
+	fmt.Println(auth.Authorizer, token.Value, token.ExpiresIn, refreshToken.Equal(auth.Secret), err)
+	// Output: wxshop [redacted] 2h0m0s true <nil>
+}
+
 // The example of WeChat's own documentation.
 func ExampleSign() {
 	ticket := secret.New("sM4AOVdWfPE4DxkXGEs8VMCPGGVi4C3VM0P37wVUCFvkVAy_90u5h9nbSlYy3-Sl-HhTdfl2fzFy1AOcHKP7qg")

@@ -51,6 +51,13 @@ func FuzzDecode(f *testing.F) {
 		`{"errcode":0,"errmsg":"ok","access_token":"accesstoken000001","expires_in":7200}`, `{"errcode":46003,"errmsg":"menu no exist"}`,
 		`{"errcode":40125,"errmsg":"\u0053ECRETcanary0123456789abcdef"}`,
 		`{"errcode":-9223372036854775808}`,
+		// Of platforms and suites.
+		`{"component_access_token":"c","authorizer_access_token":"a","suite_access_token":"s","provider_access_token":"p","expires_in":7200,"authorizer_refresh_token":"refreshtoken@@@r"}`,
+		`{"authorization_info":{"authorizer_appid":"wxa","authorizer_access_token":"a","expires_in":7200,"authorizer_refresh_token":"r","func_info":[{"funcscope_category":{"id":1}}]}}`,
+		`{"total_count":2,"list":[{"authorizer_appid":"wxa","refresh_token":"r","auth_time":1558000607},{"authorizer_appid":"wxb"}]}`,
+		`{"permanent_code":"p","auth_corp_info":{"corpid":"wwc"},"auth_info":{"agent":[{"agentid":1}]}}`,
+		`{"errcode":61003,"errmsg":"component is not authorized by this account rid: 1-2-3"}`,
+		`{"errcode":61023,"errmsg":"refresh_token is invalid ` + codeCanary + `"}`,
 		`{"errmsg":"`,
 		strings.Repeat("[", 20000),
 	} {

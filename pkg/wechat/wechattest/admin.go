@@ -21,12 +21,24 @@ import (
 //	POST   /sim/apps/{app}/secret          SetSecret: {"secret": S}
 //	POST   /sim/apps/{app}/refuse          Refuse: {"code": N}; 0 approves
 //	POST   /sim/apps/{app}/whitelist       SetWhitelist: {"addrs": [...]}
+//	POST   /sim/platforms                  AddPlatform: a Platform
+//	GET    /sim/platforms/{id}/ledger      Ledger, with the secrets in it
+//	GET    /sim/platforms/{id}/pushed      Pushed
+//	POST   /sim/platforms/{id}/authorize   Authorize: {"authorizer": A}; the answer is {"code": C}
+//	POST   /sim/platforms/{id}/update      UpdateAuthorization: the same
+//	POST   /sim/platforms/{id}/withdraw    Withdraw: {"authorizer": A}
+//	POST   /sim/platforms/{id}/reset       ResetPermanentCode: {"authorizer": A}
+//	POST   /sim/platforms/{id}/tickets     {"do": "push", "stop" or "start"}: PushTicket, StopTickets, StartTickets
+//	POST   /sim/platforms/{id}/callback    SetCallback: {"url": U}
+//	GET    /sim/platforms/{id}/knobs       PlatformKnobs; durations in nanoseconds
+//	POST   /sim/platforms/{id}/knobs       SetPlatformKnobs; members left out keep their value
 //	POST   /sim/faults                     AddFault: a Fault
 //	DELETE /sim/faults                     ClearFaults
 //	GET    /sim/knobs                      Knobs; durations in nanoseconds
 //	POST   /sim/knobs                      SetKnobs; members left out keep their value
 //
-// The answer to a POST or DELETE is {"ok": true}. An unknown app is a 404, an unknown member a 400.
+// The answer to a POST or DELETE is {"ok": true}. An unknown app, platform or
+// authorizer is a 404 or a 400, an unknown member a 400.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	app := func(pattern string, serve func(app string, r *http.Request) (any, error)) {
@@ -61,6 +73,7 @@ func (s *Server) Admin() http.Handler {
 		return done, apply(r, &body, func() { s.SetWhitelist(app, body.Addrs...) })
 	})
 	s.adminGlobal(mux)
+	s.adminPlatforms(mux)
 	return mux
 }
 
@@ -148,6 +161,7 @@ func durations(body []byte) ([]byte, error) {
 	}
 	for _, name := range []string{
 		"delay", "expires_in", "overlap", "flap_for", "stable_early", "forced_every", "forced_overlap", "ticket_life", "latency",
+		"authorizer_overlap", "rotate_overlap", "code_life", "ticket_every", "repeat_after",
 	} {
 		var text string
 		if raw, ok := members[name]; !ok || json.Unmarshal(raw, &text) != nil {

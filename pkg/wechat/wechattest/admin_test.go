@@ -80,12 +80,62 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+func TestAdminOfPlatforms(t *testing.T) {
+	sim := wechattest.New(official)
+	admin := sim.Admin()
+	do := func(target, body string, wantStatus int) string {
+		t.Helper()
+		method := "POST"
+		if body == "" {
+			method = "GET"
+		}
+		w := httptest.NewRecorder()
+		admin.ServeHTTP(w, httptest.NewRequest(method, "/sim/platforms"+target, strings.NewReader(body)))
+		if w.Code != wantStatus {
+			t.Errorf("%s: %d %s, want %d", target, w.Code, w.Body, wantStatus)
+		}
+		return w.Body.String()
+	}
+	do("", `{"id":"wxp","secret":"ps","token":"tk","aes_key":"`+key1+`"}`, 200)
+	do("", `{"id":"wxp","secret":"ps"}`, 400)
+	do("", `{"id":"wx1","secret":"ps"}`, 400)
+	var code struct{ Code string }
+	if err := json.Unmarshal([]byte(do("/wxp/authorize", `{"authorizer":"wxa"}`, 200)), &code); err != nil || code.Code == "" {
+		t.Errorf("authorize: %v", err)
+	}
+	var ledger wechattest.Ledger
+	if err := json.Unmarshal([]byte(do("/wxp/ledger", "", 200)), &ledger); err != nil || len(ledger.Codes) != 1 || ledger.Codes[0].Code != code.Code || !ledger.Authorizers["wxa"].Authorized {
+		t.Errorf("ledger: %+v, %v", ledger, err)
+	}
+	do("/wxp/update", `{"authorizer":"wxa"}`, 200)
+	do("/wxp/reset", `{"authorizer":"wxa"}`, 200)
+	do("/wxp/withdraw", `{"authorizer":"wxa"}`, 200)
+	do("/wxp/withdraw", `{"authorizer":"wxunknown"}`, 400)
+	do("/wxp/authorize", `{}`, 400)
+	if sim.Ledger("wxp").Authorizers["wxa"].Authorized {
+		t.Error("withdraw did nothing")
+	}
+	do("/wxp/knobs", `{"overlap":"-1ns","refresh":"rotates","code_life":"1m"}`, 200)
+	if k := sim.PlatformKnobs("wxp"); k.Overlap != wechattest.Forever || k.Refresh != wechattest.RefreshRotates || k.CodeLife != time.Minute || k.Repeats != 2 {
+		t.Errorf("knobs: %+v", k)
+	}
+	for _, what := range []string{"push", "stop", "start"} {
+		do("/wxp/tickets", `{"do":"`+what+`"}`, 200)
+	}
+	do("/wxp/tickets", `{"do":"burn"}`, 400)
+	do("/wxp/callback", `{"url":"http://127.0.0.1:1/"}`, 200)
+	do("/wxp/pushed", "", 200)
+	do("/wxother/ledger", "", 404)
+}
+
 func TestMisuseIsAPanic(t *testing.T) {
 	sim := wechattest.New(official)
 	for name, f := range map[string]func(){
 		"two apps of one name": func() { wechattest.New(official, official) },
 		"app without an ID":    func() { wechattest.New(wechattest.App{}) },
 		"unknown app":          func() { sim.KillTokens("unknown") },
+		"unknown platform":     func() { sim.Withdraw("unknown", "wxa") },
+		"platform like an app": func() { sim.AddPlatform(wechattest.Platform{ID: "wx1"}) },
 	} {
 		func() {
 			defer func() {

@@ -9,12 +9,12 @@ import (
 
 // Push is one event on its way to a callback, which can be delivered several times.
 type Push struct {
-	InfoType   string
-	Authorizer string // whom it concerns; create_auth and reset_permanent_code do not say so
-	Code       string // empty for none
-	Ticket     string // empty for none
+	InfoType   string `json:"info_type"`
+	Authorizer string `json:"authorizer,omitempty"` // create_auth and reset_permanent_code leave it out
+	Code       string `json:"code,omitempty"`
+	Ticket     string `json:"ticket,omitempty"`
 	// Order is the CreateTime or TimeStamp: when it happened, in Unix seconds.
-	Order int64
+	Order int64 `json:"order"`
 }
 
 // Delivery is one way in which a push is delivered.
@@ -30,11 +30,11 @@ type Delivery struct {
 // Pushed is one attempt to deliver a push.
 type Pushed struct {
 	Push
-	At     time.Time // when the attempt ended
-	Status int       // 0 if there was no answer
-	Answer string    // at most 64 bytes
+	At     time.Time `json:"at"`     // when the attempt ended
+	Status int       `json:"status"` // 0 if there was no answer
+	Answer string    `json:"answer"` // at most 64 bytes
 	// OK says that it was answered by 200 and "success", in time.
-	OK bool
+	OK bool `json:"ok"`
 }
 
 // answerIn is how long WeChat waits for the answer to a push; WeCom waits a second where it asks to
