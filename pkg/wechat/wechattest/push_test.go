@@ -35,6 +35,16 @@ func newCallback(t *testing.T, receiver string) *callback {
 	return &callback{envelope: e}
 }
 
+// onlyKey is an envelope of the platform with one key.
+func onlyKey(t *testing.T, key string) *wechat.Envelope {
+	t.Helper()
+	e, err := wechat.NewEnvelope(secret.New("tk"), "wxp", secret.New(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		text, _ := c.envelope.Echo(r.URL.Query())
@@ -256,13 +266,28 @@ func TestDeliveries(t *testing.T) {
 		if len(c.refused) != 1 {
 			t.Errorf("refused %v, want the empty one", c.refused)
 		}
+		// A callback with one key opens only what that key encrypted.
+		for _, p := range sim.Pushed("wxp")[1:] {
+			if p.OK != (p.InfoType != "empty") {
+				t.Errorf("%s: answered %d %q", p.InfoType, p.Status, p.Answer)
+			}
+		}
+		c.envelope = onlyKey(t, key2)
+		sim.PushEvent("wxp", wechattest.Push{InfoType: "old key"})
+		sim.PushEvent("wxp", wechattest.Push{InfoType: "twice"})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := c.kinds()[5:]; !slices.Equal(got, []string{"old key"}) {
+			t.Errorf("with the previous key alone arrived %v", got)
+		}
+		c.envelope = newCallback(t, "wxp").envelope
 		// After a change, the replaced key is the previous one.
 		sim.ChangeAESKey("wxp", key2)
 		k.Deliver = func(wechattest.Push) []wechattest.Delivery { return []wechattest.Delivery{{}, {PreviousKey: true}} }
 		sim.SetPlatformKnobs("wxp", k)
 		sim.PushEvent("wxp", wechattest.Push{InfoType: "both keys"})
 		synctest.Wait()
-		if got := c.kinds()[5:]; !slices.Equal(got, []string{"both keys", "both keys"}) {
+		if got := c.kinds()[6:]; !slices.Equal(got, []string{"both keys", "both keys"}) {
 			t.Errorf("arrived %v", got)
 		}
 	})
