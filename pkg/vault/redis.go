@@ -45,6 +45,9 @@ const (
 
 func (s *Redis) hash(platform string) string { return s.namespace + ":{" + platform + "}:vault" }
 
+// codes is the set of the codes whose exchange has not ended.
+func (s *Redis) codes(platform string) string { return s.hash(platform) + ":codes" }
+
 // key returns where a record is.
 func (s *Redis) key(platform, id string) string {
 	if IsCode(id) {
@@ -131,8 +134,8 @@ func (s *Redis) Save(ctx context.Context, r Row) (int64, error) {
 		return 0, fmt.Errorf("vault: redis: save: %w", err)
 	}
 	defer conn.Close()
-	rev, err := saveScript.Run(ctx, conn, []string{key}, r.ID, r.Rev, string(r.State), r.Order,
-		base64.StdEncoding.EncodeToString(r.Sealed), r.Life().Milliseconds()).Int64()
+	rev, err := saveScript.Run(ctx, conn, []string{key, s.codes(r.Platform)}, r.ID, r.Rev, string(r.State), r.Order,
+		base64.StdEncoding.EncodeToString(r.Sealed), r.Life().Milliseconds(), flag(r.IsOpen())).Int64()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("vault: redis: save: %w", err)
@@ -209,7 +212,7 @@ func (s *Redis) List(ctx context.Context, platform, after string, n int) ([]Row,
 		return nil, fmt.Errorf("vault: redis: list: %w", err)
 	}
 	slices.Sort(ids)
-	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= after || id == Ticket })
+	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= after || !IsAuthorizer(id) })
 	var list []Row
 	for part := range slices.Chunk(ids[:min(n, len(ids))], perLoad) {
 		args := make([]any, len(part))
@@ -227,6 +230,20 @@ func (s *Redis) List(ctx context.Context, platform, after string, n int) ([]Row,
 		}
 	}
 	return list, nil
+}
+
+// mostCodes bounds what Codes returns.
+const mostCodes = 1000
+
+// Codes implements [Store].
+func (s *Redis) Codes(ctx context.Context, platform string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	ids, err := s.rdb.ZRange(ctx, s.codes(platform), 0, mostCodes-1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("vault: redis: codes: %w", err)
+	}
+	return ids, nil
 }
 
 // Durability is what a Redis says of whether it would lose records.
@@ -288,4 +305,11 @@ func field(info, name string) string {
 		}
 	}
 	return ""
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
 }

@@ -63,8 +63,13 @@ type Record struct {
 	Age time.Duration
 }
 
-// Ticket is the ID of a platform's ticket.
-const Ticket = ""
+const (
+	// Ticket is the ID of a platform's ticket.
+	Ticket = ""
+	// Marker is the ID of a record that is there unless the vault was emptied, and whose age says
+	// when the vault was last compared with upstream.
+	Marker = "@marker"
+)
 
 const (
 	codePrefix = "code/"
@@ -107,6 +112,12 @@ func (r Row) Life() time.Duration {
 	return 0
 }
 
+// IsOpen reports whether the row is a code whose exchange has not ended.
+func (r Row) IsOpen() bool { return IsCode(r.ID) && (r.State == StateReceived || r.State == StateSent) }
+
+// IsAuthorizer reports whether a record with this ID is an authorizer's.
+func IsAuthorizer(id string) bool { return id != Ticket && id != Marker && !IsCode(id) }
+
 // NeedsDisk reports whether a store must not acknowledge the row before it would survive a crash:
 // what upstream does not give again. Tickets and codes come again.
 func (r Row) NeedsDisk() bool { return r.State == StateActive }
@@ -121,8 +132,11 @@ type Store interface {
 	// conflict: the same Sealed came from the same call.
 	Save(ctx context.Context, r Row) (int64, error)
 	// List returns at most n rows whose IDs come after the given one in byte order, in that order.
-	// Codes are left out, as is the ticket.
+	// Codes are left out, as are the ticket and the marker.
 	List(ctx context.Context, platform, after string, n int) ([]Row, error)
+	// Codes returns the IDs of the codes that are [StateReceived] or [StateSent], the oldest first,
+	// at most 1000.
+	Codes(ctx context.Context, platform string) ([]string, error)
 }
 
 // Vault keeps records in a [Store]. Safe for concurrent use. Create it with [New].
@@ -178,6 +192,12 @@ func (v *Vault) List(ctx context.Context, platform, after string, n int) ([]Reco
 		}
 	}
 	return records, nil
+}
+
+// Codes returns the IDs of the codes of a platform whose exchange has not ended, the oldest first, at
+// most 1000.
+func (v *Vault) Codes(ctx context.Context, platform string) ([]string, error) {
+	return v.store.Codes(ctx, platform)
 }
 
 // content is what is sealed of a record.

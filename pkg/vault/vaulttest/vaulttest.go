@@ -169,6 +169,7 @@ func aList(t *testing.T, v *vault.Vault) {
 		want = append(want, id)
 	}
 	save(t, v, vault.Record{Platform: Platform, ID: vault.Ticket, State: vault.StateReceived, Secret: secret.New("t")})
+	save(t, v, vault.Record{Platform: Platform, ID: vault.Marker, State: vault.StateDone})
 	slices.Sort(want)
 	var got []string
 	for after := ""; ; {
@@ -254,6 +255,21 @@ func codes(t *testing.T, v *vault.Vault) {
 	if r = save(t, v, r); !same(load(t, v, r.ID), r) || r.Rev != 2 {
 		t.Errorf("%+v", r)
 	}
+	later := vault.Record{Platform: Platform, ID: vault.CodeID(secret.New("later")), State: vault.StateReceived, Secret: secret.New("later")}
+	later = save(t, v, later)
+	open := func(want ...string) {
+		t.Helper()
+		got, err := v.Codes(t.Context(), Platform)
+		slices.Sort(got) // they may be of the same moment
+		if slices.Sort(want); err != nil || !slices.Equal(got, want) {
+			t.Errorf("codes that are not exchanged: %q, %v", got, err)
+		}
+	}
+	open(r.ID, later.ID)
+	done := r
+	done.State, done.Secret = vault.StateDone, secret.String{}
+	save(t, v, done)
+	open(later.ID)
 	if strings.Contains(r.ID, "abc") || !vault.IsCode(r.ID) {
 		t.Errorf("id %q", r.ID)
 	}

@@ -1,7 +1,7 @@
 // Package source joins WeChat and the cache: it turns the configured apps into credentials, each
 // with the source that fetches it, and WeChat's errors into what they mean for the next fetch.
 //
-// It is the only package that knows both pkg/wechat and pkg/tokencache.
+// What package platform does for third-party platforms is made of the same parts.
 package source
 
 import (
@@ -25,8 +25,8 @@ const (
 	// stableRenewLeft lies 3 s inside the last 5 minutes: until then stable_token repeats the
 	// token.
 	stableRenewLeft = overlap - 3*time.Second
-	// classicRenewLeft leaves room for SDKs that subtract up to 1500 s from expires_in.
-	classicRenewLeft = 30 * time.Minute
+	// ClassicRenewLeft is for an endpoint where every fetch supersedes the token. It leaves room for SDKs that subtract up to 1500 s from expires_in.
+	ClassicRenewLeft = 30 * time.Minute
 	// forcedPerDay is WeChat's limit on force_refresh.
 	forcedPerDay = 20
 )
@@ -50,7 +50,7 @@ func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Creden
 	return creds
 }
 
-func credentials(app config.App, client *wechat.Client, cache tokens) []tokencache.Credential {
+func credentials(app config.App, client *wechat.Client, cache Tokens) []tokencache.Credential {
 	creds := []tokencache.Credential{tokenCredential(app, client)}
 	for _, ticket := range app.Tickets {
 		creds = append(creds, ticketCredential(app, ticket, client, cache))
@@ -68,11 +68,11 @@ func OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tok
 	return onDemand(apps[i], k, &wechat.Client{BaseURL: apps[i].APIBase}, cache)
 }
 
-func onDemand(app config.App, k tokencache.Key, client *wechat.Client, cache tokens) (tokencache.Credential, bool) {
+func onDemand(app config.App, k tokencache.Key, client *wechat.Client, cache Tokens) (tokencache.Credential, bool) {
 	for ticket, kind := range Tickets(app) {
 		if kind == k.Kind {
 			c := ticketCredential(app, ticket, client, cache)
-			c.Idle = ticketIdle
+			c.Idle = TicketIdle
 			return c, true
 		}
 	}
@@ -91,46 +91,47 @@ func tokenCredential(app config.App, client *wechat.Client) tokencache.Credentia
 	}
 	switch {
 	case app.Platform == config.PlatformWeCom:
-		c.Source = fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+		c.Source = Fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
 			cred, err := client.CorpToken(ctx, app.ID, app.Secret)
-			return value(cred, classicRenewLeft), err
+			return Value(cred, ClassicRenewLeft), err
 		})
 		// Whether gettoken repeats a valid token is no longer documented, so it must not be relied
 		// on.
 		c.Overlap = overlap
 	case app.Endpoint == config.EndpointClassic:
-		c.Source = fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+		c.Source = Fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
 			cred, err := client.Token(ctx, app.ID, app.Secret)
-			return value(cred, classicRenewLeft), err
+			return Value(cred, ClassicRenewLeft), err
 		})
 		c.Overlap = overlap
 	default:
-		c.Source = fetch(func(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
+		c.Source = Fetch(func(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
 			mode := wechat.Normal
 			if r.Force {
 				mode = wechat.Forced
 			}
 			cred, err := client.StableToken(ctx, app.ID, app.Secret, mode)
-			return value(cred, stableRenewLeft), err
+			return Value(cred, stableRenewLeft), err
 		})
 		c.Forced = tokencache.Limit{PerDay: forcedPerDay}
 	}
 	return c
 }
 
-// value says when upstream has a better one. A life shorter than WeChat's 7200 s keeps the
+// Value says when upstream has a better one. A life shorter than WeChat's 7200 s keeps the
 // proportion.
-func value(c wechat.Credential, renewLeft time.Duration) tokencache.Value {
-	if renewLeft == classicRenewLeft {
+func Value(c wechat.Credential, renewLeft time.Duration) tokencache.Value {
+	if renewLeft == ClassicRenewLeft {
 		renewLeft = min(renewLeft, c.ExpiresIn/4)
 	}
 	return tokencache.Value{Value: c.Value, Life: c.ExpiresIn, RenewLeft: renewLeft}
 }
 
-// fetch makes a Source of a function that returns WeChat's errors.
-type fetch func(context.Context, tokencache.Request) (tokencache.Value, error)
+// Fetch makes a Source of a function that returns WeChat's errors.
+type Fetch func(context.Context, tokencache.Request) (tokencache.Value, error)
 
-func (f fetch) Fetch(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
+// Fetch implements [tokencache.Source].
+func (f Fetch) Fetch(ctx context.Context, r tokencache.Request) (tokencache.Value, error) {
 	v, err := f(ctx, r)
 	if err != nil {
 		return tokencache.Value{}, fetchError(err)

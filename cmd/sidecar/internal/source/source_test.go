@@ -68,7 +68,7 @@ func TestTwoDaysCostAsManyFetchesAsTheLifeOfATokenImplies(t *testing.T) {
 		count       func(wechattest.Calls) int
 	}{
 		{config.EndpointStable, 7200*time.Second - stableRenewLeft, time.Minute + time.Second, func(c wechattest.Calls) int { return c.StableNormal }},
-		{config.EndpointClassic, 7200*time.Second - classicRenewLeft, time.Minute + time.Second, func(c wechattest.Calls) int { return c.Classic }},
+		{config.EndpointClassic, 7200*time.Second - ClassicRenewLeft, time.Minute + time.Second, func(c wechattest.Calls) int { return c.Classic }},
 	} {
 		t.Run(test.endpoint, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -30,13 +30,16 @@ const (
 	ticketsPerDay = 1000
 )
 
-// ticketIdle is how long a ticket that the configuration does not name is kept after it was asked
+// TicketIdle is how long a ticket that the configuration does not name is kept after it was asked
 // for.
-const ticketIdle = time.Hour
+const TicketIdle = time.Hour
 
 // Tickets are the kinds of tickets that an app can have, by what the configuration calls them.
-func Tickets(app config.App) map[string]string {
-	if app.Platform == config.PlatformWeCom {
+func Tickets(app config.App) map[string]string { return TicketKinds(app.Platform) }
+
+// TicketKinds are the kinds of tickets of each app of WeChat, or of WeCom.
+func TicketKinds(platform string) map[string]string {
+	if platform == config.PlatformWeCom {
 		return weComTickets
 	}
 	return weChatTickets
@@ -47,50 +50,66 @@ func TicketKey(app config.App, ticket string) tokencache.Key {
 	return tokencache.Key{App: app.CredentialID(), Kind: Tickets(app)[ticket]}
 }
 
-// tokens is the part of the cache that a source needs whose credential needs another one.
-type tokens interface {
+// Tokens is the part of the cache that a source needs whose credential needs another one. Both are as
+// of [tokencache.Cache].
+type Tokens interface {
 	Get(context.Context, tokencache.Key) (tokencache.Token, error)
 	Report(context.Context, tokencache.Key, secret.String) (tokencache.Token, error)
 }
 
-// ticketCredential keeps a ticket, which is fetched with the app's access token.
-func ticketCredential(app config.App, ticket string, client *wechat.Client, parent tokens) tokencache.Credential {
+// ticketCredential keeps a ticket of a configured app.
+func ticketCredential(app config.App, ticket string, client *wechat.Client, parent Tokens) tokencache.Credential {
+	c := TicketCredential(Ticket{
+		Key: TicketKey(app, ticket), Parent: Key(app), Type: wechat.TicketType(ticket), WeCom: app.Platform == config.PlatformWeCom,
+	}, client, parent)
+	c.Fingerprint, c.Margin = app.Secret.Fingerprint(), app.Margin
+	return c
+}
+
+// Ticket says which ticket a credential is.
+type Ticket struct {
+	// Key is its own, and Parent that of the access token that it is fetched with.
+	Key, Parent tokencache.Key
+	Type        wechat.TicketType
+	WeCom       bool
+}
+
+// TicketCredential returns the credential of a ticket, which is fetched with an access token.
+func TicketCredential(t Ticket, client *wechat.Client, parent Tokens) tokencache.Credential {
 	ask := client.Ticket
-	if app.Platform == config.PlatformWeCom {
+	if t.WeCom {
 		ask = client.CorpTicket
 	}
 	return tokencache.Credential{
-		Key: TicketKey(app, ticket),
-		Source: fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
-			cred, err := withToken(ctx, parent, Key(app), func(token secret.String) (wechat.Credential, error) {
-				return ask(ctx, token, wechat.TicketType(ticket))
+		Key: t.Key,
+		Source: Fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+			cred, err := WithToken(ctx, parent, t.Parent, func(token secret.String) (wechat.Credential, error) {
+				return ask(ctx, token, t.Type)
 			})
 			life := min(cred.ExpiresIn, ticketTrust)
 			return tokencache.Value{Value: cred.Value, Life: life, RenewLeft: life - ticketEvery}, err
 		}),
-		Fingerprint: app.Secret.Fingerprint(),
-		Margin:      app.Margin,
-		Fetches:     tokencache.Limit{PerDay: ticketsPerDay},
+		Fetches: tokencache.Limit{PerDay: ticketsPerDay},
 	}
 }
 
-// withToken calls use with the parent's token. If WeChat rejects it, the token is reported (which
+// WithToken calls use with the parent's token. If WeChat rejects it, the token is reported (which
 // costs a refresh only if it is the current one) and use is called once more with another one.
-func withToken(ctx context.Context, parent tokens, key tokencache.Key, use func(secret.String) (wechat.Credential, error)) (wechat.Credential, error) {
+func WithToken[T any](ctx context.Context, parent Tokens, key tokencache.Key, use func(secret.String) (T, error)) (answer T, err error) {
 	token, err := parent.Get(ctx, key)
 	if err != nil {
-		return wechat.Credential{}, parentError(err)
+		return answer, parentError(err)
 	}
-	cred, err := use(token.Value)
+	answer, err = use(token.Value)
 	if e, ok := errors.AsType[*wechat.Error](err); !ok || e.Class() != wechat.ClassBadToken {
-		return cred, err
+		return answer, err
 	}
 	next, reported := parent.Report(ctx, key, token.Value)
 	if reported != nil {
-		return wechat.Credential{}, parentError(reported)
+		return answer, parentError(reported)
 	}
 	if next.Value.Equal(token.Value) && next.Stale {
-		return cred, err
+		return answer, err
 	}
 	return use(next.Value) // or the same one, if a probe finds that WeChat accepts it: its servers disagree for a moment
 }

@@ -1,0 +1,305 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// Errors of an authorizer's token, as causes of a [tokencache.FetchError].
+var (
+	ErrNotAuthorized = errors.New("the account has not authorised this platform")
+	ErrWithdrawn     = errors.New("the account has withdrawn the authorisation")
+	ErrNoPermission  = errors.New("the account authorised no API permission, so it has no token")
+	ErrRefused       = errors.New("WeChat rejects the authorisation, and has not told that it was withdrawn")
+)
+
+// Credential returns the credential of an authorizer that the vault has, for the cache to keep while
+// it is asked for: its access token, or a ticket. The error is [ErrNotAuthorized], or that of the
+// vault.
+func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tokencache.Credential, error) {
+	key := p.authorizerKey(authorizer)
+	if kind == key.Kind {
+		if err := p.know(ctx, authorizer); err != nil {
+			return tokencache.Credential{}, err
+		}
+		return tokencache.Credential{
+			Key: key, Idle: p.o.Idle, Overlap: overlap,
+			Source: source.Fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
+				cred, err := p.fetchAuthorizer(ctx, authorizer)
+				return source.Value(cred, source.ClassicRenewLeft), err
+			}),
+		}, nil
+	}
+	for ticket, k := range p.dialect.tickets() {
+		if k == kind {
+			spec := source.TicketCredential(source.Ticket{
+				Key: tokencache.Key{App: key.App, Kind: kind}, Parent: key, Type: wechat.TicketType(ticket), WeCom: p.o.Kind != OpenPlatform,
+			}, p.o.Client, parents{p})
+			spec.Idle = source.TicketIdle
+			return spec, nil
+		}
+	}
+	return tokencache.Credential{}, tokencache.ErrUnknown
+}
+
+// parents is the cache as a ticket's source needs it: the token of an authorizer is kept on demand.
+type parents struct{ p *Platform }
+
+func (t parents) Get(ctx context.Context, k tokencache.Key) (tokencache.Token, error) {
+	token, err := t.p.o.Cache.Get(ctx, k)
+	if !errors.Is(err, tokencache.ErrUnknown) {
+		return token, err
+	}
+	spec, err := t.p.Credential(ctx, k.App[len(t.p.o.ID)+len(separator):], k.Kind)
+	if err != nil {
+		return token, t.p.ended(err)
+	}
+	if err := t.p.o.Cache.Add(spec); err != nil {
+		return token, err
+	}
+	return t.p.o.Cache.Get(ctx, k)
+}
+
+func (t parents) Report(ctx context.Context, k tokencache.Key, value secret.String) (tokencache.Token, error) {
+	return t.p.o.Cache.Report(ctx, k, value)
+}
+
+const (
+	// noFor is how long a no of WeChat to an id is remembered.
+	noFor = 5 * time.Minute
+	// asksPerMinute is how many ids that the vault does not have the cluster asks WeChat about.
+	asksPerMinute = 10
+	// maxUnknown bounds the ids that are remembered to be none.
+	maxUnknown = 10_000
+)
+
+// know returns nil if the account is known to have authorised the platform at some time. An id that
+// the vault does not have is asked for at WeChat: its authorisation may have been lost.
+func (p *Platform) know(ctx context.Context, authorizer string) error {
+	if !IsAuthorizer(authorizer) {
+		return ErrNotAuthorized
+	}
+	r, err := p.load(ctx, authorizer)
+	if err != nil || r.Rev > 0 {
+		return err
+	}
+	p.mu.Lock()
+	no := time.Now().Before(p.unknown[authorizer])
+	p.mu.Unlock()
+	if no || !p.mayAsk(ctx) {
+		return ErrNotAuthorized
+	}
+	auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
+		return p.dialect.recall(ctx, token, authorizer)
+	})
+	if err == nil && !auth.Secret.Empty() {
+		return p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: authorizer, State: vault.StateActive, Secret: auth.Secret, Info: bounded(auth.Info)})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.unknown) >= maxUnknown {
+		clear(p.unknown)
+	}
+	p.unknown[authorizer] = time.Now().Add(noFor)
+	return ErrNotAuthorized
+}
+
+// mayAsk reports whether the cluster may ask WeChat about one more unknown id in this minute.
+func (p *Platform) mayAsk(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	key := p.o.Namespace + ":{" + p.o.ID + "}:vault:asked"
+	n, err := p.o.Redis.Incr(ctx, key).Result()
+	if err == nil && n == 1 {
+		err = p.o.Redis.Expire(ctx, key, time.Minute).Err()
+	}
+	return err == nil && n <= asksPerMinute
+}
+
+// fetchAuthorizer fetches the token of an authorizer.
+func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wechat.Credential, error) {
+	r, err := p.load(ctx, authorizer)
+	switch {
+	case err != nil:
+		return wechat.Credential{}, vaultAway(err)
+	case r.Rev == 0:
+		return wechat.Credential{}, p.ended(ErrNotAuthorized)
+	case r.State == vault.StateWithdrawn:
+		return wechat.Credential{}, p.ended(ErrWithdrawn)
+	case r.Secret.Empty():
+		return wechat.Credential{}, p.ended(ErrNoPermission)
+	}
+	cred, err := p.refresh(ctx, r)
+	e, ok := errors.AsType[*wechat.Error](err)
+	if !ok || !e.BadAuthorization() {
+		return cred, err
+	}
+	return p.rejected(ctx, r, err)
+}
+
+// ended says that there is no token for good, until an event or a person changes it.
+func (p *Platform) ended(why error) error {
+	return &tokencache.FetchError{Class: tokencache.ClassEnded, Message: why.Error(), Err: why}
+}
+
+// refresh fetches a token with the secret of r. A secret that comes back is in the vault before the
+// token is handed out.
+func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credential, error) {
+	type answer struct {
+		cred wechat.Credential
+		next secret.String
+	}
+	ask := func(token secret.String) (answer, error) {
+		cred, next, err := p.dialect.authorizerToken(ctx, token, r.ID, r.Secret)
+		return answer{cred, next}, err
+	}
+	var a answer
+	var err error
+	if p.dialect.needsParent() {
+		a, err = withToken(ctx, p, ask)
+	} else {
+		a, err = ask(secret.String{})
+	}
+	if err != nil {
+		return wechat.Credential{}, err
+	}
+	changed := !a.next.Empty() && !a.next.Equal(r.Secret)
+	if !changed && r.State == vault.StateActive {
+		return a.cred, nil
+	}
+	if changed {
+		r.Secret = a.next
+	}
+	r.State = vault.StateActive // it was refused, and is accepted again
+	saved, err := p.o.Vault.Save(ctx, r)
+	switch {
+	case err == nil:
+		p.remember(saved)
+		return a.cred, nil
+	case !changed:
+		return a.cred, nil // the state is told the next time
+	case errors.Is(err, vault.ErrConflict):
+		p.forget(r.ID) // another event has come meanwhile
+	default:
+		p.note(memory{r, true})
+	}
+	return wechat.Credential{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Unclear: true, Err: err,
+		Message: "the vault did not keep the new refresh token, so the access token is not used: " + err.Error()}
+}
+
+const (
+	// A refused authorizer is tried again after as long as it has been refused, within these.
+	refusedAtLeast = 5 * time.Minute
+	refusedAtMost  = time.Hour
+)
+
+// rejected deals with a secret that WeChat does not accept. WeChat may have another one, which this
+// cluster has missed. It never ends the authorisation: the same code comes from outages.
+func (p *Platform) rejected(ctx context.Context, r vault.Record, cause error) (wechat.Credential, error) {
+	auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
+		return p.dialect.recall(ctx, token, r.ID)
+	})
+	if err == nil && !auth.Secret.Empty() && !auth.Secret.Equal(r.Secret) {
+		r.Secret, r.State = auth.Secret, vault.StateActive
+		saved, err := p.o.Vault.Save(ctx, r)
+		if err != nil {
+			p.forget(r.ID)
+			return wechat.Credential{}, vaultAway(err)
+		}
+		p.remember(saved)
+		p.o.Log.Info("WeChat had another refresh token than the vault, which now has it", zap.String("platform", p.o.ID), zap.String("authorizer", r.ID))
+		cred, again := p.refresh(ctx, saved)
+		if e, ok := errors.AsType[*wechat.Error](again); again == nil || !ok || !e.BadAuthorization() {
+			return cred, again
+		}
+		r = saved
+	}
+	wait := refusedAtLeast
+	if r.State == vault.StateRefused {
+		wait = min(refusedAtMost, max(wait, r.Age))
+	} else {
+		r.State = vault.StateRefused
+		if _, err := p.o.Vault.Save(ctx, r); err == nil {
+			p.o.Log.Warn("WeChat rejects an authorisation, and has not told that it was withdrawn; it is tried again", zap.String("platform", p.o.ID),
+				zap.String("authorizer", r.ID), zap.Error(cause))
+		}
+		p.forget(r.ID)
+	}
+	f := &tokencache.FetchError{Class: tokencache.ClassPermanent, RetryAfter: wait, Err: errors.Join(ErrRefused, cause), Message: ErrRefused.Error()}
+	if e, ok := errors.AsType[*wechat.Error](cause); ok {
+		f.Code = e.Code
+	}
+	return wechat.Credential{}, f
+}
+
+// load returns the record of an authorizer. While the vault is away, the last one that it gave
+// serves: upstream returns the same secret again and again. A secret that could not be saved is
+// saved first.
+func (p *Platform) load(ctx context.Context, authorizer string) (vault.Record, error) {
+	p.mu.Lock()
+	known, ok := p.remembered[authorizer]
+	p.mu.Unlock()
+	r, err := p.o.Vault.Load(ctx, p.o.ID, authorizer)
+	switch {
+	case err != nil && ok && !known.unsaved && !errors.Is(err, vault.ErrSealed):
+		return known.Record, nil
+	case err != nil:
+		return r, err
+	case known.unsaved && known.Rev == r.Rev:
+		if r, err = p.o.Vault.Save(ctx, known.Record); err != nil {
+			return r, err
+		}
+	}
+	if r.Rev > 0 {
+		p.remember(r)
+	}
+	return r, nil
+}
+
+// maxRemembered bounds what is remembered: the accounts that a replica keeps are fewer.
+const maxRemembered = 20_000
+
+// memory is a record as the vault last gave it, or as it could not be saved: then nothing that is
+// fetched with it may be handed out, and it is saved first thing at the next try.
+type memory struct {
+	vault.Record
+	unsaved bool
+}
+
+func (p *Platform) remember(r vault.Record) { p.note(memory{r, false}) }
+
+func (p *Platform) note(r memory) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.remembered) >= maxRemembered {
+		for id := range p.remembered { // any one
+			delete(p.remembered, id)
+			break
+		}
+	}
+	p.remembered[r.ID] = r
+}
+
+func (p *Platform) forget(authorizer string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.remembered, authorizer)
+	delete(p.unknown, authorizer)
+}
+
+// bounded drops an info that is too long to be kept: it is for people.
+func bounded(info []byte) []byte {
+	if len(info) > 4<<10 {
+		return nil
+	}
+	return info
+}

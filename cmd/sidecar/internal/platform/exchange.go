@@ -1,0 +1,262 @@
+package platform
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/pkg/lock"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// codeInfo is what a code's record says besides the code.
+type codeInfo struct {
+	// Authorizer is whom a push named, or whose authorisation the exchange brought.
+	Authorizer string `json:"authorizer,omitempty"`
+	// Pushed says that the record's order is a push's. A code from a redirect has none.
+	Pushed bool `json:"pushed,omitempty"`
+}
+
+func infoOf(r vault.Record) (i codeInfo) {
+	_ = json.Unmarshal(r.Info, &i) // what cannot be read names no account
+	return i
+}
+
+// Outcome is what became of a code.
+type Outcome struct {
+	State      vault.State
+	Authorizer string // empty: not known yet
+}
+
+// Exchange takes a code that came by the redirect of the browser, and waits for what becomes of it
+// until ctx ends: then the state is received or sent, and the work goes on. The error is the vault's.
+func (p *Platform) Exchange(ctx context.Context, code secret.String) (Outcome, error) {
+	id := vault.CodeID(code)
+	err := p.change(ctx, id, func(r vault.Record) (vault.Record, bool) {
+		if r.Rev > 0 {
+			return r, false
+		}
+		r.State, r.Secret = vault.StateReceived, code
+		return r, true
+	})
+	if err != nil {
+		return Outcome{}, err
+	}
+	for {
+		if err := p.finish(ctx, id); err != nil && !errors.Is(err, lock.ErrHeld) && ctx.Err() == nil {
+			p.o.Log.Warn("code not exchanged yet", zap.String("platform", p.o.ID), zap.Error(err))
+		}
+		r, err := p.o.Vault.Load(context.WithoutCancel(ctx), p.o.ID, id)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if r.State == vault.StateDone || r.State == vault.StateLost || !sleep(ctx, 200*time.Millisecond) {
+			return Outcome{r.State, infoOf(r).Authorizer}, nil
+		}
+	}
+}
+
+// enqueue has this replica exchange a code. While too many wait, or if this replica ends, another one
+// finds it.
+func (p *Platform) enqueue(id string) {
+	select {
+	case p.work <- id:
+	default:
+	}
+}
+
+// finish exchanges one code, under its lease. The error is [lock.ErrHeld] if another replica does.
+func (p *Platform) finish(ctx context.Context, id string) error {
+	lease, err := p.lease(ctx, id, leaseTime)
+	if err != nil {
+		return err
+	}
+	// Detached from ctx: a code is not left half exchanged because its caller hung up.
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestCall)
+	defer cancel()
+	defer func() { _ = lease.Release(own) }() // it ends by itself
+	r, err := p.o.Vault.Load(own, p.o.ID, id)
+	if err != nil || r.Rev == 0 || r.State == vault.StateDone || r.State == vault.StateLost {
+		return err
+	}
+	label, err := p.exchange(own, r)
+	p.observe(EventExchange, label, err)
+	return err
+}
+
+// exchange turns a code into a durable secret, and says how that ended. Each step is one that a
+// crash after it can be mended from:
+//
+//  1. A newer event of the account makes the code worthless: nothing is called.
+//  2. The code is marked as sent, which also proves that the vault takes writes before the code is
+//     spent.
+//  3. The call. After an unclear answer once more; if the code is then spent, the first call went
+//     through, and WeChat is asked for the secret.
+//  4. The account's secret is saved.
+//  5. The code is done.
+//  6. What was fetched with an earlier secret is taken back.
+func (p *Platform) exchange(ctx context.Context, r vault.Record) (label string, err error) {
+	info := infoOf(r)
+	if stale, err := p.overtaken(ctx, r, info); err != nil || stale {
+		if err == nil {
+			err = p.close(ctx, r, vault.StateDone, info.Authorizer)
+		}
+		return "skipped", err
+	}
+	again := r.State == vault.StateSent
+	r.State = vault.StateSent
+	if r, err = p.o.Vault.Save(ctx, r); err != nil {
+		return "failed", err
+	}
+	auth, recovered, err := p.spend(ctx, r, info, again)
+	if err != nil {
+		return p.unexchanged(ctx, r, info, err)
+	}
+	order := r.Order
+	if !info.Pushed && !auth.Date.IsZero() {
+		order = auth.Date.Unix() - redirectLead
+	}
+	if err = p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: auth.Authorizer, State: vault.StateActive, Secret: auth.Secret, Order: order, Info: bounded(auth.Info)}); err != nil {
+		return "failed", err
+	}
+	if err = p.revoke(ctx, auth.Authorizer); err != nil {
+		return "failed", err
+	}
+	label = "done"
+	if recovered {
+		label = "recovered"
+	}
+	return label, p.close(ctx, r, vault.StateDone, auth.Authorizer)
+}
+
+// redirectLead is how long before WeChat's answer an authorisation is taken to have happened whose
+// code no push brought, in seconds: a withdrawal after it must count.
+const redirectLead = 5
+
+// overtaken reports whether the vault has a newer event of the account than the code, or the same one:
+// the redirect was faster than the push, or the push comes a second time under another code.
+func (p *Platform) overtaken(ctx context.Context, r vault.Record, info codeInfo) (bool, error) {
+	if info.Authorizer == "" || !info.Pushed || r.State == vault.StateSent {
+		return false, nil
+	}
+	a, err := p.o.Vault.Load(ctx, p.o.ID, info.Authorizer)
+	if err != nil || a.Rev == 0 {
+		return false, err
+	}
+	return a.Order > r.Order || a.Order == r.Order && a.State == vault.StateActive, nil
+}
+
+// spend makes the call, and finds out what became of one whose answer was lost.
+func (p *Platform) spend(ctx context.Context, r vault.Record, info codeInfo, again bool) (auth wechat.Authorization, recovered bool, err error) {
+	call := func() (wechat.Authorization, error) {
+		return withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
+			return p.dialect.exchange(ctx, token, r.Secret)
+		})
+	}
+	auth, err = call()
+	e, ok := errors.AsType[*wechat.Error](err)
+	if ok && e.MayHaveIssued() {
+		again = true
+		if !sleep(ctx, 2*time.Second) {
+			return auth, false, err
+		}
+		auth, err = call()
+		e, ok = errors.AsType[*wechat.Error](err)
+	}
+	if !again || !ok || !e.BadCode() {
+		return auth, false, err
+	}
+	auth, recall := p.recall(ctx, info.Authorizer)
+	if recall != nil {
+		return auth, true, recall
+	}
+	return auth, true, nil
+}
+
+// errGone says that a code was spent and what it was for cannot be had again.
+var errGone = errors.New("the code was exchanged, and its answer is lost")
+
+// recall asks WeChat for what an exchange would have brought.
+func (p *Platform) recall(ctx context.Context, authorizer string) (wechat.Authorization, error) {
+	if authorizer != "" {
+		auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
+			return p.dialect.recall(ctx, token, authorizer)
+		})
+		if errors.Is(err, errNeverAgain) {
+			return auth, errGone
+		}
+		return auth, err
+	}
+	newest := wechat.ListedAuthorizer{}
+	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
+		if a.AuthTime > newest.AuthTime && !a.RefreshToken.Empty() {
+			newest = a
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errNeverAgain), err == nil && newest.Authorizer == "":
+		return wechat.Authorization{}, errGone
+	case err != nil:
+		return wechat.Authorization{}, err
+	}
+	return wechat.Authorization{Authorizer: newest.Authorizer, Secret: newest.RefreshToken, Date: time.Unix(newest.AuthTime+redirectLead, 0)}, nil
+}
+
+// unexchanged deals with a code that brought nothing.
+func (p *Platform) unexchanged(ctx context.Context, r vault.Record, info codeInfo, err error) (label string, _ error) {
+	e, ok := errors.AsType[*wechat.Error](err)
+	switch {
+	case errors.Is(err, errGone):
+		p.o.Log.Error("an authorisation is lost: the customer must authorise again", zap.String("platform", p.o.ID),
+			zap.String("authorizer", cmp.Or(info.Authorizer, "not known")), zap.Time("at", time.Unix(r.Order, 0)))
+		return "lost", p.close(ctx, r, vault.StateLost, info.Authorizer)
+	case ok && e.BadCode():
+		p.o.Log.Warn("WeChat does not accept a code: it has expired, or was exchanged by another program", zap.String("platform", p.o.ID),
+			zap.String("authorizer", cmp.Or(info.Authorizer, "not known")), zap.Error(err))
+		return "failed", p.close(ctx, r, vault.StateLost, info.Authorizer)
+	}
+	return "failed", err // and tried again
+}
+
+// close ends the life of a code. Its record makes every repeat a no-op.
+func (p *Platform) close(ctx context.Context, r vault.Record, state vault.State, authorizer string) error {
+	r.State, r.Secret = state, secret.String{}
+	r.Info, _ = json.Marshal(codeInfo{Authorizer: authorizer, Pushed: infoOf(r).Pushed}) // texts: cannot fail
+	_, err := p.o.Vault.Save(ctx, r)
+	return err
+}
+
+// adopt saves what WeChat says of an authorizer, unless the vault has something newer. An empty
+// secret replaces none.
+func (p *Platform) adopt(ctx context.Context, auth vault.Record) error {
+	return p.change(ctx, auth.ID, func(r vault.Record) (vault.Record, bool) {
+		if r.Rev > 0 && r.Order > auth.Order && auth.Order != 0 {
+			return r, false
+		}
+		next := auth
+		next.Rev, next.Order = r.Rev, max(r.Order, auth.Order)
+		if next.Secret.Empty() {
+			next.Secret = r.Secret
+		}
+		return next, true
+	})
+}
+
+// sleep reports whether d passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

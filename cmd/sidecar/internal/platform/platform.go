@@ -1,0 +1,198 @@
+// Package platform keeps the credentials of a third-party platform or a suite: its own token, which
+// is fetched with the ticket that WeChat pushes, and the tokens of the accounts that authorised it.
+//
+// It is the one place that knows the vault, WeChat and the cache. A push goes to [Platform.Receive],
+// which stores what it says and does nothing slow. [Platform.Run] does the rest, on whatever replica
+// is there: it exchanges codes, mends what the vault has lost, and erases what has ended.
+//
+// The rules that everything here keeps: a durable secret is in the vault before a token that was
+// fetched with it is handed out; an older event never replaces a newer one, and an empty secret
+// nothing; a code is in flight once in the cluster; only an event or a person ends an authorisation.
+package platform
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/lock"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// Kind is the kind of a platform.
+type Kind string
+
+// The kinds of platforms.
+const (
+	OpenPlatform Kind = "open_platform" // of WeChat's accounts
+	Suite        Kind = "wecom_suite"   // a third-party app of WeCom
+	Template     Kind = "wecom_dk"      // of apps that are developed on behalf of corps
+)
+
+// Options say what a platform is. All but Idle, Log and Observe are required.
+type Options struct {
+	ID       string
+	Kind     Kind
+	Secret   secret.String // AppSecret or suite_secret
+	Envelope *wechat.Envelope
+	// Echo answers the check of the callback's address: on WeCom it is for the provider's corpid.
+	Echo   *wechat.Envelope
+	Client *wechat.Client
+
+	Vault *vault.Vault
+	Cache *tokencache.Cache
+	// Redis and Namespace are for leases, of which there is one for each code.
+	Redis     redis.UniversalClient
+	Namespace string
+
+	// Idle is how long an authorizer's token is kept after it was asked for. Default 2 h.
+	Idle time.Duration
+	// Log gets what a person should know. Default: none.
+	Log *zap.Logger
+	// Observe is called with what happened, for metrics. It must not block. Default: none.
+	Observe func(Event)
+}
+
+// Event is one thing that happened. It holds no secret.
+type Event struct {
+	Platform string
+	// What is one of the constants below. Label says which of its kind, from a bounded set.
+	What, Label string
+	// Err is why it failed, or nil.
+	Err error
+}
+
+// What an [Event] is about.
+const (
+	EventPush      = "push"      // Label: the InfoType, or other
+	EventExchange  = "exchange"  // Label: done, skipped, recovered, lost, failed
+	EventRecovery  = "recovery"  // Label: added, replaced, unchanged, unlisted
+	EventWithdrawn = "withdrawn" // Label: withdrawn, late
+)
+
+// Platform is one platform at work. Safe for concurrent use. Create it with [New].
+type Platform struct {
+	o       Options
+	dialect dialect
+
+	work chan string // IDs of codes that this replica has just stored
+
+	mu         sync.Mutex
+	remembered map[string]memory    // by authorizer
+	unknown    map[string]time.Time // authorizers that WeChat does not know either, until when
+}
+
+const (
+	defaultIdle = 2 * time.Hour
+	// leaseTime is how long a dead replica holds up a code or a recovery: more than the calls under
+	// it take.
+	leaseTime = 30 * time.Second
+	// longestCall bounds one piece of work under a lease.
+	longestCall = 20 * time.Second
+	// maxWaiting is how many codes of this replica may wait for their exchange; the others are found
+	// in the vault.
+	maxWaiting = 256
+)
+
+// New returns a platform. It does no I/O and starts no goroutine.
+func New(o Options) (*Platform, error) {
+	if o.Idle <= 0 {
+		o.Idle = defaultIdle
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	if o.Echo == nil {
+		o.Echo = o.Envelope
+	}
+	p := &Platform{o: o, work: make(chan string, maxWaiting), remembered: map[string]memory{}, unknown: map[string]time.Time{}}
+	switch o.Kind {
+	case OpenPlatform:
+		p.dialect = open{o.Client, o.ID, o.Secret}
+	case Suite:
+		p.dialect = suite{o.Client, o.ID, o.Secret}
+	case Template:
+		p.dialect = template{suite{o.Client, o.ID, o.Secret}}
+	default:
+		return nil, errors.New("platform: there is no kind " + string(cmp.Or(o.Kind, "(empty)")))
+	}
+	return p, nil
+}
+
+// ID returns the platform's id.
+func (p *Platform) ID() string { return p.o.ID }
+
+// Kind returns the platform's kind.
+func (p *Platform) Kind() Kind { return p.o.Kind }
+
+// TokenKey is the key of the platform's own token.
+func (p *Platform) TokenKey() tokencache.Key {
+	return tokencache.Key{App: p.o.ID, Kind: p.dialect.tokenKind()}
+}
+
+// separator stands between a platform and an authorizer in the id of an app.
+const separator = ":"
+
+// AppID returns the id of an authorizer as an app.
+func AppID(platform, authorizer string) string { return platform + separator + authorizer }
+
+var authorizerPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// IsAuthorizer reports whether id can be an authorizer's: an appid or a corpid.
+func IsAuthorizer(id string) bool { return authorizerPattern.MatchString(id) }
+
+// authorizerKey is the key of an authorizer's access token.
+func (p *Platform) authorizerKey(authorizer string) tokencache.Key {
+	return tokencache.Key{App: AppID(p.o.ID, authorizer), Kind: source.AccessToken}
+}
+
+// revoke takes back whatever was fetched with an authorizer's secret: the token, and the tickets that
+// were fetched with it.
+func (p *Platform) revoke(ctx context.Context, authorizer string) error {
+	p.forget(authorizer)
+	key := p.authorizerKey(authorizer)
+	errs := []error{p.o.Cache.Revoke(ctx, key)}
+	for _, kind := range p.dialect.tickets() {
+		errs = append(errs, p.o.Cache.Revoke(ctx, tokencache.Key{App: key.App, Kind: kind}))
+	}
+	return errors.Join(errs...)
+}
+
+// lease obtains the lease of a name for this platform. The error is [lock.ErrHeld] if another
+// replica has it.
+func (p *Platform) lease(ctx context.Context, name string, ttl time.Duration) (*lock.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return lock.New(p.o.Redis, p.o.Namespace+":{"+p.o.ID+"}:vault:lease:"+name, ttl).Obtain(ctx)
+}
+
+// once reports whether this call is the first one with this name in the cluster for as long as ttl.
+func (p *Platform) once(ctx context.Context, name string, ttl time.Duration) bool {
+	_, err := p.lease(ctx, name, ttl) // which is not released
+	return err == nil
+}
+
+func (p *Platform) observe(what, label string, err error) {
+	p.o.Observe(Event{Platform: p.o.ID, What: what, Label: label, Err: err})
+}
+
+// jitter spreads what all replicas do at the same time: up to half more than d.
+func jitter(d time.Duration) time.Duration {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return d + d*time.Duration(int(b[0])<<8|int(b[1]))/(2<<16)
+}

@@ -1,0 +1,149 @@
+package platform
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// Received is what a push said, for the app that passed it on.
+type Received struct {
+	// InfoType is what it is about; Authorizer and Order are as of [wechat.Push].
+	InfoType, Authorizer string
+	Order                int64
+	// Event is the decrypted push, if it means nothing here: the app may know it. Else nil.
+	Event []byte
+}
+
+// Echo answers the check of the callback's address. The error is one of the envelope's.
+func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo(query) }
+
+// Receive takes a push as it came: the query of its address and its body. When it returns no error,
+// what the push says is stored, and the sender is to be told success. It calls neither WeChat nor
+// anything slow but the vault: ctx bounds that.
+//
+// The error is one of the envelope's, or [wechat.ErrPush]: then the push is forged, or for another
+// receiver. Any other error is the vault's: the sender must come again.
+func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (Received, error) {
+	opened, err := p.o.Envelope.Open(query, body)
+	if err != nil {
+		return Received{}, err
+	}
+	push, err := wechat.ParsePush(opened.Message)
+	if err != nil {
+		return Received{}, err
+	}
+	if opened.Sender != p.o.ID || push.Platform != p.o.ID {
+		return Received{}, wechat.ErrReceiver
+	}
+	got := Received{InfoType: push.InfoType, Authorizer: push.Authorizer, Order: push.Order}
+	label := push.InfoType
+	switch push.InfoType {
+	case wechat.PushTicket, wechat.PushSuiteTicket:
+		err = p.receiveTicket(ctx, push)
+	case wechat.PushAuthorized, wechat.PushUpdated, wechat.PushCreateAuth, wechat.PushPermanentCode, wechat.PushChangeAuth:
+		err = p.receiveCode(ctx, push)
+	case wechat.PushUnauthorized, wechat.PushCancelAuth:
+		err = p.receiveWithdrawal(ctx, push)
+	default:
+		got.Event, label = opened.Message, "other"
+	}
+	p.observe(EventPush, label, err)
+	return got, err
+}
+
+// receiveTicket stores a ticket that is newer than the one that is there. Two of one second cannot be
+// ordered, so the later arrival counts.
+func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
+	if push.Ticket.Empty() {
+		return wechat.ErrPush
+	}
+	err := p.change(ctx, vault.Ticket, func(r vault.Record) (vault.Record, bool) {
+		if push.Order < r.Order || push.Order == r.Order && push.Ticket.Equal(r.Secret) {
+			return r, false
+		}
+		r.State, r.Secret, r.Order = vault.StateReceived, push.Ticket, push.Order
+		return r, true
+	})
+	if err != nil {
+		return err
+	}
+	// What failed for want of a ticket need not wait any longer.
+	if _, well := p.o.Cache.Fresh(p.TokenKey(), 0); !well {
+		if err := p.o.Cache.Retry(ctx, p.TokenKey()); err != nil {
+			p.o.Log.Debug("the backoff of the platform's token stays", zap.String("platform", p.o.ID), zap.Error(err))
+		}
+	}
+	return nil
+}
+
+// receiveCode stores a code, to be exchanged afterwards. A push without one says that something of
+// the authorisation has changed: then what was fetched is fetched again.
+func (p *Platform) receiveCode(ctx context.Context, push wechat.Push) error {
+	if push.Code.Empty() {
+		if push.Authorizer == "" {
+			return nil
+		}
+		return p.revoke(ctx, push.Authorizer)
+	}
+	id := vault.CodeID(push.Code)
+	isNew := false
+	err := p.change(ctx, id, func(r vault.Record) (vault.Record, bool) {
+		if isNew = r.Rev == 0; !isNew {
+			return r, false // delivered before
+		}
+		r.State, r.Secret, r.Order = vault.StateReceived, push.Code, push.Order
+		r.Info, _ = json.Marshal(codeInfo{Authorizer: push.Authorizer, Pushed: true}) // texts: cannot fail
+		return r, true
+	})
+	if err == nil && isNew {
+		p.enqueue(id)
+	}
+	return err
+}
+
+// receiveWithdrawal ends an authorisation, unless it is older than what the vault has. Of the same
+// second, either may have come first: then the next fetch tells.
+func (p *Platform) receiveWithdrawal(ctx context.Context, push wechat.Push) error {
+	if !IsAuthorizer(push.Authorizer) {
+		return nil
+	}
+	label := "late"
+	err := p.change(ctx, push.Authorizer, func(r vault.Record) (vault.Record, bool) {
+		if label = "late"; push.Order <= r.Order && r.Rev > 0 {
+			return r, false
+		}
+		label = "withdrawn"
+		r.State, r.Order = vault.StateWithdrawn, push.Order
+		return r, true
+	})
+	if err == nil {
+		err = p.revoke(ctx, push.Authorizer)
+		p.observe(EventWithdrawn, label, err)
+	}
+	return err
+}
+
+// change loads a record, lets f change it, and saves it if f says so; again, if another replica was
+// faster.
+func (p *Platform) change(ctx context.Context, id string, f func(vault.Record) (vault.Record, bool)) error {
+	for {
+		r, err := p.o.Vault.Load(ctx, p.o.ID, id)
+		if err != nil {
+			return err
+		}
+		next, changed := f(r)
+		if !changed {
+			return nil
+		}
+		if _, err = p.o.Vault.Save(ctx, next); !errors.Is(err, vault.ErrConflict) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxtoken/sidecar/pkg/lock"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+const (
+	// leftEvery is how often one replica looks for codes that were left lying.
+	leftEvery = 10 * time.Second
+	// recoverEvery is how often the vault is compared with WeChat's list.
+	recoverEvery = 24 * time.Hour
+	// recoverAgain is how soon that is tried again while the vault is empty.
+	recoverAgain = 10 * time.Minute
+	// eraseAfter is how long the secret of a withdrawn authorisation is kept: until then a wrong order
+	// can be mended.
+	eraseAfter = 24 * time.Hour
+	// pageSize is how many records of the vault are read at once.
+	pageSize = 500
+)
+
+// Run exchanges the codes that this replica stores, takes over those that another one left lying, and
+// keeps the vault in step with WeChat, until ctx ends.
+func (p *Platform) Run(ctx context.Context) {
+	var g sync.WaitGroup
+	defer g.Wait()
+	for range workers {
+		g.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case id := <-p.work:
+					if err := p.finish(ctx, id); err != nil && !errors.Is(err, lock.ErrHeld) {
+						p.o.Log.Warn("code not exchanged yet", zap.String("platform", p.o.ID), zap.Error(err))
+					}
+				}
+			}
+		})
+	}
+	for sleep(ctx, jitter(leftEvery)) {
+		p.tidy(ctx)
+	}
+}
+
+// workers is how many codes a replica exchanges at once: a call to WeChat that hangs holds up one.
+const workers = 4
+
+// tidy does what only one replica need do.
+func (p *Platform) tidy(ctx context.Context) {
+	if !p.once(ctx, "tidy", leftEvery) {
+		return
+	}
+	ids, err := p.o.Vault.Codes(ctx, p.o.ID)
+	if err != nil {
+		p.o.Log.Warn("the vault does not say which codes are left", zap.String("platform", p.o.ID), zap.Error(err))
+		return
+	}
+	for _, id := range ids {
+		p.enqueue(id)
+	}
+	marker, err := p.o.Vault.Load(ctx, p.o.ID, vault.Marker)
+	if err != nil || marker.Rev > 0 && marker.Age < recoverEvery || !p.once(ctx, "recover", recoverAgain) {
+		return
+	}
+	own, cancel := context.WithTimeout(ctx, recoverAgain/2)
+	defer cancel()
+	p.recoverAll(own, marker)
+}
+
+// recoverAll compares the vault with WeChat's list, erases what has ended, and notes that it was done.
+func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
+	err := p.Recover(ctx)
+	if err != nil && !errors.Is(err, errNeverAgain) {
+		p.o.Log.Warn("the vault was not compared with WeChat's list", zap.String("platform", p.o.ID), zap.Error(err))
+		return
+	}
+	if err := p.erase(ctx); err != nil {
+		p.o.Log.Warn("what was withdrawn is not erased yet", zap.String("platform", p.o.ID), zap.Error(err))
+	}
+	marker.State = vault.StateDone
+	_, _ = p.o.Vault.Save(ctx, marker) // the next look does it again
+}
+
+// Recover puts into the vault what WeChat's list of authorizers has and the vault lacks, or has with
+// another secret of an earlier time. It takes nothing away. The error is WeChat's or the vault's; on
+// WeCom there is no such list.
+func (p *Platform) Recover(ctx context.Context) error {
+	seen := map[string]bool{}
+	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
+		seen[a.Authorizer] = true
+		return p.recoverOne(ctx, a)
+	})
+	if err != nil {
+		return err
+	}
+	return p.eachKept(ctx, func(r vault.Record) error {
+		if r.State == vault.StateActive && !seen[r.ID] {
+			// It may have hidden behind an entry that left the list meanwhile. Only an event ends it.
+			p.observe(EventRecovery, "unlisted", nil)
+		}
+		return nil
+	})
+}
+
+// recoverOne compares one authorizer of the list.
+func (p *Platform) recoverOne(ctx context.Context, a wechat.ListedAuthorizer) error {
+	label := "unchanged"
+	err := p.change(ctx, a.Authorizer, func(r vault.Record) (vault.Record, bool) {
+		switch label = "unchanged"; {
+		case a.RefreshToken.Empty(), r.Rev > 0 && a.RefreshToken.Equal(r.Secret), r.Rev > 0 && a.AuthTime <= r.Order:
+			return r, false
+		case r.Rev == 0:
+			label = "added"
+		default:
+			label = "replaced"
+		}
+		return vault.Record{Platform: p.o.ID, ID: a.Authorizer, State: vault.StateActive, Secret: a.RefreshToken, Order: a.AuthTime, Rev: r.Rev}, true
+	})
+	if err == nil && label != "unchanged" {
+		err = p.revoke(ctx, a.Authorizer)
+	}
+	p.observe(EventRecovery, label, err)
+	return err
+}
+
+// eachListed calls f for each authorizer of WeChat's list; for all of them once more if the list
+// changed meanwhile, because an entry that leaves it hides another one.
+func (p *Platform) eachListed(ctx context.Context, f func(wechat.ListedAuthorizer) error) error {
+	type page struct {
+		total int
+		list  []wechat.ListedAuthorizer
+	}
+	for range 2 {
+		first, offset := -1, 0
+		changed := false
+		for {
+			got, err := withToken(ctx, p, func(token secret.String) (page, error) {
+				total, list, err := p.dialect.list(ctx, token, offset)
+				return page{total, list}, err
+			})
+			if err != nil {
+				return err
+			}
+			if first < 0 {
+				first = got.total
+			}
+			changed = changed || got.total != first
+			for _, a := range got.list {
+				if err := f(a); err != nil {
+					return err
+				}
+			}
+			if offset += len(got.list); len(got.list) == 0 || offset >= got.total {
+				break
+			}
+		}
+		if !changed {
+			break
+		}
+	}
+	return nil
+}
+
+// eachKept calls f for each authorizer of the vault.
+func (p *Platform) eachKept(ctx context.Context, f func(vault.Record) error) error {
+	for after := ""; ; {
+		list, err := p.o.Vault.List(ctx, p.o.ID, after, pageSize)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			if err := f(r); err != nil {
+				return err
+			}
+		}
+		if len(list) < pageSize {
+			return nil
+		}
+		after = list[len(list)-1].ID
+	}
+}
+
+// erase drops the secrets of those that withdrew a day ago. The record stays, so that no late event
+// revives it.
+func (p *Platform) erase(ctx context.Context) error {
+	return p.eachKept(ctx, func(r vault.Record) error {
+		if r.State != vault.StateWithdrawn || r.Age < eraseAfter || r.Secret.Empty() && len(r.Info) == 0 {
+			return nil
+		}
+		r.Secret, r.Info = secret.String{}, nil
+		if _, err := p.o.Vault.Save(ctx, r); err != nil && !errors.Is(err, vault.ErrConflict) {
+			return err
+		}
+		return nil
+	})
+}
