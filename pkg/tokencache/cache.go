@@ -35,6 +35,10 @@ type Options struct {
 	// cache's own goroutines, and must not block. A panic in Observe loses that event and nothing
 	// else. Default: none.
 	Observe func(Event)
+	// Missing is asked for a credential that a caller wants and that is not in the set; it is then
+	// added, as by [Cache.Add]. Its error is the caller's: [ErrUnknown] for one that there is not. It
+	// may be called concurrently, also for one key. Default: there is none.
+	Missing func(context.Context, Key) (Credential, error)
 	// Secrets are the passwords that rdb sends to Redis. A server that does not know AUTH repeats
 	// them in its error, so they are taken out of the text of every error. Default: none.
 	Secrets []secret.String

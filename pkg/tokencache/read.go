@@ -48,11 +48,11 @@ func (v *snapshot) token(n instant) Token {
 // lives, which it then returns as Stale; else until ctx ends. A refresh goes on without its
 // callers.
 //
-// The error is [ErrUnknown], or an *[UnavailableError].
+// The error is [ErrUnknown], what [Options.Missing] returned, or an *[UnavailableError].
 func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
-	sl := c.wanted(k)
-	if sl == nil {
-		return Token{}, ErrUnknown
+	sl, err := c.demanded(ctx, k)
+	if err != nil {
+		return Token{}, err
 	}
 	v := sl.snapshot.Load()
 	if t := v.token(now()); !t.Stale {
@@ -92,9 +92,9 @@ func (c *Cache) Fresh(k Key, least time.Duration) (Token, bool) {
 // The Token may be the reported one: if the probe found that upstream accepts it, or (then Stale)
 // if there is nothing better now. The error is [ErrUnknown], or an *[UnavailableError].
 func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, error) {
-	sl := c.wanted(k)
-	if sl == nil {
-		return Token{}, ErrUnknown
+	sl, err := c.demanded(ctx, k)
+	if err != nil {
+		return Token{}, err
 	}
 	start := now()
 	if c.isStale(ctx, sl, value) {
@@ -137,9 +137,9 @@ const turnSoon = 5 * time.Second
 // value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream
 // has a better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
 func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Token, error) {
-	sl := c.wanted(k)
-	if sl == nil {
-		return Token{}, ErrUnknown
+	sl, err := c.demanded(ctx, k)
+	if err != nil {
+		return Token{}, err
 	}
 	v, n := sl.snapshot.Load(), now()
 	if !v.fresh(n) {
@@ -168,15 +168,40 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 // them. It is for a caller who cannot repeat what it is about to do with the value. What it finds
 // changes nothing: a rejected value is to be reported.
 func (c *Cache) Probe(ctx context.Context, k Key, value secret.String) error {
-	sl := c.wanted(k)
-	if sl == nil {
-		return ErrUnknown
+	sl, err := c.demanded(ctx, k)
+	if err != nil {
+		return err
 	}
 	spec := sl.spec.Load()
 	if spec.Probe == nil {
 		return nil
 	}
 	return c.probe(ctx, sl, spec, ReasonReport, value)
+}
+
+// demanded is wanted for a caller who can wait: one that is not kept yet is asked for.
+func (c *Cache) demanded(ctx context.Context, k Key) (*slot, error) {
+	sl := c.wanted(k)
+	if sl != nil {
+		return sl, nil
+	}
+	if c.opts.Missing == nil {
+		return nil, ErrUnknown
+	}
+	spec, err := c.opts.Missing(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Key != k {
+		return nil, ErrUnknown
+	}
+	if err := c.Add(spec); err != nil {
+		return nil, err
+	}
+	if sl = c.wanted(k); sl == nil {
+		return nil, ErrUnknown // the set was replaced meanwhile
+	}
+	return sl, nil
 }
 
 // wanted is lookup for a caller who wants the value.

@@ -153,7 +153,7 @@ func (s *Server) startTickets(p *platform) {
 	}
 }
 
-// PushEvent pushes an event of any InfoType, whose Order is now. It changes nothing else.
+// PushEvent pushes an event of any InfoType. An Order of 0 is now. It changes nothing else.
 func (s *Server) PushEvent(platform string, event Push) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +162,9 @@ func (s *Server) PushEvent(platform string, event Push) {
 
 // push queues an event. Caller holds s.mu.
 func (s *Server) push(p *platform, event Push) {
-	event.Order = time.Now().Unix()
+	if event.Order == 0 {
+		event.Order = time.Now().Unix()
+	}
 	p.queue = append(p.queue, event)
 	s.wakeUp()
 }

@@ -147,3 +147,14 @@ func (p *Platform) change(ctx context.Context, id string, f func(vault.Record) (
 		}
 	}
 }
+
+// IsForged reports whether an error of [Platform.Receive] or [Platform.Echo] says that the push is not
+// from WeChat, or not for this platform: it is of no use to send it again.
+func IsForged(err error) bool {
+	for _, e := range []error{wechat.ErrSignature, wechat.ErrEnvelope, wechat.ErrDecrypt, wechat.ErrReceiver, wechat.ErrPush} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -20,6 +20,8 @@ const (
 	overlap = 5 * time.Minute
 	// retryTicket is how long a replica without a ticket waits. A new ticket ends the wait.
 	retryTicket = 30 * time.Second
+	// afterStartPush is how long a ticket takes that was asked for.
+	afterStartPush = 3 * time.Second
 	// startPushEvery is how often the cluster asks WeChat for tickets.
 	startPushEvery = 10 * time.Minute
 )
@@ -64,6 +66,8 @@ func (p *Platform) needTicket(ctx context.Context, why string, cause error) erro
 	if p.once(ctx, "start_push", startPushEvery) {
 		if err := p.dialect.startPush(ctx); err != nil {
 			p.o.Log.Warn("WeChat was asked to push tickets again, and refuses", zap.String("platform", p.o.ID), zap.Error(err))
+		} else {
+			f.RetryAfter = afterStartPush // it may even come before this failure is known
 		}
 	}
 	return f

@@ -1,0 +1,331 @@
+package platform
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+var kinds = []Kind{OpenPlatform, Suite, Template}
+
+// From the customer's consent to a token that works, on every replica: one exchange, one fetch.
+func TestAnAuthorisationBecomesATokenEverywhere(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newRig(t, 3, kind)
+				x.start()
+				x.authorized(shop)
+				first := x.mustGet(0, shop)
+				for i := range x.replicas {
+					if got := x.mustGet(i, shop); !got.Value.Equal(first.Value) {
+						t.Errorf("replica %d has another token", i)
+					}
+				}
+				l := x.sim.Ledger(id)
+				if got := l.Authorizers[shop]; got.Exchanges != 1 || got.Fetches != 1 {
+					t.Errorf("%+v", got)
+				}
+				if kind == OpenPlatform {
+					if n := x.sim.Calls(id).Paths["/cgi-bin/component/api_component_token"]; n != 1 {
+						t.Errorf("%d fetches of the platform's token, want 1", n)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The code comes by the push and by the redirect, on several replicas at once, and each several
+// times.
+func TestOneCodeIsExchangedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 5, OpenPlatform)
+		k := x.sim.PlatformKnobs(id)
+		k.Deliver = func(wechattest.Push) []wechattest.Delivery {
+			return []wechattest.Delivery{{}, {}, {After: time.Second}}
+		}
+		x.sim.SetPlatformKnobs(id, k)
+		x.start()
+		code := x.sim.Authorize(id, shop)
+		var callers sync.WaitGroup
+		for i := range 2 {
+			callers.Go(func() {
+				got, err := x.replicas[i].Exchange(t.Context(), secret.New(code))
+				if err != nil || got != (Outcome{vault.StateDone, shop}) {
+					t.Errorf("redirect %d: %+v, %v", i, got, err)
+				}
+			})
+		}
+		callers.Wait()
+		time.Sleep(time.Minute)
+		if got := x.sim.Ledger(id).Authorizers[shop]; got.Exchanges != 1 {
+			t.Errorf("%+v", got)
+		}
+		x.mustGet(0, shop)
+	})
+}
+
+// Two different codes of one authorisation are two exchanges, and the second one voids what the first
+// one gave: the token works all the same.
+func TestTwoCodesOfOneAuthorisation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		k := x.sim.PlatformKnobs(id)
+		k.SeparateCodes = true
+		x.sim.SetPlatformKnobs(id, k)
+		x.start()
+		code := x.authorized(shop)
+		before := x.mustGet(0, shop)
+		if got, err := x.replicas[1].Exchange(t.Context(), secret.New(code)); err != nil || got.State != vault.StateDone {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		time.Sleep(time.Second)
+		for i := range x.replicas {
+			x.mustGet(i, shop)
+		}
+		_ = before
+		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
+			t.Error("the vault has a refresh token that WeChat does not accept")
+		}
+	})
+}
+
+// P4 on a platform: what was withdrawn is gone everywhere, and its ticket with it. A new
+// authorisation makes a token at once.
+func TestAWithdrawalEndsTheToken(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newRig(t, 3, kind)
+				x.start()
+				x.authorized(shop)
+				for i := range x.replicas {
+					x.mustGet(i, shop)
+				}
+				time.Sleep(2 * time.Second) // WeChat's times are whole seconds
+				x.sim.Withdraw(id, shop)
+				time.Sleep(time.Second)
+				for i := range x.replicas {
+					got, err := x.get(i, shop)
+					f, ok := errors.AsType[*tokencache.FetchError](err)
+					if !ok || f.Class != tokencache.ClassEnded {
+						t.Errorf("replica %d: %+v, %v", i, got, err)
+					}
+				}
+				if got, err := x.cluster.Redis.Get("wxtoken:{" + AppID(id, shop) + "}:access_token"); err == nil {
+					t.Errorf("Redis still has %q", got)
+				}
+				time.Sleep(2 * time.Second)
+				x.authorized(shop)
+				time.Sleep(time.Second)
+				for i := range x.replicas {
+					x.mustGet(i, shop)
+				}
+			})
+		})
+	}
+}
+
+// P2: of events in any order the newest counts.
+func TestOlderEventsChangeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		now := time.Now().Unix()
+		x.sim.PushEvent(id, wechattest.Push{InfoType: "unauthorized", Authorizer: shop, Order: now - 100})
+		x.sim.PushEvent(id, wechattest.Push{InfoType: "component_verify_ticket", Ticket: "ticket@@@old", Order: now - 100})
+		time.Sleep(2 * time.Second)
+		x.mustGet(0, shop)
+		if r := x.record(vault.Ticket); r.Secret.Equal(secret.New("ticket@@@old")) {
+			t.Error("an older ticket replaced a newer one")
+		}
+		// A code that is older than the withdrawal revives nothing.
+		x.sim.Withdraw(id, shop)
+		time.Sleep(2 * time.Second)
+		x.sim.PushEvent(id, wechattest.Push{InfoType: "authorized", Authorizer: shop, Code: "queryauthcode@@@old", Order: now - 50})
+		time.Sleep(time.Minute)
+		if r := x.record(shop); r.State != vault.StateWithdrawn {
+			t.Errorf("%+v", r)
+		}
+		if r := x.record(vault.CodeID(secret.New("queryauthcode@@@old"))); r.State != vault.StateDone {
+			t.Errorf("the code: %+v", r)
+		}
+	})
+}
+
+// P1: a refresh token that WeChat has changed is in the vault before the access token is handed out.
+func TestARefreshTokenIsKeptBeforeItsAccessTokenIsUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		k := x.sim.PlatformKnobs(id)
+		k.Refresh, k.RotateOverlap = wechattest.RefreshRotates, 0
+		x.sim.SetPlatformKnobs(id, k)
+		x.start()
+		x.authorized(shop)
+		x.faults.deaf.Store(true)
+		if got, err := x.get(0, shop); err == nil {
+			t.Errorf("handed out: %+v", got)
+		}
+		time.Sleep(10 * time.Second)
+		if got, err := x.get(0, shop); err == nil {
+			t.Errorf("handed out later: %+v", got)
+		}
+		x.faults.deaf.Store(false)
+		x.eventually("there is a token", func() bool { _, err := x.get(0, shop); return err == nil })
+		x.mustGet(0, shop)
+		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
+			t.Error("the vault has a refresh token that WeChat does not accept")
+		}
+	})
+}
+
+// P7: WeChat rejects every authorisation for two hours. Nothing is erased, little is asked, and all
+// is well afterwards.
+func TestAnOutageEndsNoAuthorisation(t *testing.T) {
+	for _, kind := range []Kind{OpenPlatform, Suite} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newRig(t, 3, kind)
+				x.start()
+				x.authorized(shop)
+				k := x.sim.PlatformKnobs(id)
+				k.FlapCode, k.FlapEvery = 61003, 1
+				if kind == Suite {
+					k.FlapCode = 40084
+				}
+				x.sim.SetPlatformKnobs(id, k)
+				before := x.sim.Ledger(id).Authorizers[shop].Fetches
+				for range 120 {
+					_, err := x.get(0, shop)
+					f, ok := errors.AsType[*tokencache.FetchError](err)
+					if !ok || f.Code != k.FlapCode || !errors.Is(err, ErrRefused) && f.Class != tokencache.ClassPermanent {
+						t.Fatalf("%v", err)
+					}
+					time.Sleep(time.Minute)
+				}
+				if n := x.sim.Ledger(id).Authorizers[shop].Fetches - before; n > 7 {
+					t.Errorf("%d fetches in 2 hours", n)
+				}
+				if r := x.record(shop); r.State != vault.StateRefused || r.Secret.Empty() {
+					t.Errorf("%+v", r)
+				}
+				k.FlapCode, k.FlapEvery = 0, 0
+				x.sim.SetPlatformKnobs(id, k)
+				time.Sleep(time.Hour)
+				x.mustGet(0, shop)
+				if r := x.record(shop); r.State != vault.StateActive {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
+}
+
+// The vault was emptied, with everything else in Redis: WeChat's list fills it again.
+func TestAnEmptiedVaultIsFilledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		for _, a := range []string{"wx1", "wx2", "wx3"} {
+			x.authorized(a)
+			x.mustGet(0, a)
+		}
+		time.Sleep(time.Minute)
+		x.cluster.Redis.FlushAll()
+		time.Sleep(20 * time.Minute) // a ticket, and the next look
+		for _, a := range []string{"wx1", "wx2", "wx3"} {
+			if r := x.record(a); r.State != vault.StateActive || !x.sim.Accepts(id, a, r.Secret.Reveal()) {
+				t.Errorf("%s: %+v", a, r)
+			}
+			x.mustGet(1, a)
+		}
+	})
+}
+
+// P6: ids that nobody authorised cost next to nothing.
+func TestGarbageIDsCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		before := x.calls()
+		for i := range 2000 {
+			if _, err := x.get(i%2, "wx"+time.Duration(i).String()); !errors.Is(err, ErrNotAuthorized) {
+				t.Fatal(err)
+			}
+		}
+		if n := x.calls() - before; n > asksPerMinute {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
+// P5: success only for what is stored, and soon.
+func TestAPushIsAcknowledgedWhenItIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.faults.hang.Store(int64(time.Minute))
+		x.sim.Authorize(id, shop)
+		time.Sleep(3 * time.Second)
+		pushed := x.sim.Pushed(id)
+		last := pushed[len(pushed)-1]
+		if last.OK || last.Status != 503 {
+			t.Errorf("while the vault hangs: %+v", last)
+		}
+		x.faults.hang.Store(0)
+		time.Sleep(10 * time.Second)
+		x.mustGet(0, shop)
+	})
+}
+
+// Without tickets the token lives on, and one replica asks for them.
+func TestPushesThatStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 3, OpenPlatform)
+		x.sim.StopTickets(id)
+		go x.sim.RunPushes(t.Context())
+		x.cluster.Start()
+		time.Sleep(25 * time.Second)
+		if got := x.sim.Calls(id).Paths["/cgi-bin/component/api_start_push_ticket"]; got != 1 {
+			t.Errorf("asked %d times for tickets, want once", got)
+		}
+		if _, err := x.replicas[1].o.Cache.Get(t.Context(), x.replicas[1].TokenKey()); err != nil {
+			t.Errorf("after the ticket: %v", err)
+		}
+	})
+}
+
+// A ticket of an account's is fetched with its token, and both are kept while they are asked for.
+func TestATicketOfAnAuthorizer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		p := x.replicas[0]
+		spec, err := p.Credential(t.Context(), shop, "jsapi_ticket")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.o.Cache.Add(spec); err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.o.Cache.Get(t.Context(), spec.Key)
+		if err != nil || !x.sim.TicketValid(AppID(id, shop), "jsapi", got.Value.Reveal()) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if _, err := p.Credential(t.Context(), shop, "nonsense"); !errors.Is(err, tokencache.ErrUnknown) {
+			t.Errorf("a kind that there is not: %v", err)
+		}
+		_ = source.AccessToken
+	})
+}

@@ -1,0 +1,234 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/vault/vaulttest"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
+)
+
+const (
+	id     = "wx134c8103faa5a59e"
+	shop   = "wxba5fad812f8e6fb9"
+	aesKey = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+)
+
+// rig is a platform on some replicas, in front of a WeChat that pushes to any of them.
+type rig struct {
+	*testing.T
+	sim     *wechattest.Server
+	cluster *tokencachetest.Cluster
+	// replicas are the platform as each replica of the cluster has it.
+	replicas []*Platform
+	faults   *faultyStore
+	next     atomic.Int64
+}
+
+// faultyStore is a vault that can be away.
+type faultyStore struct {
+	vault.Store
+	away atomic.Bool  // nothing is answered
+	deaf atomic.Bool  // nothing is written
+	hang atomic.Int64 // for so long, in ns
+}
+
+var errAway = errors.New("the vault is away")
+
+func (s *faultyStore) Load(ctx context.Context, platform, id string) (vault.Row, error) {
+	if err := s.fault(ctx); err != nil {
+		return vault.Row{}, err
+	}
+	return s.Store.Load(ctx, platform, id)
+}
+
+func (s *faultyStore) Save(ctx context.Context, r vault.Row) (int64, error) {
+	if err := s.fault(ctx); err != nil {
+		return 0, err
+	}
+	if s.deaf.Load() {
+		return 0, errAway
+	}
+	return s.Store.Save(ctx, r)
+}
+
+func (s *faultyStore) fault(ctx context.Context) error {
+	if d := s.hang.Load(); d > 0 && !sleep(ctx, time.Duration(d)) {
+		return ctx.Err()
+	}
+	if s.away.Load() {
+		return errAway
+	}
+	return nil
+}
+
+// newRig makes n replicas, whose work does not run yet. It must be made in a bubble.
+func newRig(t *testing.T, n int, kind Kind) *rig {
+	x := &rig{T: t, sim: wechattest.New(), cluster: tokencachetest.New(t, n, &tokencachetest.Upstream{})}
+	calls := x.sim.Transport()
+	pushes := wechattest.TransportTo(x)
+	t.Cleanup(func() { _ = calls.Close(); _ = pushes.Close() })
+	p := wechattest.Platform{ID: id, Secret: "secret", Token: "token", AESKey: aesKey, Callback: "http://callback.example/", CorpID: "wwprovider", Transport: pushes}
+	base := ""
+	switch kind {
+	case Suite:
+		p.Kind, base = wechattest.Suite, "https://qyapi.weixin.qq.com"
+	case Template:
+		p.Kind, base = wechattest.Template, "https://qyapi.weixin.qq.com"
+	}
+	x.sim.AddPlatform(p)
+	envelope, err := wechat.NewEnvelope(secret.New(p.Token), id, secret.New(aesKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo, err := wechat.NewEnvelope(secret.New(p.Token), p.CorpID, secret.New(aesKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.faults = &faultyStore{}
+	for _, r := range x.cluster.Replicas {
+		rdb := redis.NewClient(&redis.Options{
+			Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		})
+		t.Cleanup(func() { _ = rdb.Close() })
+		if x.faults.Store == nil {
+			x.faults.Store = vault.NewRedis(rdb, "wxtoken")
+		}
+		one, err := New(Options{
+			ID: id, Kind: kind, Secret: secret.New("secret"), Envelope: envelope, Echo: echo,
+			Client: &wechat.Client{BaseURL: base, HTTP: &http.Client{Transport: calls}},
+			Vault:  vault.New(x.faults, vaulttest.Keys(t, vaulttest.Key)), Cache: r.Cache, Redis: rdb, Namespace: "wxtoken",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Cache.Set(one.Credentials()...); err != nil {
+			t.Fatal(err)
+		}
+		x.replicas = append(x.replicas, one)
+	}
+	return x
+}
+
+// start runs the replicas and WeChat's pushes until the test ends, and waits for the first ticket.
+func (x *rig) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	x.Cleanup(func() { cancel(); <-ended })
+	go func() {
+		defer close(ended)
+		pushed := make(chan struct{})
+		go func() { defer close(pushed); x.sim.RunPushes(ctx) }()
+		running := make(chan struct{})
+		for _, p := range x.replicas {
+			go func() { p.Run(ctx); running <- struct{}{} }()
+		}
+		for range x.replicas {
+			<-running
+		}
+		<-pushed
+	}()
+	x.cluster.Start()
+	x.eventually("the platform has a token", func() bool {
+		_, err := x.replicas[0].o.Cache.Get(x.Context(), x.replicas[0].TokenKey())
+		return err == nil
+	})
+}
+
+// ServeHTTP is the callback, on any replica in turn.
+func (x *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := x.replicas[int(x.next.Add(1))%len(x.replicas)]
+	body, _ := io.ReadAll(r.Body)
+	ctx, cancel := context.WithTimeout(r.Context(), 800*time.Millisecond)
+	defer cancel()
+	switch _, err := p.Receive(ctx, r.URL.Query(), body); {
+	case err == nil:
+		_, _ = io.WriteString(w, "success")
+	case IsForged(err):
+		w.WriteHeader(http.StatusForbidden)
+	default:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
+// eventually waits for up to 2 minutes.
+func (x *rig) eventually(what string, is func() bool) {
+	x.Helper()
+	for began := time.Now(); !is(); time.Sleep(100 * time.Millisecond) {
+		if time.Since(began) > 2*time.Minute {
+			x.Fatalf("in 2 minutes not: %s", what)
+		}
+	}
+}
+
+// get reads the token of an authorizer on a replica, as a caller does.
+func (x *rig) get(replica int, authorizer string) (tokencache.Token, error) {
+	p := x.replicas[replica]
+	key := p.authorizerKey(authorizer)
+	token, err := p.o.Cache.Get(x.Context(), key)
+	if !errors.Is(err, tokencache.ErrUnknown) {
+		return token, err
+	}
+	spec, err := p.Credential(x.Context(), authorizer, source.AccessToken)
+	if err != nil {
+		return token, err
+	}
+	if err := p.o.Cache.Add(spec); err != nil {
+		x.Fatal(err)
+	}
+	return p.o.Cache.Get(x.Context(), key)
+}
+
+// mustGet is get for a token that must work.
+func (x *rig) mustGet(replica int, authorizer string) tokencache.Token {
+	x.Helper()
+	token, err := x.get(replica, authorizer)
+	if err != nil || token.Stale || !x.sim.Valid(AppID(id, authorizer), token.Value.Reveal()) {
+		x.Fatalf("replica %d: %+v, %v", replica, token, err)
+	}
+	return token
+}
+
+// record returns what the vault has.
+func (x *rig) record(of string) vault.Record {
+	x.Helper()
+	r, err := vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).Load(x.Context(), id, of)
+	if err != nil {
+		x.Fatal(err)
+	}
+	return r
+}
+
+// authorized lets an account authorise, and waits until the vault has its secret.
+func (x *rig) authorized(authorizer string) (redirectCode string) {
+	x.Helper()
+	code := x.sim.Authorize(id, authorizer)
+	x.eventually(authorizer+" is in the vault", func() bool {
+		r := x.record(authorizer)
+		return r.State == vault.StateActive && x.sim.Accepts(id, authorizer, r.Secret.Reveal())
+	})
+	return code
+}
+
+// calls is how many calls of the platform's own reached WeChat.
+func (x *rig) calls() (n int) {
+	for _, calls := range x.sim.Calls(id).Paths {
+		n += calls
+	}
+	return n
+}
