@@ -34,9 +34,6 @@ type Options struct {
 	// token: the drop-in paths and the tickets. It is asked at each call, so that the set can
 	// change, and must be safe for concurrent use. Default: those paths are not there.
 	Apps func() *apps.Set
-	// Add lets the cache keep a credential that it does not keep yet, as a ticket that the
-	// configuration does not name, and reports whether it does. Default: it does not.
-	Add func(tokencache.Key) bool
 	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has:
 	// WeChat's own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler
@@ -61,9 +58,6 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	}
 	if o.Bearer == nil {
 		o.Bearer = func() secret.String { return secret.String{} }
-	}
-	if o.Add == nil {
-		o.Add = func(tokencache.Key) bool { return false }
 	}
 	if o.Metrics == nil {
 		o.Metrics = observe.NewMetrics(prometheus.NewRegistry())
@@ -128,9 +122,6 @@ func (h *handler) read(ctx context.Context, k tokencache.Key, least time.Duratio
 		defer cancel()
 		err = h.wait(&h.refreshing, func() (err error) {
 			t, err = h.cache.GetAtLeast(ctx, k, least)
-			if err == tokencache.ErrUnknown && h.opts.Add(k) {
-				t, err = h.cache.GetAtLeast(ctx, k, least)
-			}
 			return err
 		})
 	}

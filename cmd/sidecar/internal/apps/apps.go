@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -73,6 +74,10 @@ type App struct {
 	// Upstreams are where its calls go: scheme and host, and a path prefix if need be. The second
 	// and later ones are tried in order when no connection to the first comes about.
 	Upstreams []*url.URL
+	// TokenParam is the parameter in which the calls that are made for a third-party platform or a
+	// suite carry its own token, such as component_access_token. Empty for an account.
+	TokenParam string
+
 	// AllowHost permits callers to use the host name of the first upstream, and any of WeChat's
 	// names, as Host: those whose name service says that it is here.
 	AllowHost bool
@@ -87,10 +92,34 @@ func (a *App) Ticket(name string) (tokencache.Key, bool) {
 // API returns which API the calls of the app belong to. It decides what their errcodes mean, and
 // which of them take no token.
 func (a *App) API() wechat.API {
-	if a.Platform == WeCom {
+	switch {
+	case a.IsThirdParty() && a.Platform == WeCom:
+		return wechat.APISuite
+	case a.IsThirdParty():
+		return wechat.APIComponent
+	case a.Platform == WeCom:
 		return wechat.APICorpCall
 	}
 	return wechat.APICall
+}
+
+// IsThirdParty reports whether it is a third-party platform or a suite, which other accounts
+// authorise. Each of them is an app as well, whose name is the platform's, a colon and the account's.
+func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
+
+// accountPattern is what the id of an account looks like: an appid or a corpid.
+var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// authorizer returns an account as an app, whether or not it has authorised the platform: the vault
+// knows that.
+func (a *App) authorizer(id string) *App {
+	if !accountPattern.MatchString(id) {
+		return nil
+	}
+	return &App{
+		Key: tokencache.Key{App: a.Key.App + ":" + id, Kind: "access_token"}, ID: id, Platform: a.Platform,
+		Tickets: a.Tickets, Upstreams: a.Upstreams, AllowHost: a.AllowHost,
+	}
 }
 
 // Set is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
@@ -104,6 +133,7 @@ type Set struct {
 	on       map[Platform][]*App
 	hosts    map[string]bool
 	standard *App
+	third    []*App // the third-party platforms
 }
 
 // New returns the set of the given apps. Of two with the same name, the last one has it.
@@ -119,6 +149,10 @@ func New(defaultName string, apps ...App) *Set {
 		s.byName[a.Key.App] = &a
 		if a.Alias != "" {
 			s.byName[a.Alias] = &a
+		}
+		if a.IsThirdParty() {
+			s.third = append(s.third, &a)
+			continue // no call of WeChat's own paths means it without a name
 		}
 		if _, shared := s.byID[a.ID]; shared {
 			s.byID[a.ID] = nil
@@ -160,10 +194,12 @@ func (s *Set) Of(c Call, cache *tokencache.Cache) *App {
 	if a := s.Account(c.ID); a != nil {
 		return a
 	}
-	if k, ok := cache.Lookup(c.Token); ok && s.byKey[k] != nil {
-		return s.byKey[k]
+	if k, ok := cache.Lookup(c.Token); ok {
+		if a := s.ByKey(k); a != nil {
+			return a
+		}
 	}
-	if a := s.byName[c.Name]; a != nil {
+	if a := s.Named(c.Name); a != nil {
 		return a
 	}
 	if c.ID != "" {
@@ -223,12 +259,26 @@ func (s *Set) Lookup(name string) (tokencache.Key, bool) {
 	return a.Key, true
 }
 
-// Named returns the app that an id, corpid:agent or an alias names, or nil.
+// Named returns the app that an id, corpid:agent or an alias names, or nil. A third-party platform, a
+// colon and an account's id name that account, which may not have authorised it; so does the account's
+// id alone if there is one platform of its kind only.
 func (s *Set) Named(name string) *App {
 	if s == nil {
 		return nil
 	}
-	return s.byName[name]
+	if a := s.byName[name]; a != nil || len(s.third) == 0 || name == "" {
+		return a
+	}
+	if platform, id, ok := strings.Cut(name, ":"); ok {
+		if p := s.byName[platform]; p != nil && p.IsThirdParty() {
+			return p.authorizer(id)
+		}
+		return nil
+	}
+	if len(s.third) == 1 {
+		return s.third[0].authorizer(name)
+	}
+	return nil
 }
 
 // Account returns the app of an appid, or of a corpid with one agent; nil if there is none, or
@@ -237,7 +287,10 @@ func (s *Set) Account(id string) *App {
 	if s == nil {
 		return nil
 	}
-	return s.byID[id]
+	if a, known := s.byID[id]; known || id == "" || len(s.third) != 1 || s.third[0].ID == id {
+		return a
+	}
+	return s.third[0].authorizer(id)
 }
 
 // ByKey returns the app of an access token's key, or nil.
@@ -245,7 +298,13 @@ func (s *Set) ByKey(k tokencache.Key) *App {
 	if s == nil {
 		return nil
 	}
-	return s.byKey[k]
+	if a := s.byKey[k]; a != nil {
+		return a
+	}
+	if a := s.Named(k.App); a != nil && a.Key == k {
+		return a
+	}
+	return nil
 }
 
 // Find returns the app of a name on a platform, or nil.

@@ -131,8 +131,12 @@ type Config struct {
 	// DefaultApp is the CredentialID of the app that a call of the proxy means if it names none.
 	// Default: the app, if there is only one; else empty, for none.
 	DefaultApp string
-	// Apps holds at least one app, in the order of the file, then the app of the environment.
+	// Apps are in the order of the file, then the app of the environment. There is at least one, or
+	// a platform.
 	Apps []App
+	// Platforms are what other accounts authorise, and Vault keeps what they gave.
+	Platforms []ThirdParty
+	Vault     Vault
 
 	// Warnings are for people, one line each: nothing here stops the program.
 	Warnings []string
@@ -302,6 +306,8 @@ func (c *Config) NeedsRestart(o *Config) []string {
 		{"drain", c.Drain == o.Drain},
 		{"quit", c.Quit == o.Quit},
 		{"kept_bodies", c.KeptBodies == o.KeptBodies},
+		{"platforms", slices.EqualFunc(c.Platforms, o.Platforms, ThirdParty.equal)},
+		{"vault", c.Vault.equal(o.Vault)},
 		{"redis", c.Redis.Form == o.Redis.Form && c.Redis.URL.Equal(o.Redis.URL) && c.Redis.TLS == o.Redis.TLS},
 	} {
 		if !s.same {
@@ -320,6 +326,7 @@ func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
 	e.SocketMode, e.TLS = c.SocketMode, c.TLS
 	e.Log, e.Drain, e.Quit = c.Log, c.Drain, c.Quit
+	e.Platforms, e.Vault = c.Platforms, c.Vault
 	restart = c.NeedsRestart(next)
 	if slices.Contains(restart, "listen") || slices.Contains(restart, "tls_listen") {
 		e.AllowRemote = c.AllowRemote

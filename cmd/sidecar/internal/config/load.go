@@ -28,6 +28,7 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	c := l.general(o, f)
 	c.Redis = l.redis(o, f)
 	c.Apps = l.apps(f)
+	l.platforms(c, f)
 	c.DefaultApp = l.defaultApp(f.defaultApp, c.Apps)
 	l.listeners(c, f)
 	if len(l.mistakes) > 0 {
@@ -321,7 +322,7 @@ func (l *loader) apps(f file) []App {
 	if a, ok := l.envApp(); ok {
 		raw = append(raw, a)
 	}
-	if len(raw) == 0 && !f.broken {
+	if len(raw) == 0 && len(f.platforms) == 0 && !f.broken {
 		l.mistake("apps", "no app is configured: set WECHAT_APPID, and WECHAT_SECRET or WECHAT_SECRET_FILE, for one app; "+
 			"or name a file with a list of apps in --config or WXTOKEN_CONFIG")
 	}

@@ -84,20 +84,47 @@ func explain(path string, err error) error {
 // secretFile returns the content of a file that holds one secret and perhaps white space around it.
 // If it cannot, it notes a mistake at the key called at and returns the empty text.
 func (n *notes) secretFile(path, at string) secret.String {
+	text, ok := n.secretText(path, at)
+	if !ok {
+		return secret.String{}
+	}
+	return n.checkSecret(text, at, path+": ")
+}
+
+// secretLines reads a file that holds a secret on each line. Lines that are empty or begin with # are
+// skipped.
+func (n *notes) secretLines(path, at string) (list []secret.String) {
+	text, ok := n.secretText(path, at)
+	if !ok {
+		return nil
+	}
+	for line := range strings.Lines(trim(text)) {
+		if line = trim(line); line != "" && line[0] != '#' {
+			list = append(list, n.checkSecret(line, at, path+": "))
+		}
+	}
+	if len(list) == 0 {
+		n.mistake(at, "%s: empty", path)
+	}
+	return list
+}
+
+// secretText reads a file that only this program should be able to read.
+func (n *notes) secretText(path, at string) (string, bool) {
 	if !filepath.IsAbs(path) {
 		// Not repeated: it may be the secret itself.
 		n.mistake(at, "must be the absolute path of a file that holds the secret")
-		return secret.String{}
+		return "", false
 	}
 	data, mode, err := n.readFile(path, maxSecret)
 	if err != nil {
 		n.mistake(at, "%v", err)
-		return secret.String{}
+		return "", false
 	}
 	if mode&worldRead != 0 && !inKubernetesVolume(path) {
 		n.warn(at, "%s: every user of this host may read it: chmod o-r", path)
 	}
-	return n.checkSecret(string(data), at, path+": ")
+	return string(data), true
 }
 
 // inKubernetesVolume reports whether kubelet mounted path. Only the containers that mount it can

@@ -32,6 +32,8 @@ type file struct {
 	keptBodies                   int
 	metricsApps                  string
 	apps                         []rawApp
+	platforms                    []rawPlatform
+	vault                        Vault
 
 	// broken says that keys were refused, so that one that seems to be missing may be there.
 	broken bool
@@ -127,6 +129,14 @@ func (w walker) file(name string, n *yaml.Node) file {
 			w.sequence(n, path, func(n *yaml.Node, path string) {
 				f.apps = append(f.apps, w.app(n, path))
 			})
+		},
+		"platforms": func(n *yaml.Node, path string) {
+			w.sequence(n, path, func(n *yaml.Node, path string) {
+				f.platforms = append(f.platforms, w.platform(n, path))
+			})
+		},
+		"vault": func(n *yaml.Node, path string) {
+			w.mapping(n, path, fields{"key_file": w.text(&f.vault.KeyFile), "volatile": w.yesno(&f.vault.Volatile)})
 		},
 	})
 	return f

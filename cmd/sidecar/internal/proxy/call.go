@@ -28,6 +28,7 @@ type call struct {
 	app    *apps.App
 	path   string // WeChat's
 	query  string // as the caller sent it, but for the AppSecret
+	param  string // that carries the token; empty: the call takes none
 	inject bool
 	ctx    context.Context // of the whole exchange
 
@@ -174,7 +175,7 @@ const shortestToken = 32
 // lately replaced one of an app that is configured here, so it may be another account's; and WeChat
 // has not rejected it lately. Empty: there is none.
 func (c *call) foreignToken() secret.String {
-	sent, _ := param(c.in.URL.RawQuery, accessToken)
+	sent, _ := param(c.in.URL.RawQuery, c.param)
 	token := secret.New(sent)
 	if len(sent) < shortestToken || c.p.rejected.has(token) {
 		return secret.String{}
@@ -191,7 +192,7 @@ func (c *call) sendWith(req *http.Request, token tokencache.Token) (_ *http.Resp
 	c.token = token
 	req = req.WithContext(req.Context())
 	u := *req.URL
-	u.RawQuery = withParam(u.RawQuery, accessToken, token.Value)
+	u.RawQuery = withParam(u.RawQuery, c.param, token.Value)
 	req.URL = &u
 	res, err := c.send(req)
 	if err != nil {

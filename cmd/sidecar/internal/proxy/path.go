@@ -5,8 +5,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
-
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
@@ -122,6 +122,41 @@ func injects(api wechat.API, path, rawQuery string) bool {
 		}
 	}
 	return true
+}
+
+// platformPaths take the token of a third-party platform under a name of its own; its other calls take
+// it as an access token.
+var platformPaths = []string{"/cgi-bin/component/", "/sns/component/", "/sns/oauth2/component/", "/cgi-bin/service/"}
+
+// tokenParam returns the parameter in which a call takes the token of app; "" if it takes none.
+func tokenParam(app *apps.App, path, rawQuery string) string {
+	if !app.IsThirdParty() {
+		if injects(app.API(), path, rawQuery) {
+			return accessToken
+		}
+		return ""
+	}
+	lower := strings.ToLower(path)
+	for _, own := range fetchesToken {
+		if strings.TrimSuffix(lower, "/") == own {
+			return "" // with the platform's secret, which only the sidecar has
+		}
+	}
+	for _, below := range platformPaths {
+		if strings.HasPrefix(lower, below) {
+			return app.TokenParam
+		}
+	}
+	if _, other := param(rawQuery, "provider_access_token"); other {
+		return ""
+	}
+	return accessToken
+}
+
+// fetchesToken are the paths that take a platform's secret.
+var fetchesToken = []string{
+	"/cgi-bin/component/api_component_token", "/cgi-bin/component/api_start_push_ticket",
+	"/cgi-bin/service/get_suite_token", "/cgi-bin/service/get_provider_token",
 }
 
 const accessToken = "access_token"

@@ -125,7 +125,7 @@ func (p *Proxy) named(r *http.Request) (*apps.App, string, *refusal) {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusNotFound, errcode: 40013,
 			text: "no app of this name is configured: the base URL ends in /proxy/ and an id or alias of the configuration"}
 	}
-	if id, _ := param(r.URL.RawQuery, "appid"); id != "" && id != app.ID {
+	if id, _ := param(r.URL.RawQuery, "appid"); id != "" && id != app.ID && !app.IsThirdParty() {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusOK, errcode: 40013,
 			text: "invalid appid: the path names another app than the query"}
 	}
@@ -183,7 +183,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 		c.fail(w, r, no)
 		return
 	}
-	c.inject = injects(c.app.API(), c.path, r.URL.RawQuery)
+	c.param = tokenParam(c.app, c.path, r.URL.RawQuery)
+	c.inject = c.param != ""
 	c.result.App, c.result.Injected = c.app.Key, c.inject
 
 	ctx, cancel := context.WithCancelCause(c.trace(r.Context()))

@@ -1,0 +1,230 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
+)
+
+// Values of [ThirdParty.Kind].
+const (
+	KindOpenPlatform = "open_platform" // a third-party platform of WeChat
+	KindSuite        = "wecom_suite"   // a third-party app of WeCom
+	KindTemplate     = "wecom_dk"      // a template of apps that are developed on behalf of corps
+)
+
+// DefaultIdle is how long an authorizer's token is kept after it was asked for.
+const DefaultIdle = 2 * time.Hour
+
+// ThirdParty is a platform or a suite that other accounts authorise. The program that has one needs a
+// [Vault].
+type ThirdParty struct {
+	// ID is the platform's appid, or the suite's id.
+	ID   string
+	Kind string // KindOpenPlatform, KindSuite or KindTemplate
+	// Alias is another name for callers to use. Empty means none.
+	Alias   string
+	APIBase string // as of [App]
+	// Secret is the AppSecret or suite_secret, read from SecretFile.
+	Secret     secret.String
+	SecretFile string
+	// Envelope opens the pushes, and Echo the check of the callback's address. They were made of
+	// TokenFile, AESKeyFile and, for Echo on WeCom, CorpID.
+	Envelope, Echo        *wechat.Envelope
+	TokenFile, AESKeyFile string
+	// CorpID is the provider's. Only on WeCom.
+	CorpID string
+	// Idle is how long an authorizer's token is kept after it was asked for.
+	Idle time.Duration
+
+	pushSecrets []secret.String // what the envelopes were made of, for comparison
+}
+
+// Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform is
+// configured.
+type Vault struct {
+	// Keys seal what is kept. They were read from KeyFile.
+	Keys    vault.Keys
+	KeyFile string
+	// Volatile permits a Redis that would lose what a suite cannot get again.
+	Volatile bool
+
+	keys secret.String // for comparison
+}
+
+// rawPlatform is a platform as it was written.
+type rawPlatform struct {
+	ThirdParty
+	idle   string
+	broken bool // as in file
+	at     func(key string) string
+}
+
+func (w walker) platform(n *yaml.Node, path string) rawPlatform {
+	p := rawPlatform{at: func(key string) string { return join(path, key) }}
+	before := len(w.mistakes)
+	if isNull(n) {
+		w.mistake(path, "is empty (line %d)", n.Line)
+	} else {
+		w.mapping(n, path, fields{
+			"id":           w.text(&p.ID),
+			"kind":         w.text(&p.Kind),
+			"alias":        w.text(&p.Alias),
+			"api_base":     w.text(&p.APIBase),
+			"secret_file":  w.text(&p.SecretFile),
+			"token_file":   w.text(&p.TokenFile),
+			"aes_key_file": w.text(&p.AESKeyFile),
+			"corpid":       w.text(&p.CorpID),
+			"idle":         w.text(&p.idle),
+		})
+	}
+	p.broken = len(w.mistakes) > before
+	return p
+}
+
+// platforms checks the platforms of the file, and the vault that they need.
+func (l *loader) platforms(c *Config, f file) {
+	for _, r := range f.platforms {
+		c.Platforms = append(c.Platforms, l.platform(r))
+	}
+	l.vault(c, f)
+	l.platformNames(c.Apps, f.platforms)
+}
+
+func (l *loader) platform(r rawPlatform) ThirdParty {
+	p := r.ThirdParty
+	missing := func(key, value, what string) bool {
+		if value == "" && !r.broken {
+			l.mistake(r.at(key), "missing: %s", what)
+		}
+		return value == ""
+	}
+	if !missing("id", p.ID, "the platform's appid, or the suite's id") && !isName(p.ID) {
+		l.mistake(r.at("id"), notAName)
+	}
+	if p.Alias != "" && !isName(p.Alias) {
+		l.mistake(r.at("alias"), notAName)
+	}
+	if p.Kind != "" || !missing("kind", p.Kind, strings.Join([]string{KindOpenPlatform, KindSuite, KindTemplate}, ", ")) {
+		l.oneOf(r.at("kind"), p.Kind, KindOpenPlatform, KindSuite, KindTemplate)
+	}
+	weCom := p.Kind == KindSuite || p.Kind == KindTemplate
+	switch {
+	case p.APIBase != "":
+		p.APIBase = l.apiBase(r.at("api_base"), p.APIBase)
+	case weCom:
+		p.APIBase = DefaultWeComBase
+	default:
+		p.APIBase = DefaultWeChatBase
+	}
+	if p.Idle = DefaultIdle; r.idle != "" {
+		d, err := time.ParseDuration(r.idle)
+		if err != nil || d < time.Minute || d > 7*24*time.Hour {
+			l.mistake(r.at("idle"), "needs a duration of 1m to 168h, with its unit, such as 2h")
+		}
+		p.Idle = d
+	}
+	if !missing("secret_file", p.SecretFile, "name a file that holds the platform's secret") {
+		p.Secret = l.secretFile(p.SecretFile, r.at("secret_file"))
+	}
+	switch {
+	case weCom:
+		missing("corpid", p.CorpID, "the provider's corpid, for which WeCom checks the address of the callback")
+	case p.CorpID != "":
+		l.mistake(r.at("corpid"), "belongs to platforms of WeCom: remove it")
+	}
+	l.envelopes(r, &p, weCom)
+	return p
+}
+
+// envelopes makes what opens the pushes of p.
+func (l *loader) envelopes(r rawPlatform, p *ThirdParty, weCom bool) {
+	var token secret.String
+	var keys []secret.String
+	switch {
+	case p.TokenFile != "":
+		token = l.secretFile(p.TokenFile, r.at("token_file"))
+	case !r.broken:
+		l.mistake(r.at("token_file"), "missing: name a file that holds the Token of the callback")
+	}
+	switch {
+	case p.AESKeyFile != "":
+		keys = l.secretLines(p.AESKeyFile, r.at("aes_key_file"))
+	case !r.broken:
+		l.mistake(r.at("aes_key_file"), "missing: name a file that holds the EncodingAESKey of the callback; a second line may hold the previous one")
+	}
+	if token.Empty() || len(keys) == 0 {
+		return
+	}
+	p.pushSecrets = append([]secret.String{token}, keys...)
+	var err error
+	if p.Envelope, err = wechat.NewEnvelope(token, p.ID, keys...); err != nil {
+		l.mistake(r.at("aes_key_file"), "%s: %v", p.AESKeyFile, err)
+		return
+	}
+	p.Echo = p.Envelope
+	if weCom {
+		p.Echo, _ = wechat.NewEnvelope(token, p.CorpID, keys...) // the same keys
+	}
+}
+
+// vault reads the keys of the vault.
+func (l *loader) vault(c *Config, f file) {
+	c.Vault = f.vault
+	switch {
+	case len(f.platforms) == 0 && f.vault.KeyFile == "" && !f.vault.Volatile:
+		return
+	case len(f.platforms) == 0:
+		l.mistake("vault", "no platform is configured that needs it: remove it")
+		return
+	case f.vault.KeyFile == "" && f.broken:
+		return
+	case f.vault.KeyFile == "":
+		l.mistake("vault.key_file", "missing: name a file with a key that seals what WeChat gives only once, as of: openssl rand -base64 32")
+		return
+	}
+	text, ok := l.secretText(f.vault.KeyFile, "vault.key_file")
+	if !ok {
+		return
+	}
+	c.Vault.keys = secret.New(text)
+	var err error
+	if c.Vault.Keys, err = vault.ParseKeys(c.Vault.keys); err != nil {
+		l.mistake("vault.key_file", "%s: %v", f.vault.KeyFile, err)
+	}
+}
+
+// platformNames checks that the name of a platform leads to nothing else.
+func (l *loader) platformNames(apps []App, platforms []rawPlatform) {
+	taken := map[string]bool{}
+	for _, a := range apps {
+		for _, name := range []string{a.ID, a.CredentialID(), a.Alias} {
+			taken[name] = taken[name] || name != ""
+		}
+	}
+	for _, r := range platforms {
+		for _, s := range []struct{ key, name string }{{"id", r.ID}, {"alias", r.Alias}} {
+			if s.name == "" {
+				continue
+			}
+			if taken[s.name] {
+				l.mistake(r.at(s.key), "another app or platform has this name: a name leads to one of them")
+			}
+			taken[s.name] = true
+		}
+	}
+}
+
+// equal reports whether the program would do the same with both.
+func (p ThirdParty) equal(o ThirdParty) bool {
+	return p.ID == o.ID && p.Kind == o.Kind && p.Alias == o.Alias && p.APIBase == o.APIBase && p.Secret.Equal(o.Secret) &&
+		p.CorpID == o.CorpID && p.Idle == o.Idle && slices.EqualFunc(p.pushSecrets, o.pushSecrets, secret.String.Equal)
+}
+
+func (v Vault) equal(o Vault) bool { return v.keys.Equal(o.keys) && v.Volatile == o.Volatile }
