@@ -17,9 +17,7 @@ func TestSixteenProcessesFetchOnceColdAndOnceMoreInAStorm(t *testing.T) {
 	for name, store := range map[string]rig.Store{"real Redis": server, "miniredis": startMiniredis(t)} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, store)
-			k := c.Upstream.Knobs()
-			k.Latency = 100 * time.Millisecond
-			c.Upstream.SetKnobs(k)
+			c.Upstream.Tune(func(k *wechattest.Knobs) { k.Latency = 100 * time.Millisecond })
 			all := c.Add(16)
 
 			first := c.everywhere(all, 16, (*rig.Sidecar).Token)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
 // The same calls through /proxy by programs that know nothing of tokens, while WeChat kills one
@@ -28,9 +29,7 @@ func TestAThousandKilledTokensAreNotSeenThroughTheProxy(t *testing.T) {
 	}
 	c := newSDKCluster(t)
 	c.add(2)
-	k := c.Upstream.Knobs()
-	k.PerDay = nil // WeChat's own limits are far below
-	c.Upstream.SetKnobs(k)
+	c.Upstream.Tune(func(k *wechattest.Knobs) { k.PerDay = nil }) // WeChat's own limits are far below
 	pic := newPicture(t, 20<<10)
 
 	const callers = 4

@@ -26,7 +26,7 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	creds := source.Credentials(cfg.Apps, s.cache)
+	creds := source.WeChat{}.Credentials(cfg.Apps, s.cache)
 	var keys []tokencache.Key
 	for _, c := range creds {
 		keys = append(keys, c.Key)
@@ -58,7 +58,7 @@ func boundHeap(credentials int) {
 // add lets the cache keep a credential that the configuration does not name: a ticket that a caller
 // asks for.
 func (s *sidecar) add(k tokencache.Key) bool {
-	spec, ok := source.OnDemand(s.live.Load().configured, k, s.cache)
+	spec, ok := source.WeChat{}.OnDemand(s.live.Load().configured, k, s.cache)
 	if !ok {
 		return false
 	}

@@ -169,13 +169,6 @@ func (u *Upstream) Listen(t testing.TB) {
 // Works reports whether WeChat would accept the token now.
 func (u *Upstream) Works(token string) bool { return u.Valid(AppID, token) }
 
-// Tune changes the simulator's knobs.
-func (u *Upstream) Tune(change func(*wechattest.Knobs)) {
-	k := u.Knobs()
-	change(&k)
-	u.SetKnobs(k)
-}
-
 // Lenient lets a replaced token live through its overlap however many were issued meanwhile, as
 // WeChat promises. (If it keeps only one replaced token, as some infer, a lost one ends the one
 // before at the moment in which its replacement is issued, a few ms before any replica can commit

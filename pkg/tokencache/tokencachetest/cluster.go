@@ -53,7 +53,8 @@ func Configure(f func(replica string, c *tokencache.Credential)) Option {
 	return func(c *Cluster) { c.configure = f }
 }
 
-// Options are the caches' options; Replica and Observe are the cluster's own.
+// Options are the caches' options; Replica is the cluster's own. With an Observe, replicas keep no
+// events themselves.
 func Options(o tokencache.Options) Option { return func(c *Cluster) { c.options = o } }
 
 // Redis changes how the replicas talk to Redis.
@@ -116,7 +117,9 @@ func (c *Cluster) make() *Replica {
 		rdb.AddHook(c.hook(name))
 	}
 	o := c.options
-	o.Replica, o.Observe = name, r.observe
+	if o.Replica = name; o.Observe == nil {
+		o.Observe = r.observe
+	}
 	r.Cache = tokencache.New(rdb, o)
 	r.Credential = c.Credential(name)
 	if err := r.Cache.Set(r.Credential); err != nil {

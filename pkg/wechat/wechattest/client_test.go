@@ -226,14 +226,14 @@ func TestFaultsAreSelective(t *testing.T) {
 		if got := other(); got != 0 {
 			t.Errorf("after ClearFaults: %d", got)
 		}
-		k := sim.Knobs()
-		k.FaultFunc = func(_ *http.Request, app string) *wechattest.Fault {
-			if app == "wx2" {
-				return &wechattest.Fault{Effect: wechattest.EffectErrcode, Code: -1000}
+		sim.Tune(func(k *wechattest.Knobs) {
+			k.FaultFunc = func(_ *http.Request, app string) *wechattest.Fault {
+				if app == "wx2" {
+					return &wechattest.Fault{Effect: wechattest.EffectErrcode, Code: -1000}
+				}
+				return nil
 			}
-			return nil
-		}
-		sim.SetKnobs(k)
+		})
 		if got := other(); got != -1000 {
 			t.Errorf("FaultFunc: %d", got)
 		}

@@ -112,13 +112,18 @@ func (s *Server) Knobs() Knobs {
 	return s.knobs.clone()
 }
 
-// SetKnobs replaces the knobs. It does not change tokens that were issued. Change a copy:
-//
-//	k := sim.Knobs()
-//	k.Overlap = time.Minute
-//	sim.SetKnobs(k)
+// SetKnobs replaces the knobs. It does not change tokens that were issued.
 func (s *Server) SetKnobs(k Knobs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.knobs = k.clone()
+}
+
+// Tune changes the knobs:
+//
+//	sim.Tune(func(k *wechattest.Knobs) { k.Overlap = time.Minute })
+func (s *Server) Tune(change func(*Knobs)) {
+	k := s.Knobs()
+	change(&k)
+	s.SetKnobs(k)
 }

@@ -51,9 +51,9 @@ func TestClassicOverlap(t *testing.T) {
 
 func TestKnobsOfTheOverlap(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		k := sim.Knobs()
-		k.OverlapKeeps, k.FlapFor, k.ReplacedExpiredCode, k.ExpiresIn = -1, time.Minute, 42001, 7*time.Minute
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) {
+			k.OverlapKeeps, k.FlapFor, k.ReplacedExpiredCode, k.ExpiresIn = -1, time.Minute, 42001, 7*time.Minute
+		})
 		first, second, third := classic(t, c), classic(t, c), classic(t, c)
 		if third.ExpiresIn != 7*time.Minute {
 			t.Errorf("ExpiresIn = %v", third.ExpiresIn)
@@ -109,9 +109,7 @@ func TestStableTokenRotatesInItsLastFiveMinutes(t *testing.T) {
 
 func TestShortLifeStillHasAStableStretch(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		k := sim.Knobs()
-		k.ExpiresIn = 10 * time.Second
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.ExpiresIn = 10 * time.Second })
 		first := stable(t, c, wechat.Normal).Value
 		time.Sleep(4 * time.Second)
 		if !stable(t, c, wechat.Normal).Value.Equal(first) {
@@ -152,9 +150,9 @@ func TestForcedRefresh(t *testing.T) {
 
 func TestForcedRefreshKnobs(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		k := sim.Knobs()
-		k.ForcedTooSoonCode, k.ForcedOverlap, k.ForcedPerDay, k.ForcedOverQuotaCode = 45009, time.Minute, 2, 0
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) {
+			k.ForcedTooSoonCode, k.ForcedOverlap, k.ForcedPerDay, k.ForcedOverQuotaCode = 45009, time.Minute, 2, 0
+		})
 		first := stable(t, c, wechat.Forced).Value
 		if _, err := c.StableToken(t.Context(), "wx1", secret.New("s1"), wechat.Forced); code(err) != 45009 {
 			t.Errorf("too soon: %v", err)
@@ -181,9 +179,7 @@ func TestClassicAndStableAreTwoWorlds(t *testing.T) {
 		if a, b := sim.Status("wx1", cl.Reveal()), sim.Status("wx1", st.Reveal()); a != wechattest.Previous || b != wechattest.Superseded {
 			t.Errorf("classic %s, stable %s", a, b)
 		}
-		k := sim.Knobs()
-		k.Interfere = true
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.Interfere = true })
 		st = stable(t, c, wechat.Normal).Value
 		classic(t, c)
 		if got := sim.Status("wx1", st.Reveal()); got != wechattest.Previous {
@@ -219,17 +215,14 @@ func TestForeignRefreshAndKill(t *testing.T) {
 		if a, b := probe(t, c, st), probe(t, c, cl); a != 40001 || b != 40001 {
 			t.Errorf("killed tokens: %d and %d", a, b)
 		}
-		k := sim.Knobs()
-		k.KilledCode, k.StableKeepsKilled = 42001, true
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.KilledCode, k.StableKeepsKilled = 42001, true })
 		if got := probe(t, c, st); got != 42001 {
 			t.Errorf("killed token with the knob: %d", got)
 		}
 		if !stable(t, c, wechat.Normal).Value.Equal(st) {
 			t.Error("StableKeepsKilled: another token")
 		}
-		k.StableKeepsKilled = false
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.StableKeepsKilled = false })
 		if stable(t, c, wechat.Normal).Value.Equal(st) {
 			t.Error("the killed token comes back")
 		}
@@ -254,9 +247,7 @@ func TestCorpTokenStaysTheSameWhileValid(t *testing.T) {
 			t.Errorf("killed: %v", err)
 		}
 		third := corpToken(t, c, "a").Value
-		k := sim.Knobs()
-		k.CorpRenews = true
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.CorpRenews = true })
 		if third.Equal(second) || corpToken(t, c, "a").Value.Equal(third) {
 			t.Error("a token came back")
 		}

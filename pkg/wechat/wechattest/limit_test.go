@@ -34,9 +34,7 @@ func TestClassicQuota(t *testing.T) {
 			t.Errorf("calls: %+v", got)
 		}
 		tok := stable(t, c, wechat.Normal).Value.Reveal()
-		k := sim.Knobs()
-		k.PerDay["/cgi-bin/token"] = 3
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.PerDay["/cgi-bin/token"] = 3 })
 		for i := range 10 {
 			if w := ask(sim, "POST", "/cgi-bin/clear_quota?access_token="+tok, `{"appid":"wx1"}`); !strings.Contains(w.Body.String(), `"errcode":0`) {
 				t.Fatalf("clear_quota %d: %s", i, w.Body)
@@ -56,9 +54,7 @@ func TestClassicQuota(t *testing.T) {
 
 func TestMinuteQuota(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		k := sim.Knobs()
-		k.PerMinute["/cgi-bin/stable_token"] = 2
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.PerMinute["/cgi-bin/stable_token"] = 2 })
 		time.Sleep(59 * time.Second)
 		stable(t, c, wechat.Normal)
 		stable(t, c, wechat.Normal)
@@ -94,17 +90,14 @@ func TestWhitelist(t *testing.T) {
 		if got := probe(t, d, tok); got != 0 {
 			t.Errorf("call from outside: %d, but only fetches are checked", got)
 		}
-		k := sim.Knobs()
-		k.WhitelistCalls, k.WhitelistCode = true, 61004
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.WhitelistCalls, k.WhitelistCode = true, 61004 })
 		if a, b := probe(t, d, tok), probe(t, c, tok); a != 61004 || b != 0 {
 			t.Errorf("calls with WhitelistCalls: %d from outside, %d from inside", a, b)
 		}
 		if err := d.Probe(t.Context(), corp, wechat.ProbeCorpCallbackIP); code(err) != 60020 {
 			t.Errorf("WeCom call from outside: %v", err)
 		}
-		k.CallerIP = func(*http.Request) string { return "192.0.2.1" }
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.CallerIP = func(*http.Request) string { return "192.0.2.1" } })
 		if got := probe(t, d, tok); got != 0 {
 			t.Errorf("call from where CallerIP says: %d", got)
 		}
@@ -157,13 +150,12 @@ func TestRefuseAndApproveAndSecret(t *testing.T) {
 
 func TestLatency(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
-		k := sim.Knobs()
-		k.Latency = 300 * time.Millisecond
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) { k.Latency = 300 * time.Millisecond })
 		start := time.Now()
 		classic(t, c)
-		k.LatencyFunc = func(*http.Request) time.Duration { return time.Second }
-		sim.SetKnobs(k)
+		sim.Tune(func(k *wechattest.Knobs) {
+			k.LatencyFunc = func(*http.Request) time.Duration { return time.Second }
+		})
 		classic(t, c)
 		if got := time.Since(start); got != 1300*time.Millisecond {
 			t.Errorf("took %v, want 1.3s", got)

@@ -179,9 +179,7 @@ func TestAnswersWithoutABody(t *testing.T) {
 	if got := sim.Calls("wx1").Fetches(); got != 0 {
 		t.Errorf("%d fetches counted: the gateway refuses first", got)
 	}
-	k := sim.Knobs()
-	k.AcceptChunked = true
-	sim.SetKnobs(k)
+	sim.Tune(func(k *wechattest.Knobs) { k.AcceptChunked = true })
 	if w := chunked(); w.Code != 200 {
 		t.Errorf("chunked with the knob: %d", w.Code)
 	}

@@ -14,51 +14,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe/observetest"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
 const tokenPath = "/v1/apps/shop/token"
-
-// face is a handler in front of one replica, and all that it tells others.
-type face struct {
-	http.Handler
-	cluster  *tokencachetest.Cluster
-	cache    *tokencache.Cache
-	registry *prometheus.Registry
-	metrics  *observe.Metrics
-	logs     *observer.ObservedLogs
-}
-
-func newFace(t testing.TB, u *tokencachetest.Upstream, o api.Options, options ...tokencachetest.Option) *face {
-	t.Helper()
-	f := &face{cluster: tokencachetest.New(t, 1, u, options...), registry: prometheus.NewPedanticRegistry()}
-	f.cache = f.cluster.Replicas[0].Cache
-	f.metrics = observe.NewMetrics(f.registry)
-	f.metrics.Track(tokencachetest.Key)
-	core, logs := observer.New(zap.DebugLevel)
-	f.logs = logs
-	o.Metrics, o.Log = f.metrics, zap.New(core)
-	f.Handler = api.New(f.cache, lookup, o)
-	return f
-}
-
-func lookup(name string) (tokencache.Key, bool) {
-	return tokencachetest.Key, name == "shop" || name == tokencachetest.Key.App
-}
-
-// call sends a request as a program of the pod does. headers are names and values in turn.
-func (f *face) call(method, target, body string, headers ...string) *httptest.ResponseRecorder {
-	return webtest.Serve(f, method, target, body, headers...)
-}
 
 type answer struct {
 	AccessToken string `json:"access_token"`
@@ -85,13 +51,20 @@ func decode(t *testing.T, w *httptest.ResponseRecorder) answer {
 // The answer is the contract: every byte of it counts.
 func TestTokenAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
-		first := f.cluster.Replicas[0].MustGet(t)
+		s := newStack(t, api.Options{}, nil, plain)
+		get := func() tokencache.Token {
+			token, err := s.Cache.Get(t.Context(), source.Key(plain))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return token
+		}
+		first := get()
 		end := time.Now().Add(first.ExpiresIn).Unix()
 		for _, wait := range []time.Duration{0, 10*time.Second + 300*time.Millisecond} {
 			time.Sleep(wait)
-			token := f.cluster.Replicas[0].MustGet(t)
-			w := f.call("GET", tokenPath, "")
+			token := get()
+			w := s.call("GET", tokenPath, "")
 			want := fmt.Sprintf(`{"access_token":"%s","expires_in":%d,"expires_at":%d,"version":%d,"stale":false}`+"\n",
 				token.Value.Reveal(), token.ExpiresIn/time.Second, end, token.Version)
 			if got := w.Body.String(); w.Code != 200 || got != want {
@@ -104,46 +77,46 @@ func TestTokenAnswer(t *testing.T) {
 			if !maps.EqualFunc(w.Header(), wantHeader, func(a, b []string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 				t.Errorf("got header %v, want %v", w.Header(), wantHeader)
 			}
-			if got := f.call("GET", "/v1/apps/"+tokencachetest.Key.App+"/token", "").Body.String(); got != want {
+			if got := s.call("GET", "/v1/apps/"+plain.ID+"/token", "").Body.String(); got != want {
 				t.Errorf("by id: got %s, want %s", got, want)
 			}
-			head := f.call("HEAD", tokenPath, "")
+			head := s.call("HEAD", tokenPath, "")
 			if head.Code != 200 || head.Body.Len() != 0 || head.Header().Get("Content-Length") != fmt.Sprint(len(want)) {
 				t.Errorf("HEAD: got %d, %d bytes, %v", head.Code, head.Body.Len(), head.Header())
 			}
 		}
-		if n := len(f.cluster.Upstream.Fetches()); n != 1 {
+		if n := s.Fetches(plain); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
-		if got := testutil.ToFloat64(reads(f, "memory")); got != 6 {
+		if got := testutil.ToFloat64(reads(s, "memory")); got != 6 {
 			t.Errorf("%v reads counted from memory, want 6", got)
 		}
 	})
 }
 
 // reads returns the counter of one outcome.
-func reads(f *face, outcome string) prometheus.Collector {
-	return observetest.Series(f.registry, "wxtoken_reads_total", "outcome", outcome)
+func reads(s *stack, outcome string) prometheus.Collector {
+	return observetest.Series(s.registry, "wxtoken_reads_total", "outcome", outcome)
 }
 
 func TestValueThatNeedsEscapingIsStillJSON(t *testing.T) {
 	for _, value := range []string{`a"b\c`, "<&>", "a b", strings.Repeat("x", 4096)} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFace(t, &tokencachetest.Upstream{}, api.Options{}, constant(value))
-			if got := decode(t, f.call("GET", tokenPath, "")).AccessToken; got != value {
+			s := newStack(t, api.Options{}, constant(value), plain)
+			if got := decode(t, s.call("GET", tokenPath, "")).AccessToken; got != value {
 				t.Errorf("got %q, want %q", got, value)
 			}
 		})
 	}
 }
 
-// constant gives the replicas a source that always has the same value.
-func constant(value string) tokencachetest.Option {
-	return tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
+// constant gives a credential a source that always has the same value.
+func constant(value string) func(*tokencache.Credential) {
+	return func(c *tokencache.Credential) {
 		c.Source = sourceFunc(func() (tokencache.Value, error) {
 			return tokencache.Value{Value: secret.New(value), Life: 2 * time.Hour}, nil
 		})
-	})
+	}
 }
 
 type sourceFunc func() (tokencache.Value, error)
@@ -153,8 +126,8 @@ func (f sourceFunc) Fetch(context.Context, tokencache.Request) (tokencache.Value
 // What a client gets depends on what it prefers; libraries send more than they mean.
 func TestAcceptDecidesBetweenJSONAndText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
-		value := f.cluster.Replicas[0].MustGet(t).Value.Reveal()
+		s := newStack(t, api.Options{}, nil, plain)
+		value := s.Token(t, plain)
 		for accept, text := range map[string]bool{
 			"":                                   false,
 			"*/*":                                false,
@@ -172,7 +145,7 @@ func TestAcceptDecidesBetweenJSONAndText(t *testing.T) {
 			"text/plain;q=x":                           true,
 			";;,,;q=":                                  false,
 		} {
-			w := f.call("GET", tokenPath, "", "Accept", accept)
+			w := s.call("GET", tokenPath, "", "Accept", accept)
 			if got := w.Body.String() == value; w.Code != 200 || got != text {
 				t.Errorf("%q: text %v, want %v: %s", accept, got, text, w.Body)
 			}
@@ -189,7 +162,7 @@ func TestAcceptDecidesBetweenJSONAndText(t *testing.T) {
 
 func TestPathsAndMethods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		s := newStack(t, api.Options{}, nil, plain)
 		for _, c := range []struct {
 			method, path, kind, allow string
 			status                    int
@@ -206,16 +179,16 @@ func TestPathsAndMethods(t *testing.T) {
 			{"TRACE", tokenPath, "method-not-allowed", "GET, HEAD", 405},
 			{"GET", tokenPath + "/report", "method-not-allowed", "POST", 405},
 		} {
-			w := f.call(c.method, c.path, "")
+			w := s.call(c.method, c.path, "")
 			p := webtest.WantProblem(t, w, c.status, c.kind)
 			if got := w.Header().Get("Allow"); got != c.allow {
 				t.Errorf("%s %s: Allow %q, want %q", c.method, c.path, got, c.allow)
 			}
-			if strings.Contains(w.Body.String(), "shop") || strings.Contains(w.Body.String(), tokencachetest.Key.App) {
+			if strings.Contains(w.Body.String(), "shop") || strings.Contains(w.Body.String(), plain.ID) {
 				t.Errorf("%s %s names an app: %+v", c.method, c.path, p)
 			}
 		}
-		if n := len(f.cluster.Upstream.Fetches()); n != 0 {
+		if n := s.Fetches(plain); n != 0 {
 			t.Errorf("%d fetches, want none", n)
 		}
 	})
@@ -224,25 +197,25 @@ func TestPathsAndMethods(t *testing.T) {
 // An app may be asked for with the encoding that every URL library applies.
 func TestEncodedAppIsTheSameApp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
-		decode(t, f.call("GET", "/v1/apps/sho%70/token", ""))
+		s := newStack(t, api.Options{}, nil, plain)
+		decode(t, s.call("GET", "/v1/apps/sho%70/token", ""))
 	})
 }
 
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
-		first := decode(t, f.call("GET", tokenPath, ""))
+		s := newStack(t, api.Options{}, nil, plain)
+		first := decode(t, s.call("GET", tokenPath, ""))
 		report := func(value string, code any) *httptest.ResponseRecorder {
 			body, _ := json.Marshal(map[string]any{"access_token": value, "errcode": code, "rid": "for another program"})
-			return f.call("POST", tokenPath+"/report", string(body))
+			return s.call("POST", tokenPath+"/report", string(body))
 		}
 		// A report that upstream does not confirm changes nothing.
 		if got := decode(t, report(first.AccessToken, 40001)); got.AccessToken != first.AccessToken {
 			t.Errorf("accepted value replaced by %+v", got)
 		}
 		time.Sleep(time.Minute)
-		f.cluster.Upstream.Kill()
+		s.WeChat.KillTokens(plain.ID)
 		second := decode(t, report(first.AccessToken, "42001"))
 		if second.AccessToken == first.AccessToken || second.Version <= first.Version || second.Stale {
 			t.Errorf("got %+v after %+v", second, first)
@@ -253,10 +226,10 @@ func TestReport(t *testing.T) {
 				t.Errorf("errcode %v: got %+v, want %+v", code, got, second)
 			}
 		}
-		if w := f.call("POST", tokenPath+"/report", `{"access_token":"`+first.AccessToken+`"}`, "Accept", "text/plain"); w.Body.String() != second.AccessToken {
+		if w := s.call("POST", tokenPath+"/report", `{"access_token":"`+first.AccessToken+`"}`, "Accept", "text/plain"); w.Body.String() != second.AccessToken {
 			t.Errorf("as text: got %s", w.Body)
 		}
-		if n := len(f.cluster.Upstream.Fetches()); n != 2 {
+		if n := s.Fetches(plain); n != 2 {
 			t.Errorf("%d fetches, want 2", n)
 		}
 	})
@@ -265,7 +238,7 @@ func TestReport(t *testing.T) {
 func TestReportsThatAreRefused(t *testing.T) {
 	const value = "CANARY-REPORT"
 	synctest.Test(t, func(t *testing.T) {
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
+		s := newStack(t, api.Options{}, nil, plain)
 		for _, c := range []struct {
 			body, kind string
 			status     int
@@ -288,7 +261,7 @@ func TestReportsThatAreRefused(t *testing.T) {
 			{``, "bad-request", 400},
 			{`{"access_token":"CANARY-REPORT","x":"` + strings.Repeat("x", 8<<10) + `"}`, "too-large", 413},
 		} {
-			w := f.call("POST", tokenPath+"/report", c.body)
+			w := s.call("POST", tokenPath+"/report", c.body)
 			p := webtest.WantProblem(t, w, c.status, c.kind)
 			if strings.Contains(fmt.Sprint(w.Body, w.Header()), value) {
 				t.Errorf("%.60s: the refusal repeats the value", c.body)
@@ -297,7 +270,7 @@ func TestReportsThatAreRefused(t *testing.T) {
 				t.Errorf("%s: no errcode in %+v", c.body, p)
 			}
 		}
-		if n := len(f.cluster.Upstream.Fetches()) + f.cluster.Upstream.Probes(); n != 0 {
+		if n := s.Fetches(plain) + s.WeChat.Calls(plain.ID).Probes; n != 0 {
 			t.Errorf("%d calls upstream, want none", n)
 		}
 	})
@@ -307,38 +280,33 @@ func TestReportsThatAreRefused(t *testing.T) {
 // is.
 func TestStaleValueSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := &tokencachetest.Upstream{Mode: tokencachetest.Repeating, Fault: func(n int, _ string) tokencachetest.Fault {
-			if n > 1 {
-				return tokencachetest.Fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "away"}}
-			}
-			return tokencachetest.Fault{}
-		}}
-		f := newFace(t, u, api.Options{})
-		first := decode(t, f.call("GET", tokenPath, ""))
+		s := newStack(t, api.Options{}, nil, plain)
+		first := decode(t, s.call("GET", tokenPath, ""))
+		s.WeChat.AddFault(wechattest.Fault{Effect: wechattest.EffectErrcode, Code: -1})
 		time.Sleep(2*time.Hour - 30*time.Second)
-		got := decode(t, f.call("GET", tokenPath, ""))
+		got := decode(t, s.call("GET", tokenPath, ""))
 		if !got.Stale || got.AccessToken != first.AccessToken || got.ExpiresIn != 29 && got.ExpiresIn != 30 {
 			t.Errorf("got %+v", got)
 		}
-		if n := testutil.ToFloat64(reads(f, "stale")); n != 1 {
+		if n := testutil.ToFloat64(reads(s, "stale")); n != 1 {
 			t.Errorf("%v stale reads counted, want 1", n)
 		}
 		time.Sleep(30 * time.Second)
-		webtest.WantProblem(t, f.call("GET", tokenPath, ""), 503, "upstream")
+		webtest.WantProblem(t, s.call("GET", tokenPath, ""), 503, "upstream")
 	})
 }
 
 func TestTheRootOfTheValueListenerSaysWhatItIs(t *testing.T) {
-	f := newFace(t, &tokencachetest.Upstream{}, api.Options{})
-	w := f.call("GET", "/", "")
+	s := newStack(t, api.Options{}, nil, plain)
+	w := s.call("GET", "/", "")
 	body := w.Body.String()
 	if w.Code != 200 || strings.Count(body, "\n") != 1 || !strings.Contains(body, "wxtoken") || !strings.Contains(body, "/v1/apps/{app}/token") {
 		t.Errorf("got %d %q, want one line with the paths", w.Code, body)
 	}
-	if w := f.call("HEAD", "/", ""); w.Code != 200 || w.Body.Len() != 0 {
+	if w := s.call("HEAD", "/", ""); w.Code != 200 || w.Body.Len() != 0 {
 		t.Errorf("HEAD: got %d %q", w.Code, w.Body)
 	}
-	if w := webtest.Serve(f, "GET", "/", "", "Origin", "http://evil.example"); w.Code != 403 {
+	if w := webtest.Serve(s, "GET", "/", "", "Origin", "http://evil.example"); w.Code != 403 {
 		t.Errorf("from a page: got %d", w.Code)
 	}
 }

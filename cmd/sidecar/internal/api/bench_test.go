@@ -13,15 +13,14 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // BenchmarkHTTPHit compares a hit with a server that does nothing but write the same answer, in the
 // same run: the handlers alone, and over a connection with the same timeouts, from a client that
 // costs next to nothing.
 func BenchmarkHTTPHit(b *testing.B) {
-	face := newFace(b, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
-	body := face.call("GET", tokenPath, "").Body.Bytes()
+	s := newStack(b, api.Options{}, nil, plain)
+	body := s.call("GET", tokenPath, "").Body.Bytes()
 	bare := http.NewServeMux()
 	bare.HandleFunc("GET /v1/apps/{app}/token", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -29,13 +28,13 @@ func BenchmarkHTTPHit(b *testing.B) {
 		_, _ = w.Write(body)
 	})
 
-	b.Run("handler", func(b *testing.B) { compare(b, inMemory(face), inMemory(bare)) })
+	b.Run("handler", func(b *testing.B) { compare(b, inMemory(s), inMemory(bare)) })
 	b.Run("connection", func(b *testing.B) {
 		ctx, cancel := context.WithCancel(b.Context())
 		defer cancel()
 		compare(b,
 			connected(b, body, func(l net.Listener) {
-				_ = listener.Serve(ctx, l, face, listener.Options{Connections: listener.MaxValueConnections, Track: new(listener.Callers).Track})
+				_ = listener.Serve(ctx, l, s, listener.Options{Connections: listener.MaxValueConnections, Track: new(listener.Callers).Track})
 			}),
 			connected(b, body, func(l net.Listener) {
 				s := &http.Server{Handler: bare, ReadHeaderTimeout: 5 * time.Second,

@@ -21,9 +21,9 @@ type dropInTarget struct {
 func newDropInTarget(f *testing.F) *dropInTarget {
 	d := &dropInTarget{newStack(f, api.Options{}, nil, everyApp...), map[string]config.App{}}
 	for _, a := range everyApp {
-		d.values[d.token(f, a)] = a
+		d.values[d.Token(f, a)] = a
 		for _, name := range a.Tickets {
-			d.values[d.ticket(f, a, name)] = a
+			d.values[d.Ticket(f, a, name)] = a
 		}
 	}
 	return d
@@ -75,7 +75,7 @@ func FuzzDropInQuery(f *testing.F) {
 			"", "grant_type=client_credential&appid=wx0000000000000001&secret=x", "appid=wx0000000000000003&grant_type=client_credential&secret=CANARY-s3",
 			"appid=a&appid=wx0000000000000001&grant_type=client_credential", "corpid=ww0000000000000004&corpsecret=x", "corpid=ww0000000000000005&corpsecret=CANARY-s5",
 			"corpid=ww0000000000000007&corpsecret=CANARY-s7", "access_token=x&type=jsapi", "type=agent_config&appid=lone", "appid=%zz;&&=&%00=%00", "APPID=wx0000000000000001",
-			"access_token=" + d.token(f, plain) + "&type=wx_card", "access_token=" + d.token(f, guarded), "appid=wx0000000000000003&type=jsapi&access_token=" + d.token(f, strict),
+			"access_token=" + d.Token(f, plain) + "&type=wx_card", "access_token=" + d.Token(f, guarded), "appid=wx0000000000000003&type=jsapi&access_token=" + d.Token(f, strict),
 		} {
 			f.Add(i, q, "")
 		}
@@ -132,9 +132,9 @@ func FuzzDropInBody(f *testing.F) {
 	d := newDropInTarget(f)
 	f.Fuzz(func(t *testing.T, i int, body string) {
 		path := paths[uint(i)%uint(len(paths))]
-		before := d.fetches(everyApp...)
+		before := d.Fetches(everyApp...)
 		app, got := d.check(t, d.call("POST", path, body))
-		if after := d.fetches(everyApp...); after != before {
+		if after := d.Fetches(everyApp...); after != before {
 			t.Errorf("%q cost a fetch", body)
 		}
 		if !got {

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -24,7 +23,7 @@ import (
 func TestDropInSaysWhyThereIsNoValue(t *testing.T) {
 	spent := func(c *tokencache.Credential) { c.Fetches = tokencache.Limit{PerDay: -1} }
 	fault := func(code int) func(*stack) {
-		return func(s *stack) { s.sim.AddFault(wechattest.Fault{Effect: wechattest.EffectErrcode, Code: code}) }
+		return func(s *stack) { s.WeChat.AddFault(wechattest.Fault{Effect: wechattest.EffectErrcode, Code: code}) }
 	}
 	for _, c := range []struct {
 		name    string
@@ -39,12 +38,12 @@ func TestDropInSaysWhyThereIsNoValue(t *testing.T) {
 		{"WeChat's quota", fault(45009), nil, 45009, "reach max api daily quota limit"},
 		{"WeChat's minute", fault(45011), nil, 45011, "api minute-quota"},
 		{"busy", fault(-1), nil, -1, "system error rid: "},
-		{"no answer", func(s *stack) { s.sim.AddFault(wechattest.Fault{Effect: wechattest.EffectHang}) }, nil, -1, "system error (wxtoken: "},
-		{"broken answer", func(s *stack) { s.sim.AddFault(wechattest.Fault{Effect: wechattest.EffectStatus, Status: 502}) }, nil, -1, "system error (wxtoken: "},
+		{"no answer", func(s *stack) { s.WeChat.AddFault(wechattest.Fault{Effect: wechattest.EffectHang}) }, nil, -1, "system error (wxtoken: "},
+		{"broken answer", func(s *stack) { s.WeChat.AddFault(wechattest.Fault{Effect: wechattest.EffectStatus, Status: 502}) }, nil, -1, "system error (wxtoken: "},
 		{"our allowance", func(*stack) {}, spent, 45009, "reach max api daily quota limit (wxtoken: The sidecar limits"},
-		{"no Redis", func(s *stack) { s.redis.SetError("LOADING") }, nil, -1, "system error (wxtoken: Redis"},
-		{"closed", func(s *stack) { s.cache.Close() }, nil, -1, "system error (wxtoken: "},
-		{"not in the cache", func(s *stack) { _ = s.cache.Set() }, nil, -1, "system error (wxtoken: "},
+		{"no Redis", func(s *stack) { s.Redis.SetError("LOADING") }, nil, -1, "system error (wxtoken: Redis"},
+		{"closed", func(s *stack) { s.Cache.Close() }, nil, -1, "system error (wxtoken: "},
+		{"not in the cache", func(s *stack) { _ = s.Cache.Set() }, nil, -1, "system error (wxtoken: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -68,7 +67,7 @@ func TestDropInSaysWhyThereIsNoValue(t *testing.T) {
 func TestDropInOverloadIsASystemError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{MaxInFlight: 1, Timeout: time.Minute}, nil, classic)
-		s.sim.AddFault(wechattest.Fault{Delay: 5 * time.Second})
+		s.WeChat.AddFault(wechattest.Fault{Delay: 5 * time.Second})
 		const target = "/cgi-bin/token?grant_type=client_credential&appid=wx0000000000000002"
 		go s.call("GET", target, "")
 		synctest.Wait()
@@ -86,7 +85,7 @@ func TestForcedRefreshIsAReport(t *testing.T) {
 	const body = `{"grant_type":"client_credential","appid":"wx0000000000000001","force_refresh":true}`
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain)
-		first := s.token(t, plain)
+		first := s.Token(t, plain)
 		force := func() string {
 			var a answer
 			w := s.call("POST", "/cgi-bin/stable_token", body)
@@ -101,10 +100,10 @@ func TestForcedRefreshIsAReport(t *testing.T) {
 				t.Error("a token that works was replaced")
 			}
 		}
-		if n := s.fetches(plain); n != 1 {
+		if n := s.Fetches(plain); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
-		s.sim.KillTokens(plain.ID)
+		s.WeChat.KillTokens(plain.ID)
 		got := make(chan string, 20)
 		for range cap(got) {
 			go func() { got <- force() }()
@@ -115,10 +114,10 @@ func TestForcedRefreshIsAReport(t *testing.T) {
 				t.Error("two callers got different tokens")
 			}
 		}
-		if second == first || !s.sim.Valid(plain.ID, second) {
+		if second == first || !s.WeChat.Valid(plain.ID, second) {
 			t.Errorf("the dead token is still handed out")
 		}
-		if n := s.fetches(plain); n != 2 {
+		if n := s.Fetches(plain); n != 2 {
 			t.Errorf("%d fetches, want 2", n)
 		}
 	})
@@ -129,12 +128,12 @@ func TestForcedRefreshIsAReport(t *testing.T) {
 func TestDropInStaleValueHasALife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, classic)
-		first := s.token(t, classic)
-		s.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/token", Effect: wechattest.EffectStatus, Status: 502})
+		first := s.Token(t, classic)
+		s.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/token", Effect: wechattest.EffectStatus, Status: 502})
 		time.Sleep(2*time.Hour - time.Minute)
 		unsure := 0
 		for range 120 {
-			token, err := s.cache.Get(context.Background(), tokencache.Key{App: classic.ID, Kind: "access_token"})
+			token, err := s.Cache.Get(context.Background(), tokencache.Key{App: classic.ID, Kind: "access_token"})
 			w := s.call("GET", "/cgi-bin/token?grant_type=client_credential&appid="+classic.ID, "")
 			if err == nil && token.ExpiresIn < time.Second {
 				unsure++
@@ -161,8 +160,8 @@ func TestDropInStaleValueHasALife(t *testing.T) {
 func TestADeadTokenIsNotGivenToAnSDK(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, func(c *tokencache.Credential) { c.Fetches = tokencache.Limit{PerDay: 1} }, plain)
-		first := s.token(t, plain)
-		s.sim.KillTokens(plain.ID)
+		first := s.Token(t, plain)
+		s.WeChat.KillTokens(plain.ID)
 		time.Sleep(time.Minute)
 		if w := s.call("POST", "/v1/apps/shop/token/report", `{"access_token":"`+first+`"}`); w.Code != 200 || !strings.Contains(w.Body.String(), `"stale":true`) {
 			t.Fatalf("the report: %d %s", w.Code, w.Body)
@@ -180,37 +179,6 @@ func TestADeadTokenIsNotGivenToAnSDK(t *testing.T) {
 			t.Errorf("/v1 says %s", w.Body)
 		}
 	})
-}
-
-// A call makes up for a refresh ahead that has not come: none runs here.
-func TestDropInAnswersLastWithoutRefreshAhead(t *testing.T) {
-	for _, c := range []struct {
-		app                  config.App
-		method, target, body string
-		above, step          int
-	}{
-		{classic, "GET", "/cgi-bin/token?grant_type=client_credential&appid=" + classic.ID, "", 1500, 7},
-		{lone, "GET", "/cgi-bin/gettoken?corpid=" + lone.ID, "", 1500, 7},
-		{plain, "POST", "/cgi-bin/stable_token", `{"grant_type":"client_credential","appid":"shop"}`, 300, 1},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s := newStack(t, api.Options{}, nil, c.app)
-			k := s.sim.Knobs()
-			k.CorpRenews = true
-			s.sim.SetKnobs(k)
-			for start := time.Now(); time.Since(start) < 5*time.Hour; {
-				var a answer
-				w := s.call(c.method, c.target, c.body)
-				if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || a.ExpiresIn <= int64(c.above) || !s.sim.Valid(c.app.CredentialID(), a.AccessToken) {
-					t.Fatalf("after %v: %s", time.Since(start), w.Body)
-				}
-				time.Sleep(time.Duration(c.step) * time.Second)
-			}
-			if n := s.fetches(c.app); n > 4 {
-				t.Errorf("%s: %d fetches", c.target, n)
-			}
-		})
-	}
 }
 
 // Secrets, tokens and tickets leave through answers of their own and through nothing else.
@@ -236,7 +204,7 @@ func TestDropInTellsNobodyElse(t *testing.T) {
 			}
 		}
 		all()
-		s.sim.AddFault(wechattest.Fault{Effect: wechattest.EffectHTML}) // which quotes the request
+		s.WeChat.AddFault(wechattest.Fault{Effect: wechattest.EffectHTML}) // which quotes the request
 		time.Sleep(119*time.Minute + 55*time.Second)
 		all()
 		time.Sleep(time.Minute)
@@ -257,7 +225,7 @@ func TestDropInTellsNobodyElse(t *testing.T) {
 		hidden := []string{"CANARY", "CANARY-token"}
 		for _, a := range everyApp {
 			hidden = append(hidden, a.Secret.Reveal())
-			for _, issue := range s.sim.Issued(a.CredentialID()) {
+			for _, issue := range s.WeChat.Issued(a.CredentialID()) {
 				hidden = append(hidden, issue.Value)
 			}
 		}

@@ -27,7 +27,7 @@ const (
 func TestDropInHandsOutWhatWeChatWould(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, everyApp...)
-		token, ticket := s.token, s.ticket
+		token, ticket := s.Token, s.Ticket
 		weChat := func(a config.App) string {
 			return `{"access_token":"` + token(t, a) + `","expires_in":7200}`
 		}
@@ -73,7 +73,7 @@ func TestDropInHandsOutWhatWeChatWould(t *testing.T) {
 				t.Errorf("%s %s: Content-Type %q, Cache-Control %q", c.method, c.target, kind, store)
 			}
 		}
-		if n := s.fetches(everyApp...); n != len(everyApp) {
+		if n := s.Fetches(everyApp...); n != len(everyApp) {
 			t.Errorf("%d fetches for %d tokens", n, len(everyApp))
 		}
 	})
@@ -168,17 +168,17 @@ func TestDropInRefusesTicketsAsWeChatDoes(t *testing.T) {
 		for _, c := range []refusedCall{
 			{"GET", "/cgi-bin/ticket/getticket", "", 41001, "access_token missing"},
 			{"GET", ticket + "access_token=CANARY-t&type=jsapi", "", 40001, "invalid credential, access_token is invalid or not latest"},
-			{"GET", ticket + "access_token=" + s.token(t, lone) + "&type=jsapi", "", 40001, "invalid credential"},
-			{"GET", ticket + "appid=wx9&type=jsapi&access_token=" + s.token(t, plain), "", 40013, "invalid appid"},
+			{"GET", ticket + "access_token=" + s.Token(t, lone) + "&type=jsapi", "", 40001, "invalid credential"},
+			{"GET", ticket + "appid=wx9&type=jsapi&access_token=" + s.Token(t, plain), "", 40013, "invalid appid"},
 			{"GET", ticket + "appid=wx0000000000000003&type=jsapi", "", 41001, "access_token missing"},
-			{"GET", ticket + "appid=wx0000000000000003&type=jsapi&access_token=" + s.token(t, plain), "", 40001, "invalid credential"},
-			{"GET", ticket + "access_token=" + s.token(t, plain), "", 47001, "data format error"},
-			{"GET", ticket + "type=CANARY&access_token=" + s.token(t, plain), "", 47001, "data format error"},
-			{"GET", ticket + "type=agent_config&access_token=" + s.token(t, plain), "", 47001, "data format error"},
+			{"GET", ticket + "appid=wx0000000000000003&type=jsapi&access_token=" + s.Token(t, plain), "", 40001, "invalid credential"},
+			{"GET", ticket + "access_token=" + s.Token(t, plain), "", 47001, "data format error"},
+			{"GET", ticket + "type=CANARY&access_token=" + s.Token(t, plain), "", 47001, "data format error"},
+			{"GET", ticket + "type=agent_config&access_token=" + s.Token(t, plain), "", 47001, "data format error"},
 			{"GET", corpJS + "access_token=CANARY-t", "", 40014, "invalid access_token"},
-			{"GET", corpJS + "access_token=" + s.token(t, plain), "", 40014, "invalid access_token"},
+			{"GET", corpJS + "access_token=" + s.Token(t, plain), "", 40014, "invalid access_token"},
 			{"GET", corpTic + "type=agent_config", "", 41001, "access_token missing"},
-			{"GET", corpTic + "access_token=" + s.token(t, lone), "", 47001, "data format error"},
+			{"GET", corpTic + "access_token=" + s.Token(t, lone), "", 47001, "data format error"},
 		} {
 			s.refuses(t, c)
 		}
@@ -195,7 +195,7 @@ type refusedCall struct {
 // refuses checks that a call is refused, repeats nothing of it, and costs no fetch.
 func (s *stack) refuses(t *testing.T, c refusedCall) {
 	t.Helper()
-	before := s.fetches(everyApp...)
+	before := s.Fetches(everyApp...)
 	w := s.call(c.method, c.target, c.body)
 	text := wantErrcode(t, w, c.errcode)
 	if !strings.HasPrefix(text, c.text) || !strings.Contains(text, " (wxtoken: ") {
@@ -204,7 +204,7 @@ func (s *stack) refuses(t *testing.T, c refusedCall) {
 	if strings.Contains(fmt.Sprint(w.Body, w.Header()), "CANARY") {
 		t.Errorf("%s %s: the refusal repeats what was sent: %s", c.method, c.target, w.Body)
 	}
-	if after := s.fetches(everyApp...); after != before {
+	if after := s.Fetches(everyApp...); after != before {
 		t.Errorf("%s %s: %d fetches", c.method, c.target, after-before)
 	}
 	for _, e := range s.logs.TakeAll() {
@@ -257,7 +257,7 @@ func TestDropInIsGuardedAsTheRest(t *testing.T) {
 		}
 		webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 401, "unauthorized")
 		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a"}`), 401, "unauthorized")
-		if w := s.call("GET", "/cgi-bin/token"+query, "", "Authorization", "Bearer CANARY-bearer"); !strings.Contains(w.Body.String(), s.token(t, plain)) {
+		if w := s.call("GET", "/cgi-bin/token"+query, "", "Authorization", "Bearer CANARY-bearer"); !strings.Contains(w.Body.String(), s.Token(t, plain)) {
 			t.Errorf("with the bearer token: %d %s", w.Code, w.Body)
 		}
 	})
@@ -316,22 +316,22 @@ func TestOurOwnClientTakesTheDropInForWeChat(t *testing.T) {
 			call func() (wechat.Credential, error)
 			want string
 		}{
-			"Token":       {func() (wechat.Credential, error) { return client.Token(ctx, classic.ID, token("x")) }, s.token(t, classic)},
-			"StableToken": {func() (wechat.Credential, error) { return client.StableToken(ctx, plain.ID, token("x"), wechat.Normal) }, s.token(t, plain)},
+			"Token":       {func() (wechat.Credential, error) { return client.Token(ctx, classic.ID, token("x")) }, s.Token(t, classic)},
+			"StableToken": {func() (wechat.Credential, error) { return client.StableToken(ctx, plain.ID, token("x"), wechat.Normal) }, s.Token(t, plain)},
 			"forced": {func() (wechat.Credential, error) {
 				return client.StableToken(ctx, strict.ID, strict.Secret, wechat.Forced)
-			}, s.token(t, strict)},
-			"CorpToken": {func() (wechat.Credential, error) { return client.CorpToken(ctx, lone.ID, token("x")) }, s.token(t, lone)},
-			"agent":     {func() (wechat.Credential, error) { return client.CorpToken(ctx, agent2.ID, agent2.Secret) }, s.token(t, agent2)},
+			}, s.Token(t, strict)},
+			"CorpToken": {func() (wechat.Credential, error) { return client.CorpToken(ctx, lone.ID, token("x")) }, s.Token(t, lone)},
+			"agent":     {func() (wechat.Credential, error) { return client.CorpToken(ctx, agent2.ID, agent2.Secret) }, s.Token(t, agent2)},
 			"Ticket": {func() (wechat.Credential, error) {
-				return client.Ticket(ctx, token(s.token(t, plain)), wechat.TicketWXCard)
-			}, s.ticket(t, plain, "wx_card")},
+				return client.Ticket(ctx, token(s.Token(t, plain)), wechat.TicketWXCard)
+			}, s.Ticket(t, plain, "wx_card")},
 			"CorpTicket": {func() (wechat.Credential, error) {
-				return client.CorpTicket(ctx, token(s.token(t, lone)), wechat.TicketJSAPI)
-			}, s.ticket(t, lone, "jsapi")},
+				return client.CorpTicket(ctx, token(s.Token(t, lone)), wechat.TicketJSAPI)
+			}, s.Ticket(t, lone, "jsapi")},
 			"agent ticket": {func() (wechat.Credential, error) {
-				return client.CorpTicket(ctx, token(s.token(t, agent1)), wechat.TicketAgentConfig)
-			}, s.ticket(t, agent1, "agent_config")},
+				return client.CorpTicket(ctx, token(s.Token(t, agent1)), wechat.TicketAgentConfig)
+			}, s.Ticket(t, agent1, "agent_config")},
 		} {
 			if cred, err := c.call(); err != nil || cred.Value.Reveal() != c.want || cred.ExpiresIn < time.Hour || cred.ExpiresIn > 2*time.Hour {
 				t.Errorf("%s: got %v for %v, %v", name, cred.Value.Equal(token(c.want)), cred.ExpiresIn, err)

@@ -6,10 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // FuzzReportBody: whatever the body, there is an answer; a refusal repeats nothing of it and shows
@@ -22,10 +20,10 @@ func FuzzReportBody(f *testing.F) {
 	} {
 		f.Add(body)
 	}
-	face := newFace(f, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
-	value := face.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
+	s := newStack(f, api.Options{}, nil, plain)
+	value := s.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
 	f.Fuzz(func(t *testing.T, body string) {
-		w := face.call("POST", tokenPath+"/report", body)
+		w := s.call("POST", tokenPath+"/report", body)
 		switch w.Code {
 		case 200, 400, 413:
 		default:
@@ -34,7 +32,7 @@ func FuzzReportBody(f *testing.F) {
 		if w.Code != 200 && strings.Contains(w.Body.String(), value) {
 			t.Errorf("the refusal shows the value: %s", w.Body)
 		}
-		if n := len(face.cluster.Upstream.Fetches()); n != 1 {
+		if n := s.Fetches(plain); n != 1 {
 			t.Errorf("%d fetches", n)
 		}
 	})
@@ -54,8 +52,9 @@ func FuzzPath(f *testing.F) {
 	f.Add("HEAD", tokenPath)
 	f.Add("POST", tokenPath)
 	f.Add("CONNECT", tokenPath)
-	face := newFace(f, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{})
-	value := face.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
+	s := newStack(f, api.Options{}, nil, plain)
+	face := api.New(s.Cache, s.Apps.Load().Lookup, api.Options{}) // without what else gives values
+	value := s.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
 	f.Fuzz(func(t *testing.T, method, target string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil || !token(method) {
@@ -65,7 +64,7 @@ func FuzzPath(f *testing.F) {
 		r.Method, r.URL, r.RequestURI, r.Host = method, u, target, "localhost"
 		w := httptest.NewRecorder()
 		face.ServeHTTP(w, r)
-		plain := u.Scheme == "" && u.Host == "" && (u.Path == tokenPath || u.Path == "/v1/apps/"+tokencachetest.Key.App+"/token") &&
+		plain := u.Scheme == "" && u.Host == "" && (u.Path == tokenPath || u.Path == "/v1/apps/"+plain.ID+"/token") &&
 			!strings.Contains(strings.ToLower(u.EscapedPath()), "%2f")
 		if ok := w.Code == http.StatusOK; ok != (plain && (method == "GET" || method == "HEAD")) {
 			t.Errorf("%s %q: got %d", method, target, w.Code)

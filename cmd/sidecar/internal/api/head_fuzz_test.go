@@ -8,11 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/pkg/secret"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
@@ -29,8 +27,8 @@ func FuzzHead(f *testing.F) {
 		f.Add("evil.example", name, "bearer  CANARY-bearer", "CANARY-bearer")
 	}
 	bearer := secret.String{}
-	face := newFace(f, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{Bearer: func() secret.String { return bearer }})
-	value := face.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
+	s := newStack(f, api.Options{Bearer: func() secret.String { return bearer }}, nil, plain)
+	value := s.call("GET", tokenPath, "", "Accept", "text/plain").Body.String()
 	f.Fuzz(func(t *testing.T, host, name, text, token string) {
 		if !validName(name) || strings.ContainsAny(token, " \r\n") {
 			return // net/http, and the configuration, let neither through
@@ -40,7 +38,7 @@ func FuzzHead(f *testing.F) {
 		r.URL.Path, r.Host = tokenPath, host
 		r.Header.Set(name, text)
 		w := httptest.NewRecorder()
-		face.ServeHTTP(w, r)
+		s.ServeHTTP(w, r)
 		has := strings.Contains(w.Body.String(), value)
 		if has != (w.Code == http.StatusOK) || w.Code != http.StatusOK && (w.Code < 400 || w.Code > 499) {
 			t.Errorf("%q %q: %q: got %d %s", host, name, text, w.Code, w.Body)
@@ -87,10 +85,10 @@ func FuzzSignBody(f *testing.F) {
 		f.Add(body)
 	}
 	s := newStack(f, api.Options{}, nil, plain)
-	ticket := s.ticket(f, plain, "jsapi")
+	ticket := s.Ticket(f, plain, "jsapi")
 	f.Fuzz(func(t *testing.T, body string) {
 		w := s.call("POST", "/v1/apps/shop/jssdk", body)
-		if strings.Contains(w.Body.String(), ticket) || s.sim.Calls(plain.ID).Tickets != 1 {
+		if strings.Contains(w.Body.String(), ticket) || s.WeChat.Calls(plain.ID).Tickets != 1 {
 			t.Errorf("%q: %s", body, w.Body)
 		}
 		if w.Code != http.StatusOK {

@@ -22,7 +22,6 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // canaries are a value, a superseded one, a bearer token and the text in the causes of errors.
@@ -37,7 +36,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fault error
 		current, rejected := canaries[0], false
-		configure := tokencachetest.Configure(func(_ string, c *tokencache.Credential) {
+		changing := func(c *tokencache.Credential) {
 			c.Overlap, c.Margin = 5*time.Minute, time.Minute
 			c.Source = sourceFunc(func() (tokencache.Value, error) {
 				if fault != nil {
@@ -51,11 +50,11 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 				}
 				return nil
 			}
-		})
+		}
 		bearer := secret.String{}
-		f := newFace(t, &tokencachetest.Upstream{}, api.Options{Bearer: func() secret.String { return bearer }}, configure)
-		f.registry.MustRegister(f.metrics.Collector(f.cache.Status))
-		ops := ops.New(ops.Options{Gatherer: f.registry, Page: statuspage.Options{Status: f.cache.Status, Journal: f.cache.Journal}})
+		s := newStack(t, api.Options{Bearer: func() secret.String { return bearer }}, changing, plain)
+		s.registry.MustRegister(s.metrics.Collector(s.Cache.Status))
+		ops := ops.New(ops.Options{Gatherer: s.registry, Page: statuspage.Options{Status: s.Cache.Status, Journal: s.Cache.Journal}})
 		var console strings.Builder
 		events := observe.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
 
@@ -75,19 +74,19 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		all := func() {
 			t.Helper()
 			for _, value := range canaries {
-				check(f.call("GET", tokenPath, ""))
-				check(f.call("GET", tokenPath, "", "Accept", "text/plain"))
-				check(f.call("HEAD", tokenPath, ""))
-				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":40001}`))
-				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":1}`))
-				check(f.call("POST", tokenPath+"/report", `{"access_token":"`+value))
-				check(f.call("GET", "/v1/apps/"+url.PathEscape(value)+"/token", ""))
-				check(f.call("GET", "/v1/apps/CANARY/token?access_token="+url.QueryEscape(value), ""))
-				check(f.call("GET", "/"+url.QueryEscape(value), ""))
-				check(f.call("CANARY", tokenPath, ""))
-				check(f.call("GET", tokenPath, "", "Origin", value))
-				check(f.call("GET", tokenPath, "", "X-Forwarded-For", value))
-				check(f.call("GET", tokenPath, "", "Authorization", "Bearer "+value))
+				check(s.call("GET", tokenPath, ""))
+				check(s.call("GET", tokenPath, "", "Accept", "text/plain"))
+				check(s.call("HEAD", tokenPath, ""))
+				check(s.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":40001}`))
+				check(s.call("POST", tokenPath+"/report", `{"access_token":"`+value+`","errcode":1}`))
+				check(s.call("POST", tokenPath+"/report", `{"access_token":"`+value))
+				check(s.call("GET", "/v1/apps/"+url.PathEscape(value)+"/token", ""))
+				check(s.call("GET", "/v1/apps/CANARY/token?access_token="+url.QueryEscape(value), ""))
+				check(s.call("GET", "/"+url.QueryEscape(value), ""))
+				check(s.call("CANARY", tokenPath, ""))
+				check(s.call("GET", tokenPath, "", "Origin", value))
+				check(s.call("GET", tokenPath, "", "X-Forwarded-For", value))
+				check(s.call("GET", tokenPath, "", "Authorization", "Bearer "+value))
 			}
 			if c := findCanary(webtest.Serve(ops, "GET", "/status", "").Body.String() + webtest.Serve(ops, "GET", "/status?format=html", "").Body.String() + webtest.Serve(ops, "GET", "/metrics", "").Body.String()); c != "" {
 				t.Errorf("the operations listener shows %s", c)
@@ -109,21 +108,21 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 			time.Sleep(2*time.Hour - 30*time.Second)
 			all()
 		}
-		f.cluster.Replicas[0].Link.Refuse()
+		s.Replica.Link.Refuse()
 		all()
 		time.Sleep(3 * time.Hour)
 		all()
-		f.cluster.Replicas[0].Link.Heal()
-		f.cache.Close()
+		s.Replica.Link.Heal()
+		s.Cache.Close()
 		all()
 
-		for _, e := range f.cluster.Replicas[0].Events() {
+		for _, e := range s.Replica.Events() {
 			events(e)
-			f.metrics.Observe(e)
+			s.metrics.Observe(e)
 		}
 		all()
 		logs := console.String()
-		for _, e := range f.logs.All() {
+		for _, e := range s.logs.All() {
 			logs += fmt.Sprintln(e.Message, e.ContextMap())
 		}
 		if c := findCanary(logs); c != "" {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
 // onward is behind the faces: it notes what would go on to WeChat.
@@ -55,7 +54,7 @@ func TestNoSpellingOfATokenCallGoesOn(t *testing.T) {
 func TestTicketsAreGivenByPOST(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain, lone)
-		wechat, wecom := s.token(t, plain), s.token(t, lone)
+		wechat, wecom := s.Token(t, plain), s.Token(t, lone)
 		for _, c := range []struct{ path, body string }{
 			{"/cgi-bin/ticket/getticket?type=jsapi&access_token=" + wechat, ""},
 			{"/cgi-bin/ticket/getticket/?type=jsapi", "access_token=" + wechat},
@@ -76,12 +75,12 @@ func TestTicketsAreGivenByPOST(t *testing.T) {
 func TestATicketIsKeptFromTheFirstTimeThatItIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, classic, agent2)
-		if n := len(s.cache.Status()); n != 2 {
+		if n := len(s.Cache.Status()); n != 2 {
 			t.Errorf("%d credentials are kept before any ticket is asked for, want the 2 tokens", n)
 		}
 		for _, path := range []string{
-			"/cgi-bin/ticket/getticket?type=wx_card&access_token=" + s.token(t, classic),
-			"/cgi-bin/ticket/get?type=agent_config&access_token=" + s.token(t, agent2),
+			"/cgi-bin/ticket/getticket?type=wx_card&access_token=" + s.Token(t, classic),
+			"/cgi-bin/ticket/get?type=agent_config&access_token=" + s.Token(t, agent2),
 		} {
 			if w := s.call("GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"ticket":"`) {
 				t.Errorf("%s: got %d %s", path, w.Code, w.Body)
@@ -90,7 +89,7 @@ func TestATicketIsKeptFromTheFirstTimeThatItIsAskedFor(t *testing.T) {
 		if w := s.call("POST", "/v1/apps/wx0000000000000002/jssdk", `{"url":"https://a"}`); w.Code != 200 {
 			t.Errorf("jssdk: got %d %s", w.Code, w.Body)
 		}
-		if n := len(s.cache.Status()); n != 5 {
+		if n := len(s.Cache.Status()); n != 5 {
 			t.Errorf("%d credentials are kept, want 5", n)
 		}
 	})
@@ -104,10 +103,10 @@ func TestGettokenGivesTheAgentThatTheCallNames(t *testing.T) {
 		s := newStack(t, api.Options{Proxy: &on, Plain: &on}, nil, agent1, agent2, lone, guarded)
 		const dummy = "?corpid=ww0000000000000005&corpsecret=dummy"
 		for _, c := range []struct{ path, header, want string }{
-			{"/proxy/ww0000000000000005:1000001/cgi-bin/gettoken" + dummy, "", s.token(t, agent1)},
-			{"/proxy/ww0000000000000005:1000002/cgi-bin/gettoken" + dummy, "", s.token(t, agent2)},
-			{"/proxy/ww0000000000000005:1000002/cgi-bin/gettoken?corpid=anything", "", s.token(t, agent2)},
-			{"/cgi-bin/gettoken" + dummy, "ww0000000000000005:1000002", s.token(t, agent2)},
+			{"/proxy/ww0000000000000005:1000001/cgi-bin/gettoken" + dummy, "", s.Token(t, agent1)},
+			{"/proxy/ww0000000000000005:1000002/cgi-bin/gettoken" + dummy, "", s.Token(t, agent2)},
+			{"/proxy/ww0000000000000005:1000002/cgi-bin/gettoken?corpid=anything", "", s.Token(t, agent2)},
+			{"/cgi-bin/gettoken" + dummy, "ww0000000000000005:1000002", s.Token(t, agent2)},
 			{"/cgi-bin/gettoken" + dummy, "lone", "40013"},
 			{"/cgi-bin/gettoken" + dummy, "", "40001"},
 			{"/cgi-bin/gettoken?corpid=ww0000000000000007&corpsecret=dummy", "ww0000000000000007:1000001", "40001"},
@@ -131,13 +130,13 @@ func TestThePathDecidesForWhichAppATokenOrATicketIs(t *testing.T) {
 		s := newStack(t, api.Options{Proxy: &on, Plain: &on}, nil, everyApp...)
 		shop, two := "/proxy/shop", "/proxy/ww0000000000000005:1000002"
 		for _, c := range []struct{ method, path, body, want string }{
-			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&secret=x", "", s.token(t, plain)},
-			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&appid=wx0000000000000001", "", s.token(t, plain)},
-			{"POST", shop + "/cgi-bin/stable_token", `{"grant_type":"client_credential"}`, s.token(t, plain)},
-			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=unknown", "", s.ticket(t, plain, "jsapi")},
-			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, classic), "", s.ticket(t, plain, "jsapi")},
-			{"GET", shop + "/cgi-bin/ticket/getticket/?type=wx_card", "", s.ticket(t, plain, "wx_card")},
-			{"GET", two + "/cgi-bin/gettoken", "", s.token(t, agent2)},
+			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&secret=x", "", s.Token(t, plain)},
+			{"GET", shop + "/cgi-bin/token?grant_type=client_credential&appid=wx0000000000000001", "", s.Token(t, plain)},
+			{"POST", shop + "/cgi-bin/stable_token", `{"grant_type":"client_credential"}`, s.Token(t, plain)},
+			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=unknown", "", s.Ticket(t, plain, "jsapi")},
+			{"GET", shop + "/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.Token(t, classic), "", s.Ticket(t, plain, "jsapi")},
+			{"GET", shop + "/cgi-bin/ticket/getticket/?type=wx_card", "", s.Ticket(t, plain, "wx_card")},
+			{"GET", two + "/cgi-bin/gettoken", "", s.Token(t, agent2)},
 			{"GET", two + "/cgi-bin/get_jsapi_ticket", "", `"ticket":"`},
 			{"GET", two + "/cgi-bin/ticket/get?type=agent_config", "", `"ticket":"`},
 			// Another account, or a path of the other platform.
@@ -151,8 +150,8 @@ func TestThePathDecidesForWhichAppATokenOrATicketIs(t *testing.T) {
 			{"GET", "/proxy/unknown/cgi-bin/ticket/getticket?type=jsapi", "", "40013"},
 			// An app that demands its secret goes on demanding it.
 			{"GET", "/proxy/wx0000000000000003/cgi-bin/token?grant_type=client_credential", "", "41004"},
-			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, plain), "", "40001"},
-			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.token(t, strict), "", s.ticket(t, strict, "jsapi")},
+			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.Token(t, plain), "", "40001"},
+			{"GET", "/proxy/wx0000000000000003/cgi-bin/ticket/getticket?type=jsapi&access_token=" + s.Token(t, strict), "", s.Ticket(t, strict, "jsapi")},
 		} {
 			if w := s.call(c.method, c.path, c.body); w.Code != 200 || !strings.Contains(w.Body.String(), c.want) {
 				t.Errorf("%s %s: got %d %s, want %s", c.path, c.body, w.Code, w.Body, c.want)
@@ -169,8 +168,8 @@ func TestThePathDecidesForWhichAppATokenOrATicketIs(t *testing.T) {
 func TestMemoryAnswersWhateverOthersWaitFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-		f := newFace(t, &tokencachetest.Upstream{Latency: time.Millisecond}, api.Options{MaxInFlight: 2, Proxy: hang, Plain: hang, Timeout: time.Minute})
-		f.cluster.Replicas[0].MustGet(t)
+		s := newStack(t, api.Options{MaxInFlight: 2, Proxy: hang, Plain: hang, Timeout: time.Minute}, nil, plain)
+		s.Token(t, plain)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer synctest.Wait()
 		defer cancel()
@@ -181,7 +180,7 @@ func TestMemoryAnswersWhateverOthersWaitFor(t *testing.T) {
 			}
 			r.Host = "localhost"
 			w := httptest.NewRecorder()
-			f.ServeHTTP(w, r.WithContext(ctx))
+			s.ServeHTTP(w, r.WithContext(ctx))
 			return w
 		}
 		for range 5 {
@@ -194,7 +193,7 @@ func TestMemoryAnswersWhateverOthersWaitFor(t *testing.T) {
 			t.Errorf("one proxied call more: %d %s", w.Code, w.Body)
 		}
 		for range 100 {
-			if w := f.call("GET", tokenPath, ""); w.Code != 200 {
+			if w := s.call("GET", tokenPath, ""); w.Code != 200 {
 				t.Fatalf("a read from memory: %d %s", w.Code, w.Body)
 			}
 		}

@@ -20,12 +20,13 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source/sourcetest"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
 // strangers is the number of requests: a million with WXTOKEN_LONG=1, as make histories sets it.
@@ -88,26 +89,24 @@ var strange = []struct {
 // remembered, counted by its name, or sent anywhere.
 func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: the heap is the process's.
-	s := newStack(t, api.Options{}, nil, plain, strict, lone)
-	var asked atomic.Int64 // of WeChat
-	simulated := s.client.HTTP.Transport
-	s.client.HTTP.Transport = counting(func(r *http.Request) (*http.Response, error) { asked.Add(1); return simulated.RoundTrip(r) })
-
 	registry := prometheus.NewPedanticRegistry()
 	metrics := observe.NewMetrics(registry)
-	registry.MustRegister(metrics.Collector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
+	s := sourcetest.New(t, sourcetest.Options{Observe: metrics.Observe}, plain, strict, lone)
+	var asked atomic.Int64 // of WeChat
+	s.WeChat.Tune(func(k *wechattest.Knobs) {
+		k.LatencyFunc = func(*http.Request) time.Duration { asked.Add(1); return 0 }
+	})
+	registry.MustRegister(metrics.Collector(s.Cache.Status), observe.NewRedisCollector(s.Cache.Health))
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
 	for _, a := range []config.App{plain, strict} {
 		metrics.Track(source.Key(a))
 	}
-	set := faces([]config.App{plain, strict})
-	forward := proxy.New(s.cache, func() *apps.Set { return set }, proxy.Options{
+	forward := proxy.New(s.Cache, s.Apps.Load, proxy.Options{
 		Transport: counting(func(*http.Request) (*http.Response, error) { asked.Add(1); return nil, io.EOF }),
 		Observe:   func(r proxy.Result) { metrics.Proxied(r.App, string(r.Outcome), observe.Once) },
 	})
 	defer forward.Close()
-	configured := faces([]config.App{plain, strict, lone})
-	handler := api.New(s.cache, configured.Lookup, api.Options{Apps: func() *apps.Set { return configured }, Bearer: func() secret.String { return secret.String{} },
+	handler := api.New(s.Cache, s.Apps.Load().Lookup, api.Options{Apps: s.Apps.Load, Bearer: func() secret.String { return secret.String{} },
 		Proxy: forward, Plain: forward.Plain(), Metrics: metrics, Log: log})
 
 	request := func(n int) {
@@ -128,15 +127,15 @@ func TestAMillionRequestsForUnknownThingsLeaveNothingBehind(t *testing.T) {
 			t.Fatalf("%s: %s", one.name, w.body)
 		}
 	}
-	s.token(t, plain)
-	s.token(t, strict)
-	s.ticket(t, plain, "jsapi")
+	s.Token(t, plain)
+	s.Token(t, strict)
+	s.Ticket(t, plain, "jsapi")
 	const warmUp = 5_000
 	for n := range warmUp {
 		request(n)
 	}
 	var commands atomic.Int64 // of Redis
-	s.redis.Server().SetPreHook(func(*server.Peer, string, ...string) bool { commands.Add(1); return false })
+	s.Redis.Server().SetPreHook(func(*server.Peer, string, ...string) bool { commands.Add(1); return false })
 	before, goroutines, series, calls := heap(), runtime.NumGoroutine(), seriesOf(t, registry), asked.Load()
 	start, strangers := time.Now(), strangers()
 	for n := warmUp; n < warmUp+strangers; n++ {

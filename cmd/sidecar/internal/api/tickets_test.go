@@ -35,7 +35,7 @@ func TestTicketAnswer(t *testing.T) {
 		} {
 			key := source.TicketKey(want.app, want.name)
 			s.call("GET", path, "") // which lets the cache keep it, if the configuration does not name it
-			token, err := s.cache.Get(t.Context(), key)
+			token, err := s.Cache.Get(t.Context(), key)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +68,7 @@ func TestTicketAnswer(t *testing.T) {
 func TestNoTicket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain)
-		s.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/ticket/getticket", Effect: wechattest.EffectErrcode, Code: 45009})
+		s.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/ticket/getticket", Effect: wechattest.EffectErrcode, Code: 45009})
 		p := webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/tickets/jsapi", ""), 503, "upstream")
 		if p.Errcode != 45009 || p.RetryAfter == 0 {
 			t.Errorf("got %+v", p)
@@ -87,26 +87,26 @@ func TestDropInTicketFindsItsApp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain, second, lone)
 		const path = "/cgi-bin/ticket/getticket?type=jsapi"
-		old := s.token(t, plain)
+		old := s.Token(t, plain)
 		time.Sleep(time.Minute)
-		s.sim.KillTokens(plain.ID)
-		if _, err := s.cache.Report(t.Context(), source.Key(plain), secret.New(old)); err != nil {
+		s.WeChat.KillTokens(plain.ID)
+		if _, err := s.Cache.Report(t.Context(), source.Key(plain), secret.New(old)); err != nil {
 			t.Fatal(err)
 		}
-		one, two, corp := s.ticket(t, plain, "jsapi"), s.ticket(t, second, "jsapi"), s.ticket(t, lone, "jsapi")
-		if old == s.token(t, plain) {
+		one, two, corp := s.Ticket(t, plain, "jsapi"), s.Ticket(t, second, "jsapi"), s.Ticket(t, lone, "jsapi")
+		if old == s.Token(t, plain) {
 			t.Fatal("the token was not replaced")
 		}
 		for _, c := range []struct{ target, header, want string }{
-			{path + "&access_token=" + s.token(t, plain), "", one},
-			{path + "&access_token=" + s.token(t, second), "", two},
+			{path + "&access_token=" + s.Token(t, plain), "", one},
+			{path + "&access_token=" + s.Token(t, second), "", two},
 			{path + "&access_token=" + old, "", one},      // lately replaced
 			{path + "&appid=wx0000000000000009", "", two}, // without a token
 			{path + "&appid=second&access_token=garbage", "", two},
 			{path + "&appid=second&access_token=" + old, "", two},
 			{path, "second", two},
 			{path + "&access_token=garbage", "shop", one},
-			{path + "&access_token=" + s.token(t, plain), "second", one}, // the token says more
+			{path + "&access_token=" + s.Token(t, plain), "second", one}, // the token says more
 			{"/cgi-bin/get_jsapi_ticket?access_token=garbage", "", corp}, // there is no other
 			{"/cgi-bin/get_jsapi_ticket", "", corp},
 		} {
@@ -161,13 +161,13 @@ func TestPagesAreSigned(t *testing.T) {
 		}
 		var first, second signature
 		decodeStrict(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"`+page+`"}`), &first)
-		check("WeChat", first, plain.ID, s.ticket(t, plain, "jsapi"), page)
+		check("WeChat", first, plain.ID, s.Ticket(t, plain, "jsapi"), page)
 		decodeStrict(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"`+page+`"}`), &second)
 		if first.NonceStr == second.NonceStr {
 			t.Error("a nonce was used twice")
 		}
 		decodeStrict(t, s.call("POST", "/v1/apps/lone/jssdk", `{"url":"`+page+`","ticket":"jsapi"}`), &first)
-		check("WeCom", first, lone.ID, s.ticket(t, lone, "jsapi"), page)
+		check("WeCom", first, lone.ID, s.Ticket(t, lone, "jsapi"), page)
 
 		var agent struct {
 			CorpID  string `json:"corpid"`
@@ -176,7 +176,7 @@ func TestPagesAreSigned(t *testing.T) {
 		}
 		decodeStrict(t, s.call("POST", "/v1/apps/lone/jssdk", `{"url":"`+page+`","ticket":"agent_config"}`), &agent)
 		agent.AppID = agent.CorpID
-		check("agentConfig", agent.signature, lone.ID, s.ticket(t, lone, "agent_config"), page)
+		check("agentConfig", agent.signature, lone.ID, s.Ticket(t, lone, "agent_config"), page)
 		if agent.AgentID != lone.Agent {
 			t.Errorf("got agent %q", agent.AgentID)
 		}
@@ -193,7 +193,7 @@ func TestPagesAreSigned(t *testing.T) {
 			t.Fatalf("%d signatures", len(many))
 		}
 		for i, got := range many {
-			check(urls[i][:20], got, plain.ID, s.ticket(t, plain, "jsapi"), urls[i])
+			check(urls[i][:20], got, plain.ID, s.Ticket(t, plain, "jsapi"), urls[i])
 		}
 		if strings.Contains(fmt.Sprint(s.logs.All()), "shop.example") {
 			t.Error("the log shows a page")
@@ -223,7 +223,7 @@ func TestPagesThatAreNotSigned(t *testing.T) {
 		webtest.WantProblem(t, s.call("POST", "/v1/apps/shop/jssdk", `{"url":"https://a","ticket":"agent_config"}`), 404, "no-such-ticket")
 		webtest.WantProblem(t, s.call("POST", "/v1/apps/other/jssdk", `{"url":"https://a"}`), 404, "unknown-app")
 		webtest.WantProblem(t, s.call("GET", "/v1/apps/shop/jssdk", ""), 405, "method-not-allowed")
-		if n := s.sim.Calls(plain.ID).Tickets; n != 0 {
+		if n := s.WeChat.Calls(plain.ID).Tickets; n != 0 {
 			t.Errorf("%d tickets fetched", n)
 		}
 	})

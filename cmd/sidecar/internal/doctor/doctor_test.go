@@ -234,17 +234,13 @@ func TestDoctorNamesTheFaultOfWeChatAndTheFix(t *testing.T) {
 			want{app, fail, "[redacted]", "我的业务 > 公众号/服务号 > 基础信息 > 开发密钥"}},
 		"40001": {func(_ *testing.T, p *patient) {
 			p.sim.SetSecret("wx1", "another")
-			k := p.sim.Knobs()
-			k.WrongSecretCode = 40001
-			p.sim.SetKnobs(k)
+			p.sim.Tune(func(k *wechattest.Knobs) { k.WrongSecretCode = 40001 })
 		}, want{app, fail, "AppSecret is wrong or of another account", "configure the AppSecret of this appid"}},
 		"40013": {func(_ *testing.T, p *patient) { p.env["WECHAT_APPID"] = "wx9" },
 			want{"app wx9", fail, "the appid is wrong", "upper and lower case matter"}},
 		"40164": {func(_ *testing.T, p *patient) {
 			p.sim.SetWhitelist("wx1", "198.51.100.1")
-			k := p.sim.Knobs()
-			k.CallerIP = func(*http.Request) string { return "203.0.113.77" }
-			p.sim.SetKnobs(k)
+			p.sim.Tune(func(k *wechattest.Knobs) { k.CallerIP = func(*http.Request) string { return "203.0.113.77" } })
 		}, want{app, fail, "WeChat takes no calls from this host's egress address, 203.0.113.77", "put 203.0.113.77 on the IP whitelist"}},
 		"40243": {refuse(40243), want{app, fail, "the AppSecret is frozen", "unfreeze it (解冻), which takes about 10 minutes"}},
 		"89503": {refuse(89503), want{app, fail, "administrator has yet to confirm", "let the administrator confirm it in the message"}},

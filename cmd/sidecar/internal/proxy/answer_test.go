@@ -191,9 +191,7 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 	}{
 		{"frozen secret", func(r *rig) { r.sim.Refuse(shop.Name(), 40243) }, 200, "40243", proxy.NoToken},
 		{"wrong secret", func(r *rig) {
-			k := r.sim.Knobs()
-			k.WrongSecretCode = 40001
-			r.sim.SetKnobs(k)
+			r.sim.Tune(func(k *wechattest.Knobs) { k.WrongSecretCode = 40001 })
 			r.sim.SetSecret(shop.Name(), "changed")
 		}, 200, "40125", proxy.NoToken},
 		{"no connection", func(r *rig) { r.refuse = func(string) bool { return true } }, 200, "-1", proxy.Unreachable},

@@ -148,10 +148,10 @@ func TestKillsAreNotSeen(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, config{wire: onPipes})
-		knobs := r.sim.Knobs()
-		knobs.PerDay = nil
-		knobs.LatencyFunc = func(*http.Request) time.Duration { return rand.N(200 * time.Millisecond) }
-		r.sim.SetKnobs(knobs)
+		r.sim.Tune(func(k *wechattest.Knobs) {
+			k.PerDay = nil
+			k.LatencyFunc = func(*http.Request) time.Duration { return rand.N(200 * time.Millisecond) }
+		})
 		r.token(shop)
 
 		ctx, cancel := context.WithCancel(t.Context())
@@ -201,15 +201,15 @@ func TestLateRejectionsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, config{wire: onPipes, spec: func(c *tokencache.Credential) { c.Probe = nil }})
 		r.token(shop)
-		knobs := r.sim.Knobs()
-		var n atomic.Int64
-		knobs.LatencyFunc = func(req *http.Request) time.Duration {
-			if req.URL.Path == "/cgi-bin/token" {
-				return 10 * time.Millisecond
+		r.sim.Tune(func(k *wechattest.Knobs) {
+			var n atomic.Int64
+			k.LatencyFunc = func(req *http.Request) time.Duration {
+				if req.URL.Path == "/cgi-bin/token" {
+					return 10 * time.Millisecond
+				}
+				return time.Duration(n.Add(1)) * 100 * time.Millisecond
 			}
-			return time.Duration(n.Add(1)) * 100 * time.Millisecond
-		}
-		r.sim.SetKnobs(knobs)
+		})
 		r.sim.KillTokens(shop.Name())
 		var all sync.WaitGroup
 		for range 20 {

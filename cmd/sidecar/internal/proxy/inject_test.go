@@ -95,9 +95,7 @@ func TestBadTokenIsReplacedAndTheCallRepeated(t *testing.T) {
 	sum := sha256.Sum256([]byte(body))
 	for _, code := range []int{40001, 40014, 42001} {
 		r := newRig(t, config{})
-		knobs := r.sim.Knobs()
-		knobs.KilledCode = code
-		r.sim.SetKnobs(knobs)
+		r.sim.Tune(func(k *wechattest.Knobs) { k.KilledCode = code })
 		old := r.token(shop)
 		r.sim.KillTokens(shop.Name())
 

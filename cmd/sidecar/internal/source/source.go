@@ -7,6 +7,7 @@ package source
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -36,47 +37,48 @@ func Key(app config.App) tokencache.Key {
 	return tokencache.Key{App: app.CredentialID(), Kind: AccessToken}
 }
 
+// WeChat makes the credentials of apps. The zero value is ready for use.
+type WeChat struct {
+	// HTTP makes the requests. Default: that of [wechat.Client].
+	HTTP *http.Client
+}
+
 // Credentials returns what cache must keep for apps: their access tokens, and the tickets that the
 // configuration names.
-func Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
+func (w WeChat) Credentials(apps []config.App, cache *tokencache.Cache) []tokencache.Credential {
 	var creds []tokencache.Credential
 	clients := map[string]*wechat.Client{} // by base, of which thousands of apps have the same
 	for _, app := range apps {
 		if clients[app.APIBase] == nil {
-			clients[app.APIBase] = &wechat.Client{BaseURL: app.APIBase}
+			clients[app.APIBase] = w.client(app)
 		}
-		creds = append(creds, credentials(app, clients[app.APIBase], cache)...)
-	}
-	return creds
-}
-
-func credentials(app config.App, client *wechat.Client, cache Tokens) []tokencache.Credential {
-	creds := []tokencache.Credential{tokenCredential(app, client)}
-	for _, ticket := range app.Tickets {
-		creds = append(creds, ticketCredential(app, ticket, client, cache))
+		creds = append(creds, tokenCredential(app, clients[app.APIBase]))
+		for _, ticket := range app.Tickets {
+			creds = append(creds, ticketCredential(app, ticket, clients[app.APIBase], cache))
+		}
 	}
 	return creds
 }
 
 // OnDemand returns the credential at k, if it is a ticket that one of apps can have. The cache
 // keeps it while it is asked for.
-func OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tokencache.Credential, bool) {
+func (w WeChat) OnDemand(apps []config.App, k tokencache.Key, cache *tokencache.Cache) (tokencache.Credential, bool) {
 	i := slices.IndexFunc(apps, func(app config.App) bool { return app.CredentialID() == k.App })
 	if i < 0 {
 		return tokencache.Credential{}, false
 	}
-	return onDemand(apps[i], k, &wechat.Client{BaseURL: apps[i].APIBase}, cache)
-}
-
-func onDemand(app config.App, k tokencache.Key, client *wechat.Client, cache Tokens) (tokencache.Credential, bool) {
-	for ticket, kind := range Tickets(app) {
+	for ticket, kind := range Tickets(apps[i]) {
 		if kind == k.Kind {
-			c := ticketCredential(app, ticket, client, cache)
+			c := ticketCredential(apps[i], ticket, w.client(apps[i]), cache)
 			c.Idle = TicketIdle
 			return c, true
 		}
 	}
 	return tokencache.Credential{}, false
+}
+
+func (w WeChat) client(app config.App) *wechat.Client {
+	return &wechat.Client{BaseURL: app.APIBase, HTTP: w.HTTP}
 }
 
 // tokenCredential keeps an app's access token.
