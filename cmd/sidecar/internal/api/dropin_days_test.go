@@ -34,8 +34,9 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 			t.Run(test.name+" "+ahead, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					test.app.Tickets = nil
-					s := newStack(t, api.Options{}, nil, test.app)
+					app := test.app
+					app.Tickets = nil
+					s := newStack(t, api.Options{}, nil, app)
 					// While WeCom repeats a token, no fetch brings a longer life.
 					s.WeChat.Tune(func(k *wechattest.Knobs) { k.CorpRenews = true })
 					if ahead == "ahead" {
@@ -48,13 +49,13 @@ func TestDropInLeavesSDKsALifeEverySecondOfTwoDays(t *testing.T) {
 						if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || a.ExpiresIn <= test.above {
 							t.Fatalf("after %v: %s", time.Since(start), w.Body)
 						}
-						if !s.WeChat.Valid(test.app.CredentialID(), a.AccessToken) {
+						if !s.WeChat.Valid(app.CredentialID(), a.AccessToken) {
 							t.Fatalf("after %v: a dead token", time.Since(start))
 						}
 						least = min(least, a.ExpiresIn)
 						time.Sleep(time.Second)
 					}
-					if n, most := s.Fetches(test.app), 1+int(span/test.cycle); n > most {
+					if n, most := s.Fetches(app), 1+int(span/test.cycle); n > most {
 						t.Errorf("%d fetches, want at most %d", n, most)
 					}
 					t.Logf("expires_in is at least %d", least)

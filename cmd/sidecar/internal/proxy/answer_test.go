@@ -53,7 +53,7 @@ func TestAnswersPassUnchanged(t *testing.T) {
 		{302, "", []string{"Location", "http://elsewhere.example/?a=1", "Content-Length", "0"}},
 		{200, gzipped(`{"errcode":40001}`), []string{"Content-Type", "application/json", "Content-Encoding", "gzip"}},
 	} {
-		r := newRig(t, config{})
+		r := newRig(t, options{})
 		r.respond(tt.status, tt.body, tt.header...)
 		a := r.call("GET", menu, "")
 		if a.status != tt.status || a.body != tt.body {
@@ -71,7 +71,7 @@ func TestAnswersPassUnchanged(t *testing.T) {
 		if n := len(r.calls()); n != 1 {
 			t.Errorf("%d %.40q: %d calls", tt.status, tt.body, n)
 		}
-		if n := r.sim.Calls(shop.Name()).Probes; n != 0 {
+		if n := r.WeChat.Calls(shop.CredentialID()).Probes; n != 0 {
 			t.Errorf("%d %.40q: taken for a bad token", tt.status, tt.body)
 		}
 	}
@@ -96,12 +96,12 @@ func TestRejectionsAreSeenInEveryForm(t *testing.T) {
 		{"\xef\xbb\xbf \r\n" + code, "text/html", "unknown"},
 		{`{"errmsg":"` + strings.Repeat("x", 60_000) + `","errcode":"40001"}`, "application/problem+json", "unknown"},
 	} {
-		r := newRig(t, config{})
-		rejected := r.token(shop)
-		r.sim.KillTokens(shop.Name())
+		r := newRig(t, options{})
+		rejected := r.Token(r.t, shop)
+		r.WeChat.KillTokens(shop.CredentialID())
 		r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			if !strings.Contains(req.RequestURI, url.QueryEscape(rejected)) {
-				r.sim.ServeHTTP(w, req)
+				r.WeChat.ServeHTTP(w, req)
 				return
 			}
 			w.Header()["Content-Type"] = []string{tt.contentType}
@@ -124,7 +124,7 @@ func TestRejectionsAreSeenInEveryForm(t *testing.T) {
 // An answer of a kind that is not looked at comes through while it is still being written.
 func TestAnswersStream(t *testing.T) {
 	for _, contentType := range []string{"text/event-stream", "image/jpeg", "text/plain", "image/png of a known length"} {
-		r := newRig(t, config{})
+		r := newRig(t, options{})
 		more := make(chan bool)
 		r.upstream = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", contentType)
@@ -155,8 +155,8 @@ func TestAnswersStream(t *testing.T) {
 // WeChat repeats the token in a header: the caller does not see it. Headers of WeChat that look
 // like ours do not come through.
 func TestNoTokenInAnyHeader(t *testing.T) {
-	r := newRig(t, config{})
-	token := r.token(shop)
+	r := newRig(t, options{})
+	token := r.Token(r.t, shop)
 	r.respond(302, "", "Location", "http://elsewhere.invalid/?access_token="+url.QueryEscape(token)+"&a=1", "X-Debug", "token="+token,
 		"X-Wxtoken-Retried", "1", "X-Wxtoken-Stale", "1", "Alt-Svc", `h3=":443"`)
 	a := r.call("GET", menu, "")
@@ -176,10 +176,10 @@ func TestNoTokenInAnyHeader(t *testing.T) {
 // However a call ends, the answer has WeChat's shape, the status says whether calling again is
 // safe, and nothing that is said holds the token.
 func TestEveryFailureHasItsAnswer(t *testing.T) {
-	kill := func(r *rig) { r.token(shop); r.sim.KillTokens(shop.Name()) }
+	kill := func(r *rig) { r.Token(r.t, shop); r.WeChat.KillTokens(shop.CredentialID()) }
 	upstream := func(effect wechattest.Effect) func(*rig) {
 		return func(r *rig) {
-			r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/message/custom/send", Effect: effect})
+			r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/message/custom/send", Effect: effect})
 		}
 	}
 	for _, tt := range []struct {
@@ -189,10 +189,10 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 		code    string
 		outcome proxy.Outcome
 	}{
-		{"frozen secret", func(r *rig) { r.sim.Refuse(shop.Name(), 40243) }, 200, "40243", proxy.NoToken},
+		{"frozen secret", func(r *rig) { r.WeChat.Refuse(shop.CredentialID(), 40243) }, 200, "40243", proxy.NoToken},
 		{"wrong secret", func(r *rig) {
-			r.sim.Tune(func(k *wechattest.Knobs) { k.WrongSecretCode = 40001 })
-			r.sim.SetSecret(shop.Name(), "changed")
+			r.WeChat.Tune(func(k *wechattest.Knobs) { k.WrongSecretCode = 40001 })
+			r.WeChat.SetSecret(shop.CredentialID(), "changed")
 		}, 200, "40125", proxy.NoToken},
 		{"no connection", func(r *rig) { r.refuse = func(string) bool { return true } }, 200, "-1", proxy.Unreachable},
 		{"reset", upstream(wechattest.EffectReset), 502, "-1", proxy.Broken},
@@ -202,12 +202,12 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 		{"an upgrade to nothing", func(r *rig) { r.upstream = upgraded("") }, 502, "-1", proxy.Broken},
 		{"reset after a bad token", func(r *rig) {
 			kill(r)
-			r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/message/custom/send", Skip: 1, Effect: wechattest.EffectReset})
+			r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/message/custom/send", Skip: 1, Effect: wechattest.EffectReset})
 		}, 502, "-1", proxy.Broken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t, config{wire: onPipes, options: proxy.Options{Timeout: 300 * time.Millisecond}})
+				r := newRig(t, options{pipes: true, Options: proxy.Options{Timeout: 300 * time.Millisecond}})
 				tt.prepare(r)
 				a := r.call("POST", send, "{}")
 				if a.status != tt.status || !strings.HasPrefix(a.body, `{"errcode":`+tt.code+`,"errmsg":"wxtoken: `) {
@@ -223,7 +223,7 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 				if res.Outcome != tt.outcome || res.Status != tt.status {
 					t.Errorf("%+v", res)
 				}
-				for _, issue := range r.sim.Issued(shop.Name()) {
+				for _, issue := range r.WeChat.Issued(shop.CredentialID()) {
 					if strings.Contains(fmt.Sprintf("%v %+v %v", a, res, res.Err), issue.Value) {
 						t.Errorf("the token is in %v or in %+v", a, res)
 					}

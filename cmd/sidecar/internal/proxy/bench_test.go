@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 )
 
@@ -20,20 +19,23 @@ import (
 func BenchmarkProxyBesideBare(b *testing.B) {
 	for name, body := range map[string][]byte{"Get": nil, "Post1K": bytes.Repeat([]byte("x"), 1<<10)} {
 		b.Run(name, func(b *testing.B) {
-			r := newRig(b, config{})
+			r := newRig(b, options{})
 			r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				_, _ = io.Copy(io.Discard, req.Body)
 				w.Header().Set("Content-Type", "application/json; encoding=utf-8")
 				_, _ = io.WriteString(w, `{"errcode":0,"errmsg":"ok","list":["one","two","three"]}`)
 			})
-			r.token(shop)
+			r.Token(r.t, shop)
 			upstream := httptest.NewServer(r.upstream)
 			defer upstream.Close()
-			target := mustURL(b, upstream.URL)
+			target, err := url.Parse(upstream.URL)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.setBase(target.Host)
 			bare := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }})
 			defer bare.Close()
-			set := apps.New("", apps.App{Key: key(shop), Alias: "shop", Upstreams: []*url.URL{target}})
-			ours := proxy.New(r.cache, func() *apps.Set { return set }, proxy.Options{})
+			ours := proxy.New(r.Cache, r.Apps.Load, proxy.Options{})
 			defer ours.Close()
 			front := httptest.NewServer(ours)
 			defer front.Close()

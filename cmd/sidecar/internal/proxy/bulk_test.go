@@ -78,13 +78,13 @@ func (r *rig) upload(n int64, header ...string) (wechattest.Upload, answer) {
 		MediaID string `json:"media_id"`
 	}
 	_ = json.Unmarshal(text, &id) // no JSON: no upload
-	up, _ := r.sim.Uploaded(id.MediaID)
+	up, _ := r.WeChat.Uploaded(id.MediaID)
 	return up, answer{res.StatusCode, res.Header, string(text)}
 }
 
 func TestLargeUploadIsStreamed(t *testing.T) {
 	const size = 10 << 20
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	r.upload(100) // connections and token
 	want := digest(wechattest.MediaBody(size))
 	var up wechattest.Upload
@@ -99,7 +99,7 @@ func TestLargeUploadIsStreamed(t *testing.T) {
 
 func TestLargeDownloadIsStreamed(t *testing.T) {
 	const size = 50 << 20
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	r.call("GET", mediaDownload+"100", "")
 	sum, n := sha256.New(), int64(0)
 	used := allocated(func() {
@@ -122,7 +122,7 @@ func TestLargeDownloadIsStreamed(t *testing.T) {
 
 // A client that waits for a word before it sends its body gets that word.
 func TestUploadWithExpectContinue(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	for _, size := range []int64{1000, 2 << 20} { // kept, streamed
 		up, a := r.upload(size, "Expect", "100-continue")
 		if up.Size != size {
@@ -147,12 +147,12 @@ func TestKillsAreNotSeen(t *testing.T) {
 		kills = 1000
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, config{wire: onPipes})
-		r.sim.Tune(func(k *wechattest.Knobs) {
+		r := newRig(t, options{pipes: true})
+		r.WeChat.Tune(func(k *wechattest.Knobs) {
 			k.PerDay = nil
 			k.LatencyFunc = func(*http.Request) time.Duration { return rand.N(200 * time.Millisecond) }
 		})
-		r.token(shop)
+		r.Token(r.t, shop)
 
 		ctx, cancel := context.WithCancel(t.Context())
 		var calls, retried atomic.Int64
@@ -178,19 +178,19 @@ func TestKillsAreNotSeen(t *testing.T) {
 			// Two deaths within one call are more than one retry can fix. So a death comes at any
 			// moment after a caller has met the last one, but for the second in which others still
 			// meet it.
-			for r.sim.Calls(shop.Name()).Issued < i+1 {
+			for r.WeChat.Calls(shop.CredentialID()).Issued < i+1 {
 				time.Sleep(rand.N(100 * time.Millisecond))
 			}
 			time.Sleep(time.Second + rand.N(time.Second))
-			r.sim.KillTokens(shop.Name())
+			r.WeChat.KillTokens(shop.CredentialID())
 		}
 		time.Sleep(5 * time.Second)
 		cancel()
 		all.Wait()
-		if n := r.sim.Calls(shop.Name()).Issued; n != kills+1 {
+		if n := r.WeChat.Calls(shop.CredentialID()).Issued; n != kills+1 {
 			t.Errorf("%d fetches for %d kills", n, kills)
 		}
-		t.Logf("%d calls, %d retried, %d fetches", calls.Load(), retried.Load(), r.sim.Calls(shop.Name()).Issued)
+		t.Logf("%d calls, %d retried, %d fetches", calls.Load(), retried.Load(), r.WeChat.Calls(shop.CredentialID()).Issued)
 	})
 }
 
@@ -199,9 +199,9 @@ func TestKillsAreNotSeen(t *testing.T) {
 // reported token works: only the comparison keeps a late report from ending the new one.
 func TestLateRejectionsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, config{wire: onPipes, spec: func(c *tokencache.Credential) { c.Probe = nil }})
-		r.token(shop)
-		r.sim.Tune(func(k *wechattest.Knobs) {
+		r := newRig(t, options{pipes: true, spec: func(c *tokencache.Credential) { c.Probe = nil }})
+		r.Token(r.t, shop)
+		r.WeChat.Tune(func(k *wechattest.Knobs) {
 			var n atomic.Int64
 			k.LatencyFunc = func(req *http.Request) time.Duration {
 				if req.URL.Path == "/cgi-bin/token" {
@@ -210,7 +210,7 @@ func TestLateRejectionsCostNothing(t *testing.T) {
 				return time.Duration(n.Add(1)) * 100 * time.Millisecond
 			}
 		})
-		r.sim.KillTokens(shop.Name())
+		r.WeChat.KillTokens(shop.CredentialID())
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
@@ -220,7 +220,7 @@ func TestLateRejectionsCostNothing(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if n := r.sim.Calls(shop.Name()).Issued; n != 2 {
+		if n := r.WeChat.Calls(shop.CredentialID()).Issued; n != 2 {
 			t.Errorf("%d tokens were issued, want 2", n)
 		}
 	})
@@ -228,7 +228,7 @@ func TestLateRejectionsCostNothing(t *testing.T) {
 
 // Options.MaxReplay < 0 keeps nothing; a body without a length cannot go anywhere then.
 func TestNothingKept(t *testing.T) {
-	r := newRig(t, config{options: proxy.Options{MaxReplay: -1}})
+	r := newRig(t, options{Options: proxy.Options{MaxReplay: -1}})
 	if a := r.call("POST", send, "{}"); a.status != 200 {
 		t.Error(a)
 	}

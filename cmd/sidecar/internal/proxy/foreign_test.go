@@ -23,7 +23,7 @@ func (r *rig) accepting(tokens ...string) {
 				return
 			}
 		}
-		r.sim.ServeHTTP(w, req)
+		r.WeChat.ServeHTTP(w, req)
 	})
 }
 
@@ -32,9 +32,9 @@ func (r *rig) accepting(tokens ...string) {
 func TestATokenOfNoConfiguredAppIsSentAsItCame(t *testing.T) {
 	valid, dead := "97_"+strings.Repeat("v", 133), "97_"+strings.Repeat("d", 133)
 	for _, path := range []string{"/cgi-bin/menu/get", menu} {
-		r := newRig(t, config{names: "shop"})
+		r := newRig(t, options{names: "shop"})
 		r.accepting(valid)
-		own := r.token(shop)
+		own := r.Token(r.t, shop)
 		for range 2 {
 			a := r.call("GET", path+"?a=1&access_token="+valid, "")
 			if calls := r.calls(); len(calls) != 1 || !strings.Contains(calls[0].uri, "access_token="+valid) || !strings.Contains(a.body, "the caller's") {
@@ -62,7 +62,7 @@ func TestATokenOfNoConfiguredAppIsSentAsItCame(t *testing.T) {
 				t.Errorf("%s: %q took %d calls", path, token, len(calls))
 			}
 		}
-		if r.token(shop) != own {
+		if r.Token(r.t, shop) != own {
 			t.Error("the sidecar's own token was replaced")
 		}
 	}
@@ -73,9 +73,9 @@ func TestATokenOfNoConfiguredAppIsSentAsItCame(t *testing.T) {
 func TestHealingGoesByContent(t *testing.T) {
 	const rejected = `{"errcode":42001,"errmsg":"access_token expired hints: [x]"}`
 	for _, kind := range []string{"application/json:UTF-8", "application/octet-stream", "image/jpeg", "multipart/mixed", "json", "", "text/plain; encoding=utf-8"} {
-		r := newRig(t, config{})
-		first := r.token(shop)
-		r.sim.KillTokens(shop.Name())
+		r := newRig(t, options{})
+		first := r.Token(r.t, shop)
+		r.WeChat.KillTokens(shop.CredentialID())
 		r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			w.Header().Set("Content-Type", kind)
 			if req.URL.Query().Get("access_token") == first {
@@ -94,9 +94,9 @@ func TestHealingGoesByContent(t *testing.T) {
 // and small calls go on.
 func TestKeptBodiesShareABudget(t *testing.T) {
 	const size, room = 100 << 10, 3
-	r := newRig(t, config{options: proxy.Options{MaxKept: room * size}})
-	r.token(shop)
-	r.sim.KillTokens(shop.Name())
+	r := newRig(t, options{Options: proxy.Options{MaxKept: room * size}})
+	r.Token(r.t, shop)
+	r.WeChat.KillTokens(shop.CredentialID())
 	var arrived sync.WaitGroup
 	arrived.Add(2 * room)
 	release := make(chan struct{})
@@ -109,7 +109,7 @@ func TestKeptBodiesShareABudget(t *testing.T) {
 			arrived.Done()
 			<-release
 		}
-		r.sim.ServeHTTP(w, req)
+		r.WeChat.ServeHTTP(w, req)
 	})
 	r.mu.Unlock()
 	answers := make(chan answer, 2*room)
@@ -138,7 +138,7 @@ func TestKeptBodiesShareABudget(t *testing.T) {
 		t.Errorf("%d calls were kept and repeated, want %d", repeated, room)
 	}
 	// What the calls took is free again.
-	r.sim.KillTokens(shop.Name())
+	r.WeChat.KillTokens(shop.CredentialID())
 	if a := r.call("POST", menu+"?n=last", strings.Repeat("x", room*size)); a.header.Get("X-Wxtoken-Retried") != "1" {
 		t.Errorf("afterwards: %v", a)
 	}
@@ -147,8 +147,8 @@ func TestKeptBodiesShareABudget(t *testing.T) {
 // The token leaves in no head of WeChat's: not in one that announces another, not behind the body,
 // in no spelling.
 func TestNoHeadHoldsTheToken(t *testing.T) {
-	r := newRig(t, config{})
-	token := r.token(shop)
+	r := newRig(t, options{})
+	token := r.Token(r.t, shop)
 	spelled := ""
 	for i := range len(token) {
 		spelled += fmt.Sprintf("%%%02x", token[i])
@@ -168,7 +168,7 @@ func TestNoHeadHoldsTheToken(t *testing.T) {
 		w.Header().Set("X-Sum", token)
 		w.Header().Set(http.TrailerPrefix+"X-Late", token)
 	})
-	conn, err := r.front.dial(t.Context(), "tcp", "")
+	conn, err := r.front.DialContext(t.Context(), "tcp", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -21,8 +22,8 @@ const (
 // The token goes in front; a caller's own goes away however it is written; the rest stays as it was
 // written, even where that is odd.
 func TestQueryKeepsItsBytes(t *testing.T) {
-	r := newRig(t, config{})
-	token := url.QueryEscape(r.token(shop))
+	r := newRig(t, options{})
+	token := url.QueryEscape(r.Token(r.t, shop))
 	for in, want := range map[string]string{
 		"":                                "",
 		"?":                               "",
@@ -70,8 +71,8 @@ func TestOtherCredentialsPassUntouched(t *testing.T) {
 		{"hr", "GET", "/cgi-bin/service/get_pre_auth_code?suite%5faccess_token=dead"},
 		{"hr", "GET", "/cgi-bin/user/get?provider_access_token=dead"},
 	} {
-		r := newRig(t, config{})
-		ours := map[string]string{"shop": r.token(shop), "hr": r.token(agent1)}[tt.app]
+		r := newRig(t, options{})
+		ours := map[string]string{"shop": r.Token(r.t, shop), "hr": r.Token(r.t, agent1)}[tt.app]
 		a := r.call(tt.method, "/proxy/"+tt.app+tt.path, `{"appid":"x"}`)
 		calls := r.calls()
 		if len(calls) != 1 || calls[0].uri != tt.path {
@@ -80,7 +81,7 @@ func TestOtherCredentialsPassUntouched(t *testing.T) {
 		if v := a.header.Get("X-Wxtoken-Version"); v != "" || strings.Contains(a.body, ours) {
 			t.Errorf("%s: version %q, %v", tt.path, v, a)
 		}
-		if n := r.sim.Calls(shop.Name()).Issued + r.sim.Calls(agent1.Name()).Issued; n != 2 {
+		if n := r.WeChat.Calls(shop.CredentialID()).Issued + r.WeChat.Calls(agent1.CredentialID()).Issued; n != 2 {
 			t.Errorf("%s: %d tokens were fetched, want the 2 of before", tt.path, n)
 		}
 		if res := r.last(); res.Injected || res.Outcome != proxy.Answered {
@@ -94,10 +95,10 @@ func TestBadTokenIsReplacedAndTheCallRepeated(t *testing.T) {
 	body := `{"touser":"o","text":"` + strings.Repeat("x", 100_000) + `"}`
 	sum := sha256.Sum256([]byte(body))
 	for _, code := range []int{40001, 40014, 42001} {
-		r := newRig(t, config{})
-		r.sim.Tune(func(k *wechattest.Knobs) { k.KilledCode = code })
-		old := r.token(shop)
-		r.sim.KillTokens(shop.Name())
+		r := newRig(t, options{})
+		r.WeChat.Tune(func(k *wechattest.Knobs) { k.KilledCode = code })
+		old := r.Token(r.t, shop)
+		r.WeChat.KillTokens(shop.CredentialID())
 
 		a := r.call("POST", send+"?lang=zh", body)
 		if got := a.header.Get("X-Sim-Body-Sha256"); a.status != 200 || got != hex.EncodeToString(sum[:]) {
@@ -110,10 +111,10 @@ func TestBadTokenIsReplacedAndTheCallRepeated(t *testing.T) {
 		if a.header.Get("X-Wxtoken-Retried") != "1" || len(a.header.Get("X-Wxtoken-Version")) < 13 {
 			t.Errorf("%d: headers %v", code, a.header)
 		}
-		if n := r.sim.Calls(shop.Name()).Issued; n != 2 {
+		if n := r.WeChat.Calls(shop.CredentialID()).Issued; n != 2 {
 			t.Errorf("%d: %d tokens were issued, want 2", code, n)
 		}
-		if res := r.last(); !res.Retried || !res.Injected || res.App != key(shop) || res.Status != 200 || res.Errcode != 0 {
+		if res := r.last(); !res.Retried || !res.Injected || res.App != source.Key(shop) || res.Status != 200 || res.Errcode != 0 {
 			t.Errorf("%d: %+v", code, res)
 		}
 		if a := r.call("GET", menu, ""); a.header.Get("X-Wxtoken-Retried") != "" {
@@ -123,9 +124,9 @@ func TestBadTokenIsReplacedAndTheCallRepeated(t *testing.T) {
 }
 
 func TestWeComHasItsOwnCodes(t *testing.T) {
-	r := newRig(t, config{})
-	r.token(agent1)
-	r.sim.KillTokens(agent1.Name())
+	r := newRig(t, options{})
+	r.Token(r.t, agent1)
+	r.WeChat.KillTokens(agent1.CredentialID())
 	a := r.call("GET", "/proxy/ww3333333333333333:1000001/cgi-bin/getcallbackip", "")
 	if a.status != 200 || !strings.Contains(a.body, `"ip_list":["106`) || a.header.Get("X-Wxtoken-Retried") != "1" {
 		t.Errorf("40014 on WeCom: %v", a)
@@ -134,9 +135,9 @@ func TestWeComHasItsOwnCodes(t *testing.T) {
 		t.Errorf("the host was %q", got)
 	}
 	// 40001 there is a wrong secret, which no other token can help.
-	r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/user/get", Effect: wechattest.EffectErrcode, Code: 40001})
+	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/user/get", Effect: wechattest.EffectErrcode, Code: 40001})
 	a = r.call("GET", "/proxy/ww3333333333333333%3a1000001/cgi-bin/user/get", "")
-	probes := r.sim.Calls(agent1.Name()).Probes - 3 // one of the report above, two calls of the same path
+	probes := r.WeChat.Calls(agent1.CredentialID()).Probes - 3 // one of the report above, two calls of the same path
 	if calls := r.calls(); len(calls) != 1 || !strings.Contains(a.body, "40001") || probes != 0 {
 		t.Errorf("40001 on WeCom: %d calls, %d probes, %v", len(calls), probes, a)
 	}
@@ -146,9 +147,9 @@ func TestWeComHasItsOwnCodes(t *testing.T) {
 // the call is repeated once with the same token, and what comes then is the answer.
 func TestATokenThatWorksIsTriedOnceMore(t *testing.T) {
 	for _, times := range []int{1, 2, 3} {
-		r := newRig(t, config{})
-		before := r.token(shop)
-		r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectErrcode, Code: 40001, Message: "exactly this", Count: times})
+		r := newRig(t, options{})
+		before := r.Token(r.t, shop)
+		r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectErrcode, Code: 40001, Message: "exactly this", Count: times})
 		a := r.call("GET", menu, "")
 		failed := strings.Contains(a.body, `"errcode":40001`)
 		if a.status != 200 || a.header.Get("X-Wxtoken-Retried") != "1" || failed != (times > 1) {
@@ -157,7 +158,7 @@ func TestATokenThatWorksIsTriedOnceMore(t *testing.T) {
 		if n := len(r.calls()); n != 2 {
 			t.Errorf("rejected %d times: WeChat saw %d calls, want 2", times, n)
 		}
-		if r.token(shop) != before {
+		if r.Token(r.t, shop) != before {
 			t.Error("a token that works was replaced")
 		}
 	}
@@ -166,9 +167,9 @@ func TestATokenThatWorksIsTriedOnceMore(t *testing.T) {
 // A probe that says nothing is no reason to call again: nothing suggests that the same token works.
 // WeChat's answer would make an SDK ask for a token, get the same one and call again, without an end.
 func TestARejectionThatCannotBeHealedNowDoesNotPass(t *testing.T) {
-	r := newRig(t, config{})
-	r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectErrcode, Code: 40001, Message: "exactly this"})
-	r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/getcallbackip", Effect: wechattest.EffectErrcode, Code: -1})
+	r := newRig(t, options{})
+	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectErrcode, Code: 40001, Message: "exactly this"})
+	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/getcallbackip", Effect: wechattest.EffectErrcode, Code: -1})
 	a := r.call("GET", menu, "")
 	if a.status != 200 || !strings.Contains(a.body, `"errcode":-1`) || a.header.Get("Retry-After") == "" || a.header.Get("X-Wxtoken-Error") != "no_token" {
 		t.Errorf("got %v, want -1 and when to come back", a)
@@ -181,9 +182,9 @@ func TestARejectionThatCannotBeHealedNowDoesNotPass(t *testing.T) {
 // A token that WeChat is known to reject is not sent at all while there is no other: until the
 // allowance has room again, say.
 func TestATokenThatIsKnownDeadIsNotSent(t *testing.T) {
-	r := newRig(t, config{spec: func(c *tokencache.Credential) { c.Fetches = tokencache.Limit{PerDay: 1} }})
-	r.token(shop)
-	r.sim.KillTokens(shop.Name())
+	r := newRig(t, options{spec: func(c *tokencache.Credential) { c.Fetches = tokencache.Limit{PerDay: 1} }})
+	r.Token(r.t, shop)
+	r.WeChat.KillTokens(shop.CredentialID())
 	for range 3 {
 		a := r.call("GET", menu, "")
 		if a.status != 200 || !strings.Contains(a.body, `"errcode":-1`) || a.header.Get("Retry-After") == "" {
@@ -197,27 +198,27 @@ func TestATokenThatIsKnownDeadIsNotSent(t *testing.T) {
 
 // A photo of 10 MB cannot be sent twice, so WeChat is asked before whether it accepts the token.
 func TestALongUploadIsSentWithATokenThatWorks(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	const size = 10 << 20
 	for range 3 {
 		if got, a := r.upload(size); got.Size == 0 || strings.Contains(a.body, "errcode") {
 			t.Errorf("got %v", a)
 		}
-		r.sim.KillTokens(shop.Name())
+		r.WeChat.KillTokens(shop.CredentialID())
 		if got, a := r.upload(size); got.Size == 0 || strings.Contains(a.body, "errcode") {
 			t.Errorf("after the token died: %v", a)
 		}
 	}
 	// Many at once ask once, and many in a row go by what the others saw.
-	before := r.sim.Calls(shop.Name()).Probes
+	before := r.WeChat.Calls(shop.CredentialID()).Probes
 	for range 60 {
 		r.upload(2 << 20)
 	}
-	if n := r.sim.Calls(shop.Name()).Probes - before; n < 10 || n > 30 {
+	if n := r.WeChat.Calls(shop.CredentialID()).Probes - before; n < 10 || n > 30 {
 		t.Errorf("60 uploads in a row made %d probes, want some 20", n)
 	}
 	// Without a clear answer the call decides.
-	r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/getcallbackip", Effect: wechattest.EffectErrcode, Code: 45009})
+	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/getcallbackip", Effect: wechattest.EffectErrcode, Code: 45009})
 	if got, a := r.upload(size); got.Size == 0 {
 		t.Errorf("without a clear answer of the probe: %v", a)
 	}
@@ -225,10 +226,10 @@ func TestALongUploadIsSentWithATokenThatWorks(t *testing.T) {
 
 // After the one retry whatever comes goes back, be it another rejection.
 func TestThereIsOneRetry(t *testing.T) {
-	r := newRig(t, config{})
-	r.token(shop)
-	r.sim.KillTokens(shop.Name())
-	r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Skip: 1, Effect: wechattest.EffectErrcode, Code: 42001})
+	r := newRig(t, options{})
+	r.Token(r.t, shop)
+	r.WeChat.KillTokens(shop.CredentialID())
+	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Skip: 1, Effect: wechattest.EffectErrcode, Code: 42001})
 	a := r.call("GET", menu, "")
 	if n := len(r.calls()); n != 2 || !strings.Contains(a.body, "42001") || a.header.Get("X-Wxtoken-Retried") != "1" {
 		t.Errorf("WeChat saw %d calls, want 2; %v", n, a)
@@ -255,8 +256,8 @@ func TestBodiesAroundTheLimit(t *testing.T) {
 		{"over the limit", limit + 1, false, 200, 1},
 		{"over the limit and chunked", limit + 1, true, 411, 0},
 	} {
-		r := newRig(t, config{options: proxy.Options{MaxReplay: limit}})
-		r.token(shop)
+		r := newRig(t, options{Options: proxy.Options{MaxReplay: limit}})
+		r.Token(r.t, shop)
 		text := ""
 		if tt.size > 0 {
 			text = body(tt.size)
@@ -282,7 +283,7 @@ func TestBodiesAroundTheLimit(t *testing.T) {
 				t.Errorf("%s: WeChat was told the length %d", tt.name, c.length)
 			}
 		}
-		r.sim.KillTokens(shop.Name())
+		r.WeChat.KillTokens(shop.CredentialID())
 		a = do()
 		calls := r.calls()
 		if len(calls) != tt.attempts {

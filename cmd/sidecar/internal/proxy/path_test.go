@@ -16,7 +16,7 @@ import (
 // hung up without one.
 func (r *rig) raw(t testing.TB, request string) int {
 	t.Helper()
-	conn, err := r.front.dial(t.Context(), "", "")
+	conn, err := r.front.DialContext(t.Context(), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ var tricks = []string{
 }
 
 func TestTricksWithThePathAreRefused(t *testing.T) {
-	r := newRig(t, config{names: "shop"})
+	r := newRig(t, options{names: "shop"})
 	for _, method := range []string{"GET", "POST"} {
 		for _, target := range tricks {
 			status := r.raw(t, method+" "+target+" HTTP/1.1\r\nHost: api.weixin.qq.com\r\nContent-Length: 0\r\n\r\n")
@@ -63,7 +63,7 @@ func TestTricksWithThePathAreRefused(t *testing.T) {
 
 // What net/http refuses on the wire, another handler in front might let through.
 func TestQueryWithControlCharactersIsRefused(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	for _, query := range []string{"a=1 HTTP/1.1", "a=\r\nX: y", "a=\x00", "a=\x7f"} {
 		req := httptest.NewRequest("GET", menu, nil)
 		req.URL.RawQuery = query
@@ -78,7 +78,7 @@ func TestQueryWithControlCharactersIsRefused(t *testing.T) {
 // What is wrong beside the path: methods, upgrades, and requests that two readers may understand
 // differently.
 func TestOddRequestsAreRefused(t *testing.T) {
-	r := newRig(t, config{names: "shop"})
+	r := newRig(t, options{names: "shop"})
 	const target = " /proxy/shop/cgi-bin/menu/get HTTP/1.1\r\nHost: x\r\n"
 	for _, request := range []string{
 		"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
@@ -115,7 +115,7 @@ func TestOddRequestsAreRefused(t *testing.T) {
 // A request with both a length and chunks is the classic of smuggling. net/http goes by the chunks,
 // and takes what follows for another request; what matters is that WeChat sees it the same way.
 func TestLengthAndChunksDoNotSmuggle(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	const body = "2\r\n{}\r\n0\r\n\r\nGET /proxy/shop/../smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 	r.raw(t, fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n%s", send, len(body), body))
 	for _, c := range r.calls() {
@@ -136,7 +136,7 @@ func FuzzProxyPath(f *testing.F) {
 	f.Add("GET", "/proxy/ww3333333333333333%3A1000001/cgi-bin/getcallbackip", "Connection: X-A")
 	f.Add("GET", "/proxy/shop/cgi-bin/media/get?media_id=size-100&type=image", "Range: bytes=0-1")
 	f.Add("GET", "/sns/userinfo?access_token=OAUTH&openid=o", "Upgrade: h2c")
-	r := newRig(f, config{names: "shop"})
+	r := newRig(f, options{names: "shop"})
 	f.Fuzz(func(t *testing.T, method, target, header string) {
 		if strings.ContainsAny(method+target+header, "\r\n") || len(header) > 1000 {
 			t.Skip() // another request altogether

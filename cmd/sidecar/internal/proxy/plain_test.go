@@ -13,8 +13,8 @@ import (
 // Which app a plain call is for: the appid, then a token of ours, then the header, then the
 // default.
 func TestPlainCallFindsItsApp(t *testing.T) {
-	withDefault := newRig(t, config{names: "hr"})
-	without := newRig(t, config{})
+	withDefault := newRig(t, options{names: "hr"})
+	without := newRig(t, options{})
 	for _, tt := range []struct {
 		name, query, header string
 		with, without       string // the app, or the errcode
@@ -36,10 +36,10 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 		{"an id that two apps share", "?appid=ww3333333333333333", "", "40013", "40013"},
 	} {
 		for r, want := range map[*rig]string{withDefault: tt.with, without: tt.without} {
-			replaced := r.token(other)
-			r.sim.KillTokens(other.Name())
+			replaced := r.Token(r.t, other)
+			r.WeChat.KillTokens(other.CredentialID())
 			r.call("GET", "/proxy/other/cgi-bin/getcallbackip", "")
-			tokens := map[string]string{"shop": r.token(shop), "other": r.token(other), "hr": r.token(agent1)}
+			tokens := map[string]string{"shop": r.Token(r.t, shop), "other": r.Token(r.t, other), "hr": r.Token(r.t, agent1)}
 			r.calls()
 
 			query := strings.NewReplacer("OTHER", url.QueryEscape(tokens["other"]), "REPLACED", url.QueryEscape(replaced)).Replace(tt.query)
@@ -64,7 +64,7 @@ func TestPlainCallFindsItsApp(t *testing.T) {
 
 // By WeCom's name no call is for a WeChat app, and the other way round, whatever the default is.
 func TestTheHostNameDecidesThePlatform(t *testing.T) {
-	r := newRig(t, config{names: "hr"})
+	r := newRig(t, options{names: "hr"})
 	const path = "/cgi-bin/getcallbackip"
 	if a := r.call("GET", path, "", "Host", "qyapi.weixin.qq.com"); !strings.Contains(a.body, "ip_list") || r.calls()[0].host != "qyapi.weixin.qq.com" {
 		t.Errorf("by WeCom's name: %v", a)
@@ -74,7 +74,7 @@ func TestTheHostNameDecidesThePlatform(t *testing.T) {
 	}
 	// An SDK takes only the code of its platform for a reason to fetch another token.
 	for host, code := range map[string]string{"qyapi.weixin.qq.com": "40014", "hk.api.weixin.qq.com": "40001", "127.0.0.1": "40001"} {
-		a := newRig(t, config{}).call("GET", path+"?access_token=garbage", "", "Host", host)
+		a := newRig(t, options{}).call("GET", path+"?access_token=garbage", "", "Host", host)
 		if !strings.Contains(a.body, `"errcode":`+code) {
 			t.Errorf("an unknown token by the name %s: want %s, got %v", host, code, a)
 		}
@@ -83,7 +83,7 @@ func TestTheHostNameDecidesThePlatform(t *testing.T) {
 
 // A call that takes no token of ours needs no app, only to know where WeChat is.
 func TestPlainCallWithOtherCredentialsNeedsNoApp(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	const path = "/sns/userinfo?access_token=user%40token&openid=o"
 	if a := r.call("GET", path, "", "Host", "api.weixin.qq.com"); !strings.Contains(a.body, `"nickname"`) {
 		t.Errorf("by the host: %v", a)
@@ -99,9 +99,9 @@ func TestPlainCallWithOtherCredentialsNeedsNoApp(t *testing.T) {
 
 // An upstream may have a path prefix, and the set of apps may change while the proxy runs.
 func TestUpstreamPrefixAndReload(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	r.call("GET", menu, "")
-	r.setApps("http://gateway.example/wechat/", "")
+	r.setBase("gateway.example/wechat/")
 	r.upstream = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
 	r.calls()
 	a := r.call("GET", menu, "")
@@ -116,7 +116,7 @@ func TestUpstreamPrefixAndReload(t *testing.T) {
 // What belongs between two hosts, to this listener, or to the machinery, does not go on. All else
 // does.
 func TestRequestHeaders(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	a := r.call("POST", send, "{}",
 		"Authorization", "Bearer ours", "Cookie", "a=b", "X-Forwarded-For", "1.2.3.4", "X-Forwarded-Port", "1", "Forwarded", "for=x", "X-Real-Ip", "1.2.3.4",
 		"X-Wxtoken-App", "other", "X-Wxtoken-Version", "1", "Proxy-Authorization", "x", "Te", "trailers", "Keep-Alive", "1",
@@ -147,8 +147,8 @@ func TestRequestHeaders(t *testing.T) {
 
 // A sidecar that stops asks for no token any more, and says so.
 func TestStoppedCacheGivesAnAnswer(t *testing.T) {
-	r := newRig(t, config{options: proxy.Options{Timeout: time.Second}})
-	r.cache.Close()
+	r := newRig(t, options{Options: proxy.Options{Timeout: time.Second}})
+	r.Cache.Close()
 	a := r.call("GET", menu, "")
 	if a.status != 200 || !strings.Contains(a.body, "stopping") || a.header.Get("X-Wxtoken-Error") != "no_token" {
 		t.Error(a)

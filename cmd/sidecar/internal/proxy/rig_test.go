@@ -9,44 +9,46 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
-
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source/sourcetest"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
 // The apps of a rig. Two agents of one corp share its id.
 var (
-	shop   = wechattest.App{ID: "wx1111111111111111", Secret: "s1", Menu: `{"button":[]}`, UserTokens: []string{"user@token"}}
-	other  = wechattest.App{ID: "wx2222222222222222", Secret: "s2"}
-	agent1 = wechattest.App{ID: "ww3333333333333333", Agent: "1000001", Secret: "s3", Kind: wechattest.Corp}
-	agent2 = wechattest.App{ID: "ww3333333333333333", Agent: "1000002", Secret: "s4", Kind: wechattest.Corp}
+	shop   = app(config.App{ID: "wx1111111111111111", Alias: "shop", Secret: secret.New("s1")})
+	other  = app(config.App{ID: "wx2222222222222222", Alias: "other", Secret: secret.New("s2")})
+	agent1 = app(config.App{ID: "ww3333333333333333", Alias: "hr", Agent: "1000001", Secret: secret.New("s3"), Platform: config.PlatformWeCom})
+	agent2 = app(config.App{ID: "ww3333333333333333", Agent: "1000002", Secret: secret.New("s4"), Platform: config.PlatformWeCom})
 )
 
-// rig is a proxy between a client and a WeChat that behaves, with a real cache on miniredis. Both
-// sides are HTTP servers on sockets, or on pipes in a bubble.
+// app fills in what the apps of a rig share. Their upstreams speak http.
+func app(a config.App) config.App {
+	a.Endpoint, a.FetchesPerDay, a.ReportsPerDay = config.EndpointClassic, 1e6, 1e6
+	if a.APIBase = "http://qyapi.weixin.qq.com"; a.Platform != config.PlatformWeCom {
+		a.APIBase, a.APIFallbacks = "http://api.weixin.qq.com", []string{"http://api2.weixin.qq.com"}
+	}
+	return a
+}
+
+// rig is a proxy between a client and a WeChat that behaves. Both sides are HTTP servers on sockets,
+// or on pipes in a bubble.
 type rig struct {
+	*sourcetest.Stack
 	t     testing.TB
-	sim   *wechattest.Server
-	cache *tokencache.Cache
-	apps  atomic.Pointer[apps.Set]
 	proxy *proxy.Proxy
 	http  *http.Client // calls the proxy
 	front wire
 
-	// Upstream, if set, answers instead of sim what is not about fetching a token.
+	// Upstream, if set, answers instead of WeChat what is not about fetching a token.
 	upstream http.Handler
 	// refuse, if set, makes connections to some addresses fail.
 	refuse func(addr string) bool
@@ -68,30 +70,40 @@ type seen struct {
 // wire connects two ends in this process.
 type wire interface {
 	net.Listener
-	dial(context.Context, string, string) (net.Conn, error)
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-type config struct {
-	wire    func(testing.TB) wire
-	options proxy.Options
-	spec    func(*tokencache.Credential)
-	names   string // of the default app
-	own     bool   // the proxy has its own transport
+// options are optional.
+type options struct {
+	proxy.Options
+	pipes bool // instead of sockets
+	spec  func(*tokencache.Credential)
+	names string // of the default app
+	own   bool   // the proxy has its own transport
 }
 
-func newRig(t testing.TB, cfg config) *rig {
-	r := &rig{t: t, sim: wechattest.New(shop, other, agent1, agent2), results: make(chan proxy.Result, 100)}
-	if cfg.wire == nil {
-		cfg.wire = onSockets
+func newRig(t testing.TB, o options) *rig {
+	r := &rig{t: t, results: make(chan proxy.Result, 100)}
+	wired := func() wire {
+		if o.pipes {
+			return wechattest.Listen()
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sockets{l}
 	}
-	fetches := r.sim.Transport()
-	t.Cleanup(func() { _ = fetches.Close() })
-	r.newCache(&http.Client{Transport: fetches}, cfg.spec)
-
-	back := cfg.wire(t)
+	account := func(a *wechattest.App) {
+		if a.ID == shop.ID {
+			a.Menu, a.UserTokens = `{"button":[]}`, []string{"user@token"}
+		}
+	}
+	r.Stack = sourcetest.New(t, sourcetest.Options{Adjust: o.spec, Account: account, Default: o.names}, shop, other, agent1, agent2)
+	back := wired()
 	serve(t, back, http.HandlerFunc(r.serveUpstream))
-	if cfg.options.Transport == nil && !cfg.own {
-		cfg.options.Transport = &http.Transport{
+	if o.Transport == nil && !o.own {
+		o.Transport = &http.Transport{
 			DisableCompression: true,
 			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				r.mu.Lock()
@@ -100,12 +112,12 @@ func newRig(t testing.TB, cfg config) *rig {
 				if r.refuse != nil && r.refuse(addr) {
 					return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("refused by the test")}
 				}
-				return back.dial(ctx, network, addr)
+				return back.DialContext(ctx, network, addr)
 			},
 		}
 	}
-	observe := cfg.options.Observe
-	cfg.options.Observe = func(res proxy.Result) {
+	observe := o.Observe
+	o.Observe = func(res proxy.Result) {
 		select {
 		case r.results <- res:
 		default: // enough
@@ -114,13 +126,11 @@ func newRig(t testing.TB, cfg config) *rig {
 			observe(res)
 		}
 	}
-	base := "http://api.weixin.qq.com"
-	if cfg.own {
-		base = "http://" + back.Addr().String()
+	if o.own {
+		r.setBase(back.Addr().String())
 	}
-	r.setApps(base, cfg.names)
-	r.proxy = proxy.New(r.cache, r.apps.Load, cfg.options)
-	r.front = cfg.wire(t)
+	r.proxy = proxy.New(r.Cache, r.Apps.Load, o.Options)
+	r.front = wired()
 	plain := r.proxy.Plain()
 	serve(t, r.front, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasPrefix(req.URL.Path, "/proxy/") {
@@ -129,7 +139,7 @@ func newRig(t testing.TB, cfg config) *rig {
 		}
 		plain.ServeHTTP(w, req)
 	}))
-	client := &http.Transport{DialContext: r.front.dial, DisableCompression: true, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 5 * time.Minute}
+	client := &http.Transport{DialContext: r.front.DialContext, DisableCompression: true, MaxIdleConnsPerHost: 64, ExpectContinueTimeout: 5 * time.Minute}
 	r.http = &http.Client{Transport: client, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {
 		client.CloseIdleConnections()
@@ -138,92 +148,13 @@ func newRig(t testing.TB, cfg config) *rig {
 	return r
 }
 
-func (r *rig) newCache(client *http.Client, spec func(*tokencache.Credential)) {
-	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true)
-	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true,
-		Dialer: func(context.Context, string, string) (net.Conn, error) { return m.Dial() }})
-	r.cache = tokencache.New(rdb, tokencache.Options{})
-	wc := &wechat.Client{HTTP: client}
-	var creds []tokencache.Credential
-	for _, app := range []wechattest.App{shop, other, agent1, agent2} {
-		c := tokencache.Credential{
-			Key: key(app), Overlap: 5 * time.Minute, Fingerprint: "f",
-			Fetches: tokencache.Limit{PerDay: 1e6}, Reports: tokencache.Limit{PerDay: 1e6},
-			Source: source(func(ctx context.Context) (wechat.Credential, error) {
-				if app.Kind == wechattest.Corp {
-					return wc.CorpToken(ctx, app.ID, secret.New(app.Secret))
-				}
-				return wc.Token(ctx, app.ID, secret.New(app.Secret))
-			}),
-			Probe: func(ctx context.Context, value secret.String) error {
-				how := wechat.ProbeCallbackIP
-				if app.Kind == wechattest.Corp {
-					how = wechat.ProbeCorpCallbackIP
-				}
-				err := wc.Probe(ctx, value, how)
-				if e, ok := errors.AsType[*wechat.Error](err); ok && e.Class() == wechat.ClassBadToken {
-					return tokencache.ErrRejected
-				}
-				return err
-			},
-		}
-		if spec != nil {
-			spec(&c)
-		}
-		creds = append(creds, c)
+// setBase puts another upstream into force for all apps.
+func (r *rig) setBase(host string) {
+	all := []config.App{shop, other, agent1, agent2}
+	for i := range all {
+		all[i].APIBase = "http://" + host
 	}
-	if err := r.cache.Set(creds...); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		r.cache.Close()
-		_ = rdb.Close()
-		m.Close()
-	})
-}
-
-// source is a tokencache.Source that asks the simulator.
-type source func(context.Context) (wechat.Credential, error)
-
-func (s source) Fetch(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
-	c, err := s(ctx)
-	if e, ok := errors.AsType[*wechat.Error](err); ok {
-		f := &tokencache.FetchError{Class: tokencache.ClassTransient, Code: e.Code, Message: e.Message, Unclear: e.MayHaveIssued(), Err: e}
-		if e.Class() == wechat.ClassConfig {
-			f.Class = tokencache.ClassPermanent
-		}
-		return tokencache.Value{}, f
-	}
-	return tokencache.Value{Value: c.Value, Life: c.ExpiresIn, RenewLeft: c.ExpiresIn / 4}, err
-}
-
-func key(app wechattest.App) tokencache.Key {
-	return tokencache.Key{App: app.Name(), Kind: "access_token"}
-}
-
-func (r *rig) setApps(base, standard string) {
-	app := func(a wechattest.App, alias string) apps.App {
-		p := apps.App{Key: key(a), ID: a.ID, Alias: alias, Agent: a.Agent, Secret: secret.New(a.Secret),
-			Upstreams: []*url.URL{mustURL(r.t, base), mustURL(r.t, "http://api2.weixin.qq.com")}}
-		if a.Kind == wechattest.Corp {
-			p.Platform, p.Upstreams = apps.WeCom, p.Upstreams[:1]
-			if base == "http://api.weixin.qq.com" {
-				p.Upstreams[0] = mustURL(r.t, "http://qyapi.weixin.qq.com")
-			}
-		}
-		return p
-	}
-	set := apps.New(standard, app(shop, "shop"), app(other, "other"), app(agent1, "hr"), app(agent2, ""))
-	r.apps.Store(set)
-}
-
-func mustURL(t testing.TB, s string) *url.URL {
-	u, err := url.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
+	r.Set(r.t, all...)
 }
 
 func (r *rig) serveUpstream(w http.ResponseWriter, req *http.Request) {
@@ -232,7 +163,7 @@ func (r *rig) serveUpstream(w http.ResponseWriter, req *http.Request) {
 	handler := r.upstream
 	r.mu.Unlock()
 	if handler == nil {
-		handler = r.sim
+		handler = r.WeChat
 	}
 	handler.ServeHTTP(w, req)
 }
@@ -304,23 +235,6 @@ func (r *rig) try(ctx context.Context, method, pathAndQuery string, body io.Read
 	return answer{res.StatusCode, res.Header, got.String()}, err
 }
 
-// token returns the app's current token.
-func (r *rig) token(app wechattest.App) string {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	for {
-		token, err := r.cache.Get(ctx, key(app))
-		if err == nil {
-			return token.Value.Reveal()
-		}
-		if ctx.Err() != nil {
-			r.t.Fatal(err)
-		}
-		time.Sleep(50 * time.Millisecond) // a busy machine: what is asked of Redis has a second
-	}
-}
-
 func serve(t testing.TB, l net.Listener, h http.Handler) {
 	s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
@@ -334,54 +248,9 @@ func serve(t testing.TB, l net.Listener, h http.Handler) {
 	})
 }
 
-// onSockets is a wire of TCP on loopback.
-func onSockets(t testing.TB) wire {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sockets{l}
-}
-
+// sockets is a wire of TCP on loopback.
 type sockets struct{ net.Listener }
 
-func (s sockets) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (s sockets) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", s.Addr().String())
 }
-
-// onPipes is a wire for bubbles.
-func onPipes(testing.TB) wire { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-type pipes struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p.conns <- far:
-		return near, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }

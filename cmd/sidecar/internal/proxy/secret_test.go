@@ -2,18 +2,17 @@ package proxy_test
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
 // A program that logs users in needs no AppSecret: whatever it sends in its place, or nothing.
 func TestALoginGetsTheSecretOfItsApp(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	for _, target := range []string{
 		"/sns/jscode2session?appid=" + shop.ID + "&secret=any&js_code=c&grant_type=authorization_code",
 		"/sns/jscode2session?appid=" + shop.ID + "&js_code=c",
@@ -24,13 +23,13 @@ func TestALoginGetsTheSecretOfItsApp(t *testing.T) {
 		for _, prefix := range []string{"", "/proxy/shop"} {
 			a := r.call("GET", prefix+target, "")
 			seen := r.calls()
-			if len(seen) != 1 || !strings.Contains(seen[0].uri, "?secret="+shop.Secret+"&") || strings.Count(seen[0].uri, "secret=") != 1 || strings.Contains(seen[0].uri, "any") {
+			if len(seen) != 1 || !strings.Contains(seen[0].uri, "?secret="+shop.Secret.Reveal()+"&") || strings.Count(seen[0].uri, "secret=") != 1 || strings.Contains(seen[0].uri, "any") {
 				t.Errorf("%s%s: WeChat saw %+v, and said %v", prefix, target, seen, a)
 			}
-			if res := r.last(); !res.Secret || res.App != key(shop) || res.Injected {
+			if res := r.last(); !res.Secret || res.App != source.Key(shop) || res.Injected {
 				t.Errorf("%s%s: counted as %+v", prefix, target, res)
 			}
-			if form := secrettest.Find(a.String(), "CANARY", shop.Secret+"&"); form != "" {
+			if form := secrettest.Find(a.String(), "CANARY", shop.Secret.Reveal()+"&"); form != "" {
 				t.Errorf("%s%s: the caller sees %s", prefix, target, form)
 			}
 		}
@@ -42,7 +41,7 @@ func TestALoginGetsTheSecretOfItsApp(t *testing.T) {
 	r.last()
 	// The true secret, and what is no login, pass as they are.
 	for _, target := range []string{
-		"/sns/jscode2session?appid=" + shop.ID + "&secret=" + shop.Secret + "&js_code=c",
+		"/sns/jscode2session?appid=" + shop.ID + "&secret=" + shop.Secret.Reveal() + "&js_code=c",
 		"/sns/oauth2/refresh_token?appid=" + shop.ID + "&refresh_token=x",
 		"/sns/userinfo?access_token=u&secret=any&appid=" + shop.ID,
 	} {
@@ -55,7 +54,7 @@ func TestALoginGetsTheSecretOfItsApp(t *testing.T) {
 
 // The reset of a quota has its parameters in the query, in a JSON object or in a form.
 func TestAQuotaResetGetsTheSecretOfItsApp(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	var got string
 	r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		b := new(strings.Builder)
@@ -90,12 +89,11 @@ func TestAQuotaResetGetsTheSecretOfItsApp(t *testing.T) {
 
 // The secret goes to the upstream of its own app only, and not at all for an app that demands it.
 func TestTheSecretStaysWithItsApp(t *testing.T) {
-	r := newRig(t, config{})
-	at := func(base string) []*url.URL { return []*url.URL{mustURL(t, base)} }
-	r.apps.Store(apps.New("",
-		apps.App{Key: key(shop), ID: shop.ID, Alias: "shop", Secret: secret.New("CANARY1"), Upstreams: at("http://one.example")},
-		apps.App{Key: key(other), ID: other.ID, Alias: "other", Secret: secret.New("CANARY2"), Upstreams: at("http://two.example"), RequireSecret: true},
-	))
+	r := newRig(t, options{})
+	one, two := shop, other
+	one.APIBase, one.Secret = "http://one.example", secret.New("CANARY1")
+	two.APIBase, two.Secret, two.RequireSecret = "http://two.example", secret.New("CANARY2"), true
+	r.Set(t, one, two)
 	r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Location", "https://elsewhere.example/?"+req.URL.RawQuery)
 		w.WriteHeader(http.StatusFound)
@@ -124,7 +122,7 @@ func TestTheSecretStaysWithItsApp(t *testing.T) {
 
 // The path decides for which app a call is.
 func TestAnotherAppidThanThePathsIsRefused(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	for _, path := range []string{"/cgi-bin/getcallbackip", "/sns/jscode2session"} {
 		a := r.call("GET", "/proxy/shop"+path+"?secret=any&appid="+other.ID, "")
 		if !strings.Contains(a.body, `"errcode":40013`) || a.header.Get("X-Wxtoken-Error") != "no_app" || len(r.calls()) != 0 {

@@ -6,13 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -21,7 +19,7 @@ import (
 // alone for a while. When the call was sent, it is not sent elsewhere.
 func TestFallbackHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, config{wire: onPipes})
+		r := newRig(t, options{pipes: true})
 		dead := true
 		r.refuse = func(addr string) bool { return dead && addr == "api.weixin.qq.com:80" }
 		dialed := func() string {
@@ -49,7 +47,7 @@ func TestFallbackHosts(t *testing.T) {
 		if a := r.call("GET", menu, ""); a.status != 200 || dialed() != first {
 			t.Errorf("later: %v", a)
 		}
-		r.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectReset})
+		r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectReset})
 		r.calls()
 		if a := r.call("GET", menu, ""); a.status != 502 || len(r.calls()) != 1 {
 			t.Errorf("after it was sent: %v", a)
@@ -59,7 +57,7 @@ func TestFallbackHosts(t *testing.T) {
 
 // A caller who hangs up takes the call to WeChat along, before an answer and in the middle of it.
 func TestHangingUpCancelsTheCall(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	began, ended := make(chan bool, 1), make(chan bool, 1)
 	r.upstream = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "image/jpeg")
@@ -105,11 +103,11 @@ func TestHangingUpCancelsTheCall(t *testing.T) {
 // middle are each given up, in virtual time.
 func TestNothingStandsStillForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, config{wire: onPipes})
-		r.token(shop)
+		r := newRig(t, options{pipes: true})
+		r.Token(r.t, shop)
 		stalls := func(name, request string, atLeast time.Duration, want proxy.Outcome) {
 			t.Helper()
-			conn, err := r.front.dial(t.Context(), "", "")
+			conn, err := r.front.DialContext(t.Context(), "", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -148,10 +146,10 @@ func TestNothingStandsStillForEver(t *testing.T) {
 
 // Connections to WeChat are used again, also after an answer that was looked at and thrown away.
 func TestConnectionsAreReused(t *testing.T) {
-	r := newRig(t, config{})
+	r := newRig(t, options{})
 	for i := range 20 {
 		if i%5 == 4 {
-			r.sim.KillTokens(shop.Name())
+			r.WeChat.KillTokens(shop.CredentialID())
 		}
 		r.call("GET", menu, "")
 	}
@@ -162,15 +160,16 @@ func TestConnectionsAreReused(t *testing.T) {
 
 // The transport that a proxy has of its own, on real sockets: with a server there, and without one.
 func TestOwnTransport(t *testing.T) {
-	r := newRig(t, config{own: true})
+	r := newRig(t, options{own: true})
 	for range 2 {
 		if a := r.call("POST", send, "{}"); a.status != 200 {
 			t.Error(a)
 		}
 	}
 	// There is no listener.
-	set := apps.New("", apps.App{Key: key(shop), Alias: "shop", Upstreams: []*url.URL{mustURL(t, "http://127.0.0.1:1")}})
-	r.apps.Store(set)
+	alone := shop
+	alone.APIBase, alone.APIFallbacks = "http://127.0.0.1:1", nil
+	r.Set(t, alone)
 	r.last()
 	a := r.call("POST", send, "{}")
 	res := r.last()
