@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 )
 
 // program is the sidecar in this process, on an embedded Redis and a simulated WeChat.
@@ -193,6 +197,45 @@ func TestServingStartsBeforeThereIsAToken(t *testing.T) {
 	defer answer.Body.Close()
 	if answer.StatusCode != 503 || answer.Header.Get("Retry-After") == "" {
 		t.Errorf("the token: got %s with Retry-After %q, want 503 and when to come back", answer.Status, answer.Header.Get("Retry-After"))
+	}
+}
+
+// Other pods open many times what the operations
+// listener keeps.
+func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
+	p := start(t, nil)
+	begin := time.Now()
+	var held []net.Conn
+	var closed atomic.Int32
+	defer func() {
+		for _, conn := range held {
+			_ = conn.Close()
+		}
+	}()
+	for range 5 * listener.MaxOpsConnections {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.ops, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+		go func() {
+			_, _ = io.Copy(io.Discard, conn)
+			closed.Add(1)
+		}()
+		// A failed write is that of a connection which was closed for the others.
+		_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") // and then it idles
+	}
+	probe := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, url := range []string{p.ops + "/healthz", p.ops + "/metrics", p.values + tokenPath} {
+		if code, _ := p.call(probe, "GET", url); code != 200 {
+			t.Errorf("%s: got %d", url, code)
+		}
+	}
+	waitFor(t, "the connections beyond the bound are closed", func() bool {
+		return closed.Load() >= 4*listener.MaxOpsConnections || time.Since(begin) > listener.IdleTime/2 // not those that idled for too long
+	})
+	if n := closed.Load(); n < 4*listener.MaxOpsConnections {
+		t.Errorf("%d connections are closed, want %d", n, 4*listener.MaxOpsConnections)
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package listener_test
 
 import (
 	"bufio"
@@ -8,38 +8,34 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
+	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// pipeListener hands out the other ends of pipes: connections in a bubble of virtual time.
-type pipeListener struct{ conns chan net.Conn }
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	c, ok := <-l.conns
-	if !ok {
-		return nil, net.ErrClosed
+// serveInBubble runs Serve until the test is over. The function that it returns connects.
+func serveInBubble(t *testing.T, connections int, h http.HandlerFunc, wrap ...func(net.Listener) net.Listener) (dial func() net.Conn) {
+	pipes := wechattest.Listen()
+	var l net.Listener = pipes
+	for _, w := range wrap {
+		l = w(l)
 	}
-	return c, nil
-}
-func (l *pipeListener) Close() error   { close(l.conns); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-func (l *pipeListener) dial() net.Conn { ours, theirs := net.Pipe(); l.conns <- theirs; return ours }
-
-// serveInBubble runs serve until the test is over.
-func serveInBubble(t *testing.T, connections int, h http.HandlerFunc) *pipeListener {
-	l := &pipeListener{conns: make(chan net.Conn)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- listener.Serve(ctx, l, h, listener.Options{Connections: connections}) }()
 	synctest.Wait()
 	t.Cleanup(func() { cancel(); <-done })
-	return l
+	return func() net.Conn {
+		conn, err := pipes.DialContext(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
 }
 
 func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
@@ -50,7 +46,7 @@ func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
 		for _, length := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
 			t.Run(name+" "+length, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					conn := serveInBubble(t, 8, h).dial()
+					conn := serveInBubble(t, 8, h)()
 					defer conn.Close()
 					begin := time.Now()
 					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", length)
@@ -69,7 +65,7 @@ func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
 func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 10
-		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
 			n, err := io.Copy(io.Discard, r.Body)
 			if n != pieces || err != nil {
 				t.Errorf("upload: %d bytes, %v", n, err)
@@ -86,7 +82,7 @@ func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 				time.Sleep(listener.ProgressTime * 2 / 3)
 			}
 		})
-		conn := l.dial()
+		conn := dial()
 		defer conn.Close()
 		answers := bufio.NewReader(conn)
 		for range 2 { // the second one comes on the same connection
@@ -109,7 +105,7 @@ func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := make(chan time.Duration, 1)
-		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
 			begin := time.Now()
 			_, err := w.Write(make([]byte, 1<<20))
 			if err == nil {
@@ -117,7 +113,7 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 			}
 			over <- time.Since(begin)
 		})
-		conn := l.dial()
+		conn := dial()
 		defer conn.Close()
 		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if took := <-over; took < listener.ProgressTime || took > listener.ProgressTime+5*time.Second {
@@ -130,13 +126,13 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 // next answer has a deadline of its own.
 func TestADeadlineOfAHandlerDoesNotEndTheNextAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte("whole"))
 			if r.URL.Path == "/2" {
 				_ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 			}
 		})
-		conn := l.dial()
+		conn := dial()
 		defer conn.Close()
 		answers := bufio.NewReader(conn)
 		for _, path := range []string{"/1", "/2", "/3"} {
@@ -176,17 +172,9 @@ func (c *deadlineConn) SetWriteDeadline(t time.Time) error {
 // A deadline costs a tenth of a short answer, so answers that follow each other share one.
 func TestShortAnswersShareADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pipe := &pipeListener{conns: make(chan net.Conn)}
-		l := &deadlines{Listener: pipe}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() {
-			done <- listener.Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.WriteString(w, "ok")
-			}), listener.Options{Connections: 8})
-		}()
-		defer func() { cancel(); <-done }()
-		conn := pipe.dial()
+		var l *deadlines
+		conn := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") },
+			func(inner net.Listener) net.Listener { l = &deadlines{Listener: inner}; return l })()
 		defer conn.Close()
 		answers := bufio.NewReader(conn)
 		for range 60 { // in as many seconds
@@ -208,13 +196,13 @@ func TestShortAnswersShareADeadline(t *testing.T) {
 func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 4
-		l := serveInBubble(t, most, func(w http.ResponseWriter, r *http.Request) {
+		dial := serveInBubble(t, most, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			_, _ = io.WriteString(w, "ok")
 		})
 		var held []net.Conn
 		for range most {
-			conn := l.dial()
+			conn := dial()
 			defer conn.Close()
 			fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
 			synctest.Wait()
@@ -225,7 +213,7 @@ func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second)
 		for n := range 3 {
-			probe := l.dial()
+			probe := dial()
 			fmt.Fprint(probe, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 			answer, err := http.ReadResponse(bufio.NewReader(probe), nil)
 			if err != nil || answer.StatusCode != 200 {
@@ -242,43 +230,4 @@ func TestOneConnectionTooManyClosesTheOneWithoutProgress(t *testing.T) {
 			}
 		}
 	})
-}
-
-// The same on real sockets and the whole program: other pods open many times what the operations
-// listener keeps.
-func TestAFloodOfConnectionsKeepsNoProbeOut(t *testing.T) {
-	p := start(t, nil)
-	begin := time.Now()
-	var held []net.Conn
-	var closed atomic.Int32
-	defer func() {
-		for _, conn := range held {
-			_ = conn.Close()
-		}
-	}()
-	for range 5 * listener.MaxOpsConnections {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(p.ops, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, conn)
-		go func() {
-			_, _ = io.Copy(io.Discard, conn)
-			closed.Add(1)
-		}()
-		// A failed write is that of a connection which was closed for the others.
-		_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") // and then it idles
-	}
-	probe := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for _, url := range []string{p.ops + "/healthz", p.ops + "/metrics", p.values + tokenPath} {
-		if code, _ := p.call(probe, "GET", url); code != 200 {
-			t.Errorf("%s: got %d", url, code)
-		}
-	}
-	waitFor(t, "the connections beyond the bound are closed", func() bool {
-		return closed.Load() >= 4*listener.MaxOpsConnections || time.Since(begin) > listener.IdleTime/2 // not those that idled for too long
-	})
-	if n := closed.Load(); n < 4*listener.MaxOpsConnections {
-		t.Errorf("%d connections are closed, want %d", n, 4*listener.MaxOpsConnections)
-	}
 }
