@@ -85,7 +85,7 @@ func manyApps(t *testing.T, server *rig.Redis) []scene {
 	}
 	c.Upstream.Server = wechattest.New(apps...)
 	c.Upstream.SetSecret(apps[4].ID, "another one")
-	c.Upstream.Refuse(apps[9].ID, 40243)
+	c.Upstream.Deny(apps[9].ID, 40243)
 	c.Upstream.SetWhitelist(apps[14].ID, "198.51.100.1")
 	c.Upstream.AddFault(wechattest.Fault{App: apps[19].ID, Effect: wechattest.EffectErrcode, Code: 45009,
 		Message: `</p><script>document.title="owned"</script><img src=x onerror=alert(1)>`})

@@ -166,7 +166,7 @@ func TestCommandsAskARunningSidecar(t *testing.T) {
 func TestWaitOutlastsASidecarThatStartsLater(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.sim.Refuse("wx2", 40243)
+	r.sim.Deny("wx2", 40243)
 	exit := make(chan int, 1)
 	var said syncBuffer
 	go func() {

@@ -206,7 +206,7 @@ func (w *watch) grew() (sum float64) {
 // kept for the next call.
 func (b *bench) goroutines() map[string]float64 {
 	rig.HTTP.CloseIdleConnections()
-	b.Upstream.HangUp()
+	b.Upstream.Reset()
 	all := map[string]float64{}
 	for _, p := range b.Others(nil) {
 		if m, err := p.Metrics(); err == nil {

@@ -77,7 +77,7 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 		}
 		url := c.Store.URL()
 		if c.Linked {
-			p.Link = newLink(c.t, c.Store.(*Redis).Addr)
+			p.Link = NewLink(c.t, c.Store.(*Redis).Addr)
 			url = "redis://" + p.Link.Addr
 		}
 		p.launch(slices.Concat([]string{

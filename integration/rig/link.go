@@ -29,8 +29,8 @@ type Link struct {
 	cutter *time.Ticker
 }
 
-// newLink returns a link to a Redis.
-func newLink(t testing.TB, target string) *Link {
+// NewLink returns a link to the Redis at an address.
+func NewLink(t testing.TB, target string) *Link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -146,17 +146,17 @@ func (u *Upstream) FetchesAtOnce() int {
 	return u.atOnce
 }
 
-// HangUp ends every connection, idle or not.
-func (u *Upstream) HangUp() { u.http.CloseClientConnections() }
+// Reset ends every connection, idle or not.
+func (u *Upstream) Reset() { u.http.CloseClientConnections() }
 
-// StopListening closes WeChat's listener and every connection, until [Upstream.Listen].
-func (u *Upstream) StopListening() {
+// Refuse closes WeChat's listener and every connection, until [Upstream.Heal].
+func (u *Upstream) Refuse() {
 	_ = u.http.Listener.Close()
-	u.HangUp()
+	u.Reset()
 }
 
-// Listen opens the listener that [Upstream.StopListening] closed, at the same address.
-func (u *Upstream) Listen(t testing.TB) {
+// Heal opens the listener that [Upstream.Refuse] closed, at the same address.
+func (u *Upstream) Heal(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", u.http.Listener.Addr().String())
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // The only replica dies in the fetch. Its value leaves Redis before it can be dead.
 func TestAHolderThatDiesAloneLeavesAValueThatGoesInTime(t *testing.T) {
 	t.Parallel()
-	u := &upstream{Fault: func(n int, _ string) fault { return fault{After: time.Duration(n-1) * time.Minute} }}
+	u := &upstream{Fault: func(n int, _ string) fault { return fault{DelayReply: time.Duration(n-1) * time.Minute} }}
 	bubble(t, 1, u, func(t *testing.T, c *cluster) {
 		warm(t, c)
 		for len(c.Upstream.Fetches()) < 2 {
@@ -37,7 +37,7 @@ func TestUnclearFailuresLeaveTheValueInDoubtUntilOneFetchWorks(t *testing.T) {
 	t.Parallel()
 	for _, failures := range []int{1, 3, 8} {
 		t.Run(fmt.Sprint(failures), func(t *testing.T) {
-			u := &upstream{Fault: func(n int, _ string) fault { return fault{Lost: n > 1 && n <= 1+failures} }}
+			u := &upstream{Fault: func(n int, _ string) fault { return fault{LoseReply: n > 1 && n <= 1+failures} }}
 			bubble(t, 4, u, func(t *testing.T, c *cluster) {
 				warm(t, c)
 				time.Sleep(89 * time.Minute)
@@ -90,7 +90,7 @@ func TestASureFailureRestoresTheLifeAndTheDoubtThatStoodBefore(t *testing.T) {
 		u := &upstream{Fault: func(n int, _ string) fault {
 			switch {
 			case n == 2:
-				return fault{Lost: true}
+				return fault{LoseReply: true}
 			case n > 2:
 				return busy
 			}
@@ -158,7 +158,7 @@ func TestAProbeDoesNotVouchForAValueWhoseOverlapIsNotOver(t *testing.T) {
 		u := &upstream{Fault: func(n int, _ string) fault {
 			switch {
 			case n == 2:
-				return fault{Before: 7500 * time.Millisecond, Lost: true}
+				return fault{Delay: 7500 * time.Millisecond, LoseReply: true}
 			case n > 2:
 				return fault{Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
 			}
@@ -189,7 +189,7 @@ func TestACutThatCannotBeMadeAtOnceIsMadeLater(t *testing.T) {
 			return fault{}
 		}
 		go lose(replica)
-		return fault{Before: 15 * time.Second, Deaf: true}
+		return fault{Delay: 15 * time.Second, Detached: true}
 	}}
 	bubble(t, 2, u, func(t *testing.T, c *cluster) {
 		lose = func(replica string) {

@@ -25,7 +25,7 @@ func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 				for n, more := 0, true; more; n++ {
 					bubble(t, 3, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
 						r := c.Replicas[0]
-						r.Link.LoseReplies(n, 1)
+						r.Link.LoseReply(n, 1)
 						ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 						defer cancel()
 						_, _ = get(ctx, r) // may fail, but must not be in the way of others
@@ -61,7 +61,7 @@ func TestEachReplyLostDuringAReportAddsAtMostOneFetch(t *testing.T) {
 				c.Upstream.Kill()
 				before := len(c.Upstream.Fetches())
 				r := c.Replicas[0]
-				r.Link.LoseReplies(n, 1)
+				r.Link.LoseReply(n, 1)
 				for value := range old.values {
 					if a := storm(c, 1, report(value)); a.failed > 0 || a.last > 2*time.Second {
 						t.Errorf("reply %d lost: %+v", n, a)
@@ -91,12 +91,12 @@ func TestALeaseObtainedWithoutAnAnswerIsTakenOver(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		for n := 0; !c.Redis.Exists(c.ValueKey() + ":lock"); n++ {
-			r.Link.LoseReplies(n, 100) // until those of the load are through, and not those of the lease
+			r.Link.LoseReply(n, 100) // until those of the load are through, and not those of the lease
 			if _, err := get(ctx, r); err == nil {
 				t.Fatal("no reply was lost")
 			}
 		}
-		r.Link.LoseReplies(0, 0)
+		r.Link.LoseReply(0, 0)
 		start := time.Now()
 		r.MustGet(t)
 		if took := time.Since(start); took > time.Second {
@@ -113,7 +113,7 @@ func TestNothingBegunEarlierReplacesACommittedValue(t *testing.T) {
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		u := &upstream{Mode: mode, Fault: func(n int, _ string) fault {
 			if n == 1 {
-				return fault{After: 15 * time.Second}
+				return fault{DelayReply: 15 * time.Second}
 			}
 			return fault{}
 		}}
@@ -156,9 +156,9 @@ func TestAValueCommittedAfterAnotherHoldersCutIsInDoubt(t *testing.T) {
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch n {
 		case 1:
-			return fault{Before: 12 * time.Second, Deaf: true}
+			return fault{Delay: 12 * time.Second, Detached: true}
 		case 2:
-			return fault{After: 5 * time.Second}
+			return fault{DelayReply: 5 * time.Second}
 		}
 		return fault{}
 	}}
@@ -180,9 +180,9 @@ func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
 	u := &upstream{Fault: func(n int, _ string) fault {
 		switch n {
 		case 2:
-			return fault{Before: 12 * time.Second, Deaf: true}
+			return fault{Delay: 12 * time.Second, Detached: true}
 		case 3:
-			return fault{Before: 5 * time.Second, Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
+			return fault{Delay: 5 * time.Second, Err: &tokencache.FetchError{Class: tokencache.ClassTransient, Code: -1, Message: "busy"}}
 		}
 		return fault{}
 	}}
@@ -206,9 +206,9 @@ func TestUndoingACutLeavesAnotherHoldersCut(t *testing.T) {
 func TestNoDeadValueIsHandedOutAsGoodNorStandsInRedisWhateverDiedWhen(t *testing.T) {
 	t.Parallel()
 	deaths := map[string]fault{
-		"before upstream acts":       {Before: time.Minute},
-		"after upstream acted":       {After: time.Minute},
-		"and upstream acts too late": {Before: 3 * time.Minute, Deaf: true},
+		"before upstream acts":       {Delay: time.Minute},
+		"after upstream acted":       {DelayReply: time.Minute},
+		"and upstream acts too late": {Delay: 3 * time.Minute, Detached: true},
 	}
 	for name, f := range deaths {
 		t.Run(name, func(t *testing.T) {
@@ -234,7 +234,7 @@ func TestNoDeadValueIsHandedOutAsGoodNorStandsInRedisWhateverDiedWhen(t *testing
 					// One fetch took over from the dead; a request that reaches upstream minutes
 					// after its sender died is the uncovered case, and a report heals it.
 					seen := stop()
-					if f.Deaf && mode == superseding {
+					if f.Detached && mode == superseding {
 						wantFetches(t, c, 3)
 						return
 					}

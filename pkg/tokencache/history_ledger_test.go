@@ -67,14 +67,14 @@ func (w *world) fault(n int, replica string) fault {
 	if isClass {
 		w.slowed[e.Class]++
 	}
-	if isClass && !e.Unclear && f.Before == 0 {
+	if isClass && !e.Unclear && f.Delay == 0 {
 		w.faulty[n] = 1 // sure, so it costs itself and is tried again
 		return f
 	}
 	// The next lease holder has to fetch again. A late one's commit is refused, which cuts what its
 	// successor committed; or its successor sees the cut, and commits in doubt.
 	w.faulty[n] = 2
-	if d := f.Before + f.After; d > 0 {
+	if d := f.Delay + f.DelayReply; d > 0 {
 		w.deaf = append(w.deaf, window{replica, time.Now(), time.Now().Add(d + time.Second)})
 	}
 	return f
@@ -136,8 +136,8 @@ func (w *world) unlink(r *replica) {
 }
 
 func (w *world) heal(r *replica) {
-	r.Link.LoseReplies(0, 0)
-	r.Link.LoseReply("")
+	r.Link.LoseReply(0, 0)
+	r.Link.LoseReplyTo("")
 	r.Link.Heal()
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -56,28 +56,28 @@ var happenings = []happening{
 
 	{"fail", 3, func(w *world, _ *replica, n int) { w.disturb(fault{Err: &upstreamErrors[n%len(upstreamErrors)]}) }},
 	{"fail late", 2, func(w *world, _ *replica, n int) {
-		w.disturb(fault{Before: time.Duration(n) * time.Second / 2, Deaf: true, Err: &upstreamErrors[n%len(upstreamErrors)]})
+		w.disturb(fault{Delay: time.Duration(n) * time.Second / 2, Detached: true, Err: &upstreamErrors[n%len(upstreamErrors)]})
 	}},
-	{"refuse one", 1, func(w *world, r *replica, _ int) { w.refuse(r.Name) }},
-	{"lose answer", 2, func(w *world, _ *replica, _ int) { w.disturb(fault{Lost: true}) }},
-	{"stall", 3, func(w *world, _ *replica, n int) { w.disturb(fault{After: time.Duration(n) * time.Second / 2}) }},
+	{"deny one", 1, func(w *world, r *replica, _ int) { w.refuse(r.Name) }},
+	{"lose answer", 2, func(w *world, _ *replica, _ int) { w.disturb(fault{LoseReply: true}) }},
+	{"stall", 3, func(w *world, _ *replica, n int) { w.disturb(fault{DelayReply: time.Duration(n) * time.Second / 2}) }},
 	{"act late", 3, func(w *world, _ *replica, n int) {
-		w.disturb(fault{Before: time.Duration(n) * time.Second / 2, Deaf: true})
+		w.disturb(fault{Delay: time.Duration(n) * time.Second / 2, Detached: true})
 	}},
 	{"outage", 2, func(w *world, _ *replica, n int) { w.outage(time.Duration(n)*6*time.Minute, upstreamErrors[n%2]) }},
 	{"secret wrong", 1, func(w *world, _ *replica, _ int) { w.secret(wrongSecret) }},
 	{"secret right", 1, func(w *world, _ *replica, _ int) { w.secret("f1") }},
 
 	{"heal", 4, func(w *world, r *replica, _ int) { w.heal(r) }},
-	{"cut", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Refuse() }},
-	{"cut all", 1, func(w *world, _ *replica, n int) {
+	{"refuse", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Refuse() }},
+	{"refuse all", 1, func(w *world, _ *replica, n int) {
 		for _, r := range w.replicas() {
 			w.unlink(r)
 			r.Link.Refuse()
 			w.healAfter(time.Duration(n)*6*time.Minute, r)
 		}
 	}},
-	{"hole", 2, func(w *world, r *replica, n int) {
+	{"black hole", 2, func(w *world, r *replica, n int) {
 		w.unlink(r)
 		r.Link.BlackHole()
 		w.healAfter(time.Duration(n)*time.Minute, r)
@@ -91,7 +91,7 @@ var happenings = []happening{
 	// Less than go-redis waits for: nothing is lost, so it may cost nothing.
 	{"slow", 3, func(_ *world, r *replica, n int) { r.Link.Delay(time.Duration(n) * 6 * time.Millisecond) }},
 	{"pause", 2, (*world).pause},
-	{"lose replies", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.LoseReplies(n%7, 1+n%3) }},
+	{"lose reply", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.LoseReply(n%7, 1+n%3) }},
 	{"lose reply to", 3, (*world).loseReplyTo},
 
 	{"stop", 1, func(w *world, r *replica, _ int) { w.restart(r, true) }},
@@ -184,7 +184,7 @@ const wrongSecret = "f2"
 // and then all of them do.
 func (w *world) pause(r *replica, n int) {
 	d := time.Duration(n) * time.Second / 2
-	w.disturbOne(r.Name, fault{Before: d, Deaf: true})
+	w.disturbOne(r.Name, fault{Delay: d, Detached: true})
 	w.unlink(r)
 	r.Link.Delay(d)
 	w.healAfter(d, r)
@@ -208,7 +208,7 @@ func (w *world) loseReplyTo(r *replica, n int) {
 	w.unlink(r)
 	for hash, name := range scripts {
 		if name == scriptNames[n%len(scriptNames)] {
-			r.Link.LoseReply(hash)
+			r.Link.LoseReplyTo(hash)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T)
 		if n == 1 {
 			return fault{}
 		}
-		return fault{Before: 6 * time.Second}
+		return fault{Delay: 6 * time.Second}
 	}}
 	bubble(t, 4, u, func(t *testing.T, c *cluster) {
 		storm(c, 1, get)

@@ -153,7 +153,7 @@ func TestARefreshNeedsNoRightToPublishAndNoJournal(t *testing.T) {
 // I7: nothing that leaves the cache, except the value's own key and the Token, holds a value.
 func TestNoSecretAndNoValueLeavesInErrorsEventsJournalOrDumps(t *testing.T) {
 	u := &upstream{Mode: repeating, Fault: func(n int, _ string) fault {
-		return []fault{{}, {Lost: true}, failing(tokencache.ClassTransient, -1), {}}[n%4]
+		return []fault{{}, {LoseReply: true}, failing(tokencache.ClassTransient, -1), {}}[n%4]
 	}}
 	bubble(t, 2, u, func(t *testing.T, c *cluster) {
 		var said strings.Builder

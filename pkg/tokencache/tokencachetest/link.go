@@ -14,16 +14,16 @@ import (
 type Link struct {
 	dial func() (net.Conn, error)
 
-	mu    sync.Mutex
-	cut   bool
-	hole  bool
-	nays  bool // a connection was refused
-	deaf  bool
-	skip  int           // replies to let pass before the first is lost
-	lose  int           // replies to lose
-	mark  string        // the reply to the next command that contains it is lost
-	delay time.Duration // of every other command
-	turn  int
+	mu     sync.Mutex
+	refuse bool
+	hole   bool
+	nays   bool // a connection was refused
+	deaf   bool
+	skip   int           // replies to let pass before the first is lost
+	lose   int           // replies to lose
+	mark   string        // the reply to the next command that contains it is lost
+	delay  time.Duration // of every other command
+	turn   int
 
 	latency time.Duration
 	conns   map[*conn]struct{}
@@ -33,12 +33,12 @@ func newLink(dial func() (net.Conn, error)) *Link {
 	return &Link{dial: dial, conns: map[*conn]struct{}{}}
 }
 
-var errCut = errors.New("tokencachetest: connection refused")
+var errRefused = errors.New("tokencachetest: connection refused")
 
 // Dial is for go-redis' Options.Dialer.
 func (l *Link) Dial(context.Context, string, string) (net.Conn, error) {
 	if l.refusesDial() {
-		return nil, errCut
+		return nil, errRefused
 	}
 	// Without the lock: miniredis takes its own to dial, and holds it while it writes a reply that
 	// is longer than the queue, whose reader takes the lock of the link.
@@ -52,7 +52,7 @@ func (l *Link) Dial(context.Context, string, string) (net.Conn, error) {
 	l.mu.Unlock()
 	if l.refusesDial() { // it was cut meanwhile
 		_ = c.Close()
-		return nil, errCut
+		return nil, errRefused
 	}
 	return c, nil
 }
@@ -61,14 +61,14 @@ func (l *Link) Dial(context.Context, string, string) (net.Conn, error) {
 func (l *Link) refusesDial() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.nays = l.nays || l.cut
-	return l.cut
+	l.nays = l.nays || l.refuse
+	return l.refuse
 }
 
 // Refuse closes every connection and refuses new ones, until [Link.Heal].
 func (l *Link) Refuse() {
 	l.mu.Lock()
-	l.cut = true
+	l.refuse = true
 	l.mu.Unlock()
 	l.Reset()
 }
@@ -102,22 +102,22 @@ func (l *Link) Deafen() {
 // Heal ends Refuse, BlackHole, Deafen and Delay. What was swallowed stays lost.
 func (l *Link) Heal() {
 	l.mu.Lock()
-	l.cut, l.hole, l.deaf, l.delay = false, false, false, 0
+	l.refuse, l.hole, l.deaf, l.delay = false, false, false, 0
 	l.mu.Unlock()
 	l.Reset()
 }
 
-// LoseReplies lets the next n replies, after skip that arrive, be lost after Redis has acted, by
+// LoseReply lets the next n replies, after skip that arrive, be lost after Redis has acted, by
 // closing the connection.
-func (l *Link) LoseReplies(skip, n int) {
+func (l *Link) LoseReply(skip, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.skip, l.lose = skip, n
 }
 
-// LoseReply loses the reply to the next command that contains mark, such as a script's hash,
+// LoseReplyTo loses the reply to the next command that contains mark, such as a script's hash,
 // after Redis has acted, by closing the connection.
-func (l *Link) LoseReply(mark string) {
+func (l *Link) LoseReplyTo(mark string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mark = mark
@@ -146,7 +146,7 @@ func (l *Link) Losing() int {
 func (l *Link) Healthy() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.cut && !l.hole && !l.deaf && l.delay == 0 && l.lose == 0 && l.mark == ""
+	return !l.refuse && !l.hole && !l.deaf && l.delay == 0 && l.lose == 0 && l.mark == ""
 }
 
 func (l *Link) refused() bool {
@@ -237,7 +237,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	if c.link.refuses(p) {
 		c.shut()
-		return 0, errCut
+		return 0, errRefused
 	}
 	c.link.marks(c, p)
 	if c.fly(p) {

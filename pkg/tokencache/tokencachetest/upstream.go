@@ -27,13 +27,13 @@ const (
 type Fault struct {
 	// Err is returned instead of acting: nothing is issued.
 	Err error
-	// Before delays the fetch before upstream acts, After its reply afterwards. Like a stopped
+	// Delay holds the fetch before upstream acts, DelayReply its reply afterwards. Like a stopped
 	// process, neither cares about the context.
-	Before, After time.Duration
-	// Lost issues a value and loses the reply.
-	Lost bool
-	// Deaf lets upstream act although its caller has hung up meanwhile.
-	Deaf bool
+	Delay, DelayReply time.Duration
+	// LoseReply issues a value and loses the reply.
+	LoseReply bool
+	// Detached lets upstream act although its caller has hung up meanwhile.
+	Detached bool
 }
 
 // Fetch is one call of an [Upstream].
@@ -103,11 +103,11 @@ func (u *Upstream) fetch(ctx context.Context, r tokencache.Request, replica stri
 	if u.Fault != nil {
 		f = u.Fault(n, replica)
 	}
-	time.Sleep(f.Before)
+	time.Sleep(f.Delay)
 	select {
 	case <-time.After(or(u.Latency, 100*time.Millisecond)):
 	case <-ctx.Done():
-		if !f.Deaf {
+		if !f.Detached {
 			return tokencache.Value{}, ctx.Err()
 		}
 	}
@@ -115,8 +115,8 @@ func (u *Upstream) fetch(ctx context.Context, r tokencache.Request, replica stri
 		return tokencache.Value{}, f.Err
 	}
 	v := u.act(n, r)
-	time.Sleep(f.After)
-	if f.Lost {
+	time.Sleep(f.DelayReply)
+	if f.LoseReply {
 		return tokencache.Value{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Message: "reset", Unclear: true}
 	}
 	return v, nil

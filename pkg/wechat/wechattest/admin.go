@@ -19,7 +19,7 @@ import (
 //	POST   /sim/apps/{app}/kill            KillTokens
 //	POST   /sim/apps/{app}/foreign         ForeignRefresh: {"how": "classic", "forced" or "corp"}, default classic
 //	POST   /sim/apps/{app}/secret          SetSecret: {"secret": S}
-//	POST   /sim/apps/{app}/refuse          Refuse: {"code": N}; 0 approves
+//	POST   /sim/apps/{app}/deny            Deny: {"code": N}; 0 approves
 //	POST   /sim/apps/{app}/whitelist       SetWhitelist: {"addrs": [...]}
 //	POST   /sim/platforms                  AddPlatform: a Platform
 //	GET    /sim/platforms/{id}/ledger      Ledger, with the secrets in it
@@ -64,9 +64,9 @@ func (s *Server) Admin() http.Handler {
 		var body struct{ Secret string }
 		return done, apply(r, &body, func() { s.SetSecret(app, body.Secret) })
 	})
-	app("POST /sim/apps/{app}/refuse", func(app string, r *http.Request) (any, error) {
+	app("POST /sim/apps/{app}/deny", func(app string, r *http.Request) (any, error) {
 		var body struct{ Code int }
-		return done, apply(r, &body, func() { s.Refuse(app, body.Code) })
+		return done, apply(r, &body, func() { s.Deny(app, body.Code) })
 	})
 	app("POST /sim/apps/{app}/whitelist", func(app string, r *http.Request) (any, error) {
 		var body struct{ Addrs []string }

@@ -58,11 +58,11 @@ func TestAdmin(t *testing.T) {
 	}
 	do("DELETE", "/sim/faults", "", 200)
 	do("POST", "/sim/apps/wx1/secret", `{"secret":"new"}`, 200)
-	do("POST", "/sim/apps/wx1/refuse", `{"code":50002}`, 200)
+	do("POST", "/sim/apps/wx1/deny", `{"code":50002}`, 200)
 	if got := ask(sim, "GET", fetch+"new", "").Body.String(); !strings.Contains(got, "50002") {
 		t.Errorf("refused: %s", got)
 	}
-	do("POST", "/sim/apps/wx1/refuse", `{"code":0}`, 200)
+	do("POST", "/sim/apps/wx1/deny", `{"code":0}`, 200)
 	do("POST", "/sim/apps/wx1/whitelist", `{"addrs":["192.0.2.1"]}`, 200)
 	if got := ask(sim, "GET", fetch+"new", "").Body.String(); !strings.Contains(got, "40164") {
 		t.Errorf("not in the whitelist: %s", got)

@@ -126,16 +126,16 @@ func (s *Server) SetWhitelist(app string, addrs ...string) {
 	s.account(app).Whitelist = slices.Clone(addrs)
 }
 
-// Refuse makes every token fetch of the app fail with an errcode until [Server.Approve]: 40243 for
+// Deny makes every token fetch of the app fail with an errcode until [Server.Approve]: 40243 for
 // a frozen secret, 89503 for an address that the administrator has yet to confirm, 50002, ...
-func (s *Server) Refuse(app string, code int) {
+func (s *Server) Deny(app string, code int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.account(app).refusal = code
 }
 
-// Approve ends [Server.Refuse].
-func (s *Server) Approve(app string) { s.Refuse(app, 0) }
+// Approve ends [Server.Deny].
+func (s *Server) Approve(app string) { s.Deny(app, 0) }
 
 // KillTokens ends every token of the app at once. Calls with them get [Knobs.KilledCode].
 func (s *Server) KillTokens(app string) {

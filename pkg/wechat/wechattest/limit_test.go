@@ -131,7 +131,7 @@ func TestForwardedAddressCountsForTheWhitelist(t *testing.T) {
 func TestRefuseAndApproveAndSecret(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
 		tok := classic(t, c).Value
-		sim.Refuse("wx1", 89503)
+		sim.Deny("wx1", 89503)
 		if _, err := c.Token(t.Context(), "wx1", secret.New("s1")); code(err) != 89503 {
 			t.Errorf("refused: %v", err)
 		}

@@ -217,7 +217,7 @@ func TestDoctorNamesTheFaultOfWeChatAndTheFix(t *testing.T) {
 	t.Parallel()
 	const fail, warn, app = doctor.Fail, doctor.Warn, "app wx1"
 	refuse := func(code int) func(*testing.T, *patient) {
-		return func(_ *testing.T, p *patient) { p.sim.Refuse("wx1", code) }
+		return func(_ *testing.T, p *patient) { p.sim.Deny("wx1", code) }
 	}
 	answering := func(code int, message string) func(*testing.T, *patient) {
 		return func(_ *testing.T, p *patient) {

@@ -127,7 +127,7 @@ var scenes = []scene{
 			"token_in_doubt, token_rejected, token_backoff_seconds, token_backoff_info, foreign_refresher_suspected, clock_steps_total",
 	}, {
 		name:  "the holder of the lease is killed",
-		fault: second(tokencachetest.Fault{After: time.Minute}),
+		fault: second(tokencachetest.Fault{DelayReply: time.Minute}),
 		play: func(t *testing.T, c *tokencachetest.Cluster) {
 			untilRenewal(t, c)
 			for _, r := range c.Replicas {
@@ -140,7 +140,7 @@ var scenes = []scene{
 		want: "token_in_doubt",
 	}, {
 		name:  "the successor of a killed holder",
-		fault: second(tokencachetest.Fault{After: time.Minute}),
+		fault: second(tokencachetest.Fault{DelayReply: time.Minute}),
 		play: func(t *testing.T, c *tokencachetest.Cluster) {
 			untilRenewal(t, c)
 			for _, r := range c.Replicas {
@@ -155,12 +155,12 @@ var scenes = []scene{
 		want: "lease_wait_seconds, upstream_fetches_total reason due result ok",
 	}, {
 		name:  "the holder of the lease is stalled",
-		fault: second(tokencachetest.Fault{Before: 12 * time.Second, Deaf: true}),
+		fault: second(tokencachetest.Fault{Delay: 12 * time.Second, Detached: true}),
 		play:  then(untilRenewal, time.Minute),
 		want:  "leases_lost_total, refreshes_total result refused",
 	}, {
 		name:  "upstream gives no answer",
-		fault: func(n int, _ string) tokencachetest.Fault { return tokencachetest.Fault{Lost: n > 1} },
+		fault: func(n int, _ string) tokencachetest.Fault { return tokencachetest.Fault{LoseReply: n > 1} },
 		play:  then(untilRenewal, 10*time.Second),
 		want: "upstream_fetches_total result unclear, upstream_fetch_failures_total class transient, upstream_errcodes_total errcode none, token_in_doubt, " +
 			"upstream_fetch_duration_seconds result unclear",

@@ -189,7 +189,7 @@ func TestEveryFailureHasItsAnswer(t *testing.T) {
 		code    string
 		outcome proxy.Outcome
 	}{
-		{"frozen secret", func(r *rig) { r.WeChat.Refuse(shop.CredentialID(), 40243) }, 200, "40243", proxy.NoToken},
+		{"frozen secret", func(r *rig) { r.WeChat.Deny(shop.CredentialID(), 40243) }, 200, "40243", proxy.NoToken},
 		{"wrong secret", func(r *rig) {
 			r.WeChat.Tune(func(k *wechattest.Knobs) { k.WrongSecretCode = 40001 })
 			r.WeChat.SetSecret(shop.CredentialID(), "changed")
