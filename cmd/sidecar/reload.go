@@ -27,6 +27,9 @@ func (s *sidecar) apply(cfg *config.Config) error {
 		return err
 	}
 	creds := source.WeChat{}.Credentials(cfg.Apps, s.cache)
+	for _, p := range s.platforms {
+		creds = append(creds, p.Credentials()...)
+	}
 	var keys []tokencache.Key
 	for _, c := range creds {
 		keys = append(keys, c.Key)
@@ -53,21 +56,6 @@ func boundHeap(credentials int) {
 		percent = 50
 	}
 	debug.SetGCPercent(percent)
-}
-
-// add lets the cache keep a credential that the configuration does not name: a ticket that a caller
-// asks for.
-func (s *sidecar) add(k tokencache.Key) bool {
-	spec, ok := source.WeChat{}.OnDemand(s.live.Load().configured, k, s.cache)
-	if !ok {
-		return false
-	}
-	if err := s.cache.Add(spec); err != nil {
-		s.log.Error("credential not kept", zap.String("app", k.App), zap.String("kind", k.Kind), zap.Error(err))
-		return false
-	}
-	s.metrics.Add(k) // after it is there: the end of an earlier time there cannot come later
-	return true
 }
 
 // watch applies new configurations until ctx ends. SIGHUP makes it look at once.

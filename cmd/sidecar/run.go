@@ -21,6 +21,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/ops"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
@@ -42,6 +43,10 @@ type sidecar struct {
 	metrics *observe.Metrics
 	tracer  *observe.Tracer
 	cache   *tokencache.Cache
+
+	platforms       []*platform.Platform     // the configured ones
+	platformMetrics *observe.PlatformMetrics // nil without one
+
 	forward *proxy.Proxy
 	reloads *reloads
 	live    atomic.Pointer[settings] // what a new configuration replaces
@@ -79,9 +84,13 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	}
 	s.cache = tokencache.New(s.redis, tokencache.Options{
 		Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
+		Missing: s.missing,
 		Observe: func(e tokencache.Event) { s.metrics.Observe(e); logEvent(e); s.tracer.Observe(e) },
 	})
 	registry.MustRegister(s.metrics.Collector(s.cache.Status), observe.NewRedisCollector(s.cache.Health))
+	if err := s.openPlatforms(cfg, registry); err != nil {
+		return nil, err
+	}
 	if err := s.apply(cfg); err != nil {
 		return nil, err
 	}
@@ -100,7 +109,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	})
 	s.valueFace = api.New(s.cache, func(name string) (tokencache.Key, bool) { return configured().Lookup(name) }, api.Options{
 		Apps: configured, Bearer: func() secret.String { return s.live.Load().bearer },
-		Add: s.add, Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
+		Platform: s.platform, Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
 	})
 	quit := s.quit
 	if !cfg.Quit {
@@ -181,6 +190,9 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		return listener.Serve(serving, s.ops, s.opsFace, listener.Options{Connections: listener.MaxOpsConnections})
 	})
 	g.Go(func() error { return s.cache.Run(serving) })
+	for _, p := range s.platforms {
+		g.Go(func() error { p.Run(ctx); return nil }) // a code that is under way is finished before the drain ends
+	}
 	g.Go(func() error { s.watch(serving, load); return nil })
 	g.Go(func() error {
 		defer end()

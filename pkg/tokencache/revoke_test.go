@@ -68,8 +68,8 @@ func TestARevokedValueIsGoneWithoutEvents(t *testing.T) {
 // A fetch that began before the revocation does not bring the value back, wherever it is.
 func TestAFetchAcrossARevocationDoesNotLand(t *testing.T) {
 	for name, f := range map[string]fault{
-		"before upstream acts": {Before: 3 * time.Second},
-		"after upstream acted": {After: 3 * time.Second},
+		"before upstream acts": {Delay: 3 * time.Second},
+		"after upstream acted": {DelayReply: 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -34,6 +35,9 @@ type Options struct {
 	// token: the drop-in paths and the tickets. It is asked at each call, so that the set can
 	// change, and must be safe for concurrent use. Default: those paths are not there.
 	Apps func() *apps.Set
+	// Platform returns a third-party platform by its id, nil if there is none. Default: there are
+	// none.
+	Platform func(id string) *platform.Platform
 	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has:
 	// WeChat's own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler
@@ -74,6 +78,9 @@ func New(cache *tokencache.Cache, lookup Lookup, o Options) http.Handler {
 	if o.Apps != nil {
 		h.v1Tickets(h.mux)
 		h.dropIn(h.mux)
+	}
+	if o.Apps != nil && o.Platform != nil {
+		h.v1Platforms(h.mux)
 	}
 	if o.Proxy != nil && o.Plain != nil {
 		h.forward(h.mux)
@@ -190,6 +197,9 @@ func (h *handler) apps() *apps.Set {
 
 // fail answers with an error.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, apps.ErrNotAuthorized) {
+		err = notAuthorized()
+	}
 	p := web.ProblemOf(err)
 	h.opts.Metrics.Problem(p.Kind)
 	if p.Status < http.StatusInternalServerError {

@@ -52,7 +52,7 @@ func newStack(t testing.TB, o api.Options, adjust func(*tokencache.Credential), 
 		s.metrics.Track(source.Key(a))
 	}
 	core, logs := observer.New(zap.DebugLevel)
-	s.logs, o.Log, o.Metrics, o.Apps, o.Add = logs, zap.New(core), s.metrics, s.Apps.Load, s.Add
+	s.logs, o.Log, o.Metrics, o.Apps = logs, zap.New(core), s.metrics, s.Apps.Load
 	s.Handler = api.New(s.Cache, func(name string) (tokencache.Key, bool) { return s.Apps.Load().Lookup(name) }, o)
 	return s
 }

@@ -2,6 +2,7 @@
 package apps
 
 import (
+	"errors"
 	"maps"
 	"net"
 	"net/url"
@@ -106,6 +107,9 @@ func (a *App) API() wechat.API {
 // IsThirdParty reports whether it is a third-party platform or a suite, which other accounts
 // authorise. Each of them is an app as well, whose name is the platform's, a colon and the account's.
 func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
+
+// ErrNotAuthorized says that an account has not authorised a third-party platform.
+var ErrNotAuthorized = errors.New("the account has not authorised this platform")
 
 // accountPattern is what the id of an account looks like: an appid or a corpid.
 var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 func sample() *config.Config {
@@ -21,7 +23,8 @@ func sample() *config.Config {
 			{ID: "a", Alias: "x", Secret: secret.New("s"), Tickets: []string{"jsapi", "wx_card"}},
 			{ID: "b", Secret: secret.New("s")},
 		},
-		Warnings: []string{"w"},
+		Platforms: []config.ThirdParty{{ID: "p", Kind: config.KindOpenPlatform, Secret: secret.New("s")}},
+		Warnings:  []string{"w"},
 	}
 }
 
@@ -37,7 +40,7 @@ func TestEqualIgnoresOrderAndOrigin(t *testing.T) {
 
 // Every field that changes what the program does must make a difference, also those added later.
 func TestEqualSeesEveryField(t *testing.T) {
-	noDifference := []string{"BearerTokenFile", "SecretFile", "Warnings"}
+	noDifference := []string{"BearerTokenFile", "SecretFile", "TokenFile", "AESKeyFile", "KeysFile", "Warnings"}
 	for _, part := range []func(*config.Config) any{
 		func(c *config.Config) any { return c },
 		func(c *config.Config) any { return &c.Redis },
@@ -46,6 +49,8 @@ func TestEqualSeesEveryField(t *testing.T) {
 		func(c *config.Config) any { return &c.Log },
 		func(c *config.Config) any { return &c.Drain },
 		func(c *config.Config) any { return &c.Apps[0] },
+		func(c *config.Config) any { return &c.Platforms[0] },
+		func(c *config.Config) any { return &c.Vault },
 	} {
 		for i := range reflect.ValueOf(part(sample())).Elem().NumField() {
 			c := sample()
@@ -71,7 +76,13 @@ func TestEqualSeesEveryField(t *testing.T) {
 				*p = append(*p, "x")
 			case *[]config.App:
 				*p = (*p)[1:]
-			case *config.Redis, *config.RedisTLS, *config.TLS, *config.Log, *config.Drain: // have parts of their own
+			case *[]config.ThirdParty:
+				*p = (*p)[1:]
+			case *vault.Keys: // Equal compares what they were made of
+				continue
+			case **wechat.Envelope: // the same
+				continue
+			case *config.Redis, *config.RedisTLS, *config.TLS, *config.Log, *config.Drain, *config.Vault: // have parts of their own
 				continue
 			default:
 				t.Fatalf("no idea how to change %s", name)

@@ -30,6 +30,9 @@ func newFolder(t *testing.T) folder {
 	t.Helper()
 	f := folder{t, t.TempDir()}
 	f.write("shop", "shop-secret\n")
+	for name, text := range platformFiles {
+		f.write(name, text)
+	}
 	f.write("corp", "corp-secret\r\n")
 	f.write("bearer", "0123456789abcdef")
 	return f

@@ -49,9 +49,9 @@ type ThirdParty struct {
 // Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform is
 // configured.
 type Vault struct {
-	// Keys seal what is kept. They were read from KeyFile.
+	// Keys seal what is kept. They were read from KeysFile.
 	Keys    vault.Keys
-	KeyFile string
+	KeysFile string
 	// Volatile permits a Redis that would lose what a suite cannot get again.
 	Volatile bool
 
@@ -178,25 +178,25 @@ func (l *loader) envelopes(r rawPlatform, p *ThirdParty, weCom bool) {
 func (l *loader) vault(c *Config, f file) {
 	c.Vault = f.vault
 	switch {
-	case len(f.platforms) == 0 && f.vault.KeyFile == "" && !f.vault.Volatile:
+	case len(f.platforms) == 0 && f.vault.KeysFile == "" && !f.vault.Volatile:
 		return
 	case len(f.platforms) == 0:
 		l.mistake("vault", "no platform is configured that needs it: remove it")
 		return
-	case f.vault.KeyFile == "" && f.broken:
+	case f.vault.KeysFile == "" && f.broken:
 		return
-	case f.vault.KeyFile == "":
+	case f.vault.KeysFile == "":
 		l.mistake("vault.key_file", "missing: name a file with a key that seals what WeChat gives only once, as of: openssl rand -base64 32")
 		return
 	}
-	text, ok := l.secretText(f.vault.KeyFile, "vault.key_file")
+	text, ok := l.secretText(f.vault.KeysFile, "vault.key_file")
 	if !ok {
 		return
 	}
 	c.Vault.keys = secret.New(text)
 	var err error
 	if c.Vault.Keys, err = vault.ParseKeys(c.Vault.keys); err != nil {
-		l.mistake("vault.key_file", "%s: %v", f.vault.KeyFile, err)
+		l.mistake("vault.key_file", "%s: %v", f.vault.KeysFile, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -16,14 +17,13 @@ import (
 
 // Errors of an authorizer's token, as causes of a [tokencache.FetchError].
 var (
-	ErrNotAuthorized = errors.New("the account has not authorised this platform")
-	ErrWithdrawn     = errors.New("the account has withdrawn the authorisation")
-	ErrNoPermission  = errors.New("the account authorised no API permission, so it has no token")
-	ErrRefused       = errors.New("WeChat rejects the authorisation, and has not told that it was withdrawn")
+	ErrWithdrawn    = errors.New("the account has withdrawn the authorisation")
+	ErrNoPermission = errors.New("the account authorised no API permission, so it has no token")
+	ErrRefused      = errors.New("WeChat rejects the authorisation, and has not told that it was withdrawn")
 )
 
 // Credential returns the credential of an authorizer that the vault has, for the cache to keep while
-// it is asked for: its access token, or a ticket. The error is [ErrNotAuthorized], or that of the
+// it is asked for: its access token, or a ticket. The error is [apps.ErrNotAuthorized], or that of the
 // vault.
 func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tokencache.Credential, error) {
 	key := p.authorizerKey(authorizer)
@@ -43,34 +43,12 @@ func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tok
 		if k == kind {
 			spec := source.TicketCredential(source.Ticket{
 				Key: tokencache.Key{App: key.App, Kind: kind}, Parent: key, Type: wechat.TicketType(ticket), WeCom: p.o.Kind != OpenPlatform,
-			}, p.o.Client, parents{p})
+			}, p.o.Client, p.o.Cache)
 			spec.Idle = source.TicketIdle
 			return spec, nil
 		}
 	}
 	return tokencache.Credential{}, tokencache.ErrUnknown
-}
-
-// parents is the cache as a ticket's source needs it: the token of an authorizer is kept on demand.
-type parents struct{ p *Platform }
-
-func (t parents) Get(ctx context.Context, k tokencache.Key) (tokencache.Token, error) {
-	token, err := t.p.o.Cache.Get(ctx, k)
-	if !errors.Is(err, tokencache.ErrUnknown) {
-		return token, err
-	}
-	spec, err := t.p.Credential(ctx, k.App[len(t.p.o.ID)+len(separator):], k.Kind)
-	if err != nil {
-		return token, t.p.ended(err)
-	}
-	if err := t.p.o.Cache.Add(spec); err != nil {
-		return token, err
-	}
-	return t.p.o.Cache.Get(ctx, k)
-}
-
-func (t parents) Report(ctx context.Context, k tokencache.Key, value secret.String) (tokencache.Token, error) {
-	return t.p.o.Cache.Report(ctx, k, value)
 }
 
 const (
@@ -86,7 +64,7 @@ const (
 // the vault does not have is asked for at WeChat: its authorisation may have been lost.
 func (p *Platform) know(ctx context.Context, authorizer string) error {
 	if !IsAuthorizer(authorizer) {
-		return ErrNotAuthorized
+		return apps.ErrNotAuthorized
 	}
 	r, err := p.load(ctx, authorizer)
 	if err != nil || r.Rev > 0 {
@@ -96,7 +74,7 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 	no := time.Now().Before(p.unknown[authorizer])
 	p.mu.Unlock()
 	if no || !p.mayAsk(ctx) {
-		return ErrNotAuthorized
+		return apps.ErrNotAuthorized
 	}
 	auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
 		return p.dialect.recall(ctx, token, authorizer)
@@ -110,7 +88,7 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 		clear(p.unknown)
 	}
 	p.unknown[authorizer] = time.Now().Add(noFor)
-	return ErrNotAuthorized
+	return apps.ErrNotAuthorized
 }
 
 // mayAsk reports whether the cluster may ask WeChat about one more unknown id in this minute.
@@ -132,7 +110,7 @@ func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wech
 	case err != nil:
 		return wechat.Credential{}, vaultAway(err)
 	case r.Rev == 0:
-		return wechat.Credential{}, p.ended(ErrNotAuthorized)
+		return wechat.Credential{}, p.ended(apps.ErrNotAuthorized)
 	case r.State == vault.StateWithdrawn:
 		return wechat.Credential{}, p.ended(ErrWithdrawn)
 	case r.Secret.Empty():

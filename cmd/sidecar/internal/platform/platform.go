@@ -17,6 +17,7 @@ import (
 	"errors"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -85,6 +86,8 @@ const (
 type Platform struct {
 	o       Options
 	dialect dialect
+
+	ticketFrom atomic.Int64 // when the newest ticket was stored, in Unix ns by this host's clock; 0: not known
 
 	work chan string // IDs of codes that this replica has just stored
 

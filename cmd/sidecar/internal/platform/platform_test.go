@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
@@ -84,7 +84,7 @@ func TestTwoCodesOfOneAuthorisation(t *testing.T) {
 		x.sim.SetPlatformKnobs(id, k)
 		x.start()
 		code := x.authorized(shop)
-		before := x.mustGet(0, shop)
+		x.mustGet(0, shop)
 		if got, err := x.replicas[1].Exchange(t.Context(), secret.New(code)); err != nil || got.State != vault.StateDone {
 			t.Fatalf("%+v, %v", got, err)
 		}
@@ -92,7 +92,6 @@ func TestTwoCodesOfOneAuthorisation(t *testing.T) {
 		for i := range x.replicas {
 			x.mustGet(i, shop)
 		}
-		_ = before
 		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
 			t.Error("the vault has a refresh token that WeChat does not accept")
 		}
@@ -259,7 +258,7 @@ func TestGarbageIDsCostNothing(t *testing.T) {
 		x.start()
 		before := x.calls()
 		for i := range 2000 {
-			if _, err := x.get(i%2, "wx"+time.Duration(i).String()); !errors.Is(err, ErrNotAuthorized) {
+			if _, err := x.get(i%2, "wx"+time.Duration(i).String()); !errors.Is(err, apps.ErrNotAuthorized) {
 				t.Fatal(err)
 			}
 		}
@@ -311,6 +310,7 @@ func TestATicketOfAnAuthorizer(t *testing.T) {
 		x := newRig(t, 1, OpenPlatform)
 		x.start()
 		x.authorized(shop)
+		x.mustGet(0, shop)
 		p := x.replicas[0]
 		spec, err := p.Credential(t.Context(), shop, "jsapi_ticket")
 		if err != nil {
@@ -326,6 +326,5 @@ func TestATicketOfAnAuthorizer(t *testing.T) {
 		if _, err := p.Credential(t.Context(), shop, "nonsense"); !errors.Is(err, tokencache.ErrUnknown) {
 			t.Errorf("a kind that there is not: %v", err)
 		}
-		_ = source.AccessToken
 	})
 }

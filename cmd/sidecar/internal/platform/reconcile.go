@@ -55,8 +55,11 @@ func (p *Platform) Run(ctx context.Context) {
 // workers is how many codes a replica exchanges at once: a call to WeChat that hangs holds up one.
 const workers = 4
 
-// tidy does what only one replica need do.
+// tidy notes how old the ticket is, and does what only one replica need do.
 func (p *Platform) tidy(ctx context.Context) {
+	if r, err := p.o.Vault.Load(ctx, p.o.ID, vault.Ticket); err == nil && r.Rev > 0 {
+		p.ticketFrom.Store(time.Now().Add(-r.Age).UnixNano())
+	}
 	if !p.once(ctx, "tidy", leftEvery) {
 		return
 	}
@@ -203,4 +206,16 @@ func (p *Platform) erase(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// TicketAge returns how old the newest ticket is that the vault has, and whether that is known.
+func (p *Platform) TicketAge() (time.Duration, bool) {
+	from := p.ticketFrom.Load()
+	return time.Since(time.Unix(0, from)), from != 0
+}
+
+// Authorizers returns at most n of the accounts that the vault knows, whose ids come after the given
+// one in byte order.
+func (p *Platform) Authorizers(ctx context.Context, after string, n int) ([]vault.Record, error) {
+	return p.o.Vault.List(ctx, p.o.ID, after, n)
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -76,6 +77,15 @@ func (r *refusal) write(w http.ResponseWriter, method string) {
 	}
 }
 
+// notAuthorized returns the errcode with which WeChat refuses a platform that an account has not
+// authorised.
+func notAuthorized(api wechat.API) int {
+	if api == wechat.APICorpCall {
+		return 40084
+	}
+	return 61003
+}
+
 // noToken is the answer when the cache has none.
 func noToken(api wechat.API, err error) *refusal {
 	r := &refusal{
@@ -90,6 +100,8 @@ func noToken(api wechat.API, err error) *refusal {
 		r.text += ": " + f.Message
 		if f.Code != 0 {
 			r.errcode = f.Code
+		} else if f.Class == tokencache.ClassEnded {
+			r.errcode = notAuthorized(api)
 		}
 		if wechat.Classify(api, r.errcode) == wechat.ClassBadToken {
 			// 40001 on a token fetch is a wrong secret. On a call it would tell an SDK to refresh.
@@ -97,6 +109,9 @@ func noToken(api wechat.API, err error) *refusal {
 		}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		r.text += ": it did not come in time"
+	case errors.Is(err, apps.ErrNotAuthorized):
+		r.errcode = notAuthorized(api)
+		r.text += ": " + apps.ErrNotAuthorized.Error()
 	case errors.Is(err, tokencache.ErrUnknown):
 		r.text += ": the app is not configured any more"
 	case errors.Is(err, tokencache.ErrClosed):

@@ -6,6 +6,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // Apps returns the set of the configured apps. The error names the app whose API base cannot be
@@ -33,11 +34,33 @@ func Apps(cfg *config.Config) (*apps.Set, error) {
 		}
 		list = append(list, a)
 	}
+	for _, c := range cfg.Platforms {
+		a, err := thirdParty(c)
+		if err != nil {
+			return nil, err
+		}
+		a.AllowHost = cfg.AllowUpstreamHost
+		list = append(list, a)
+	}
 	set := apps.New(cfg.DefaultApp, list...)
 	if cfg.DefaultApp != "" && set.Named(cfg.DefaultApp) == nil {
 		return nil, fmt.Errorf("the default app %q is not configured", cfg.DefaultApp)
 	}
 	return set, nil
+}
+
+// thirdParty returns a platform as an app: its calls take its own token.
+func thirdParty(c config.ThirdParty) (apps.App, error) {
+	base, err := url.Parse(c.APIBase)
+	if err != nil || !isBase(base) {
+		return apps.App{}, fmt.Errorf("platform %s: the API base is not a plain http or https URL", c.ID)
+	}
+	a := apps.App{ID: c.ID, Alias: c.Alias, TokenParam: "component_access_token", Upstreams: []*url.URL{base}, Tickets: TicketKinds(config.PlatformWeChat)}
+	if c.Kind != config.KindOpenPlatform {
+		a.Platform, a.TokenParam, a.Tickets = apps.WeCom, "suite_access_token", TicketKinds(config.PlatformWeCom)
+	}
+	a.Key = tokencache.Key{App: c.ID, Kind: a.TokenParam}
+	return a, nil
 }
 
 func isBase(u *url.URL) bool {

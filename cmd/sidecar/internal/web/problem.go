@@ -117,8 +117,11 @@ func ProblemOf(err error) *Problem {
 	}
 	if f, ok := errors.AsType[*tokencache.FetchError](err); ok {
 		p.Kind, p.Title, p.Detail, p.Errcode = "upstream", "Upstream gives no value", f.Message, f.Code
-		if f.Class == tokencache.ClassPermanent {
+		switch f.Class {
+		case tokencache.ClassPermanent:
 			p.Kind, p.Status, p.Title = "upstream-refuses", http.StatusBadGateway, "Upstream refuses the app until a person acts"
+		case tokencache.ClassEnded:
+			p.Kind, p.Status, p.Title = "ended", http.StatusConflict, "The account gives this platform no token"
 		}
 		return p
 	}

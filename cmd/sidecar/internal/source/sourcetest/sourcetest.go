@@ -79,7 +79,7 @@ func New(t testing.TB, o Options, configured ...config.App) *Stack {
 	t.Cleanup(func() { _ = transport.Close() })
 	s.source.HTTP = &http.Client{Transport: transport}
 	cluster := tokencachetest.New(t, 1, &tokencachetest.Upstream{},
-		tokencachetest.Options(tokencache.Options{Reread: 5 * time.Minute, Observe: o.Observe}),
+		tokencachetest.Options(tokencache.Options{Reread: 5 * time.Minute, Observe: o.Observe, Missing: s.missing}),
 		tokencachetest.Redis(func(o *redis.Options) { o.ReadTimeout, o.WriteTimeout = 3*time.Second, 3*time.Second })) // outside of a bubble, on a busy machine
 	s.Redis, s.Replica, s.Cache = cluster.Redis, cluster.Replicas[0], cluster.Replicas[0].Cache
 	s.Set(t, configured...)
@@ -112,11 +112,14 @@ func (s *Stack) Set(t testing.TB, configured ...config.App) {
 	s.Apps.Store(set)
 }
 
-// Add is what the program does for a ticket that the configuration does not name.
-func (s *Stack) Add(k tokencache.Key) bool {
+// missing is what the program does for a ticket that the configuration does not name.
+func (s *Stack) missing(_ context.Context, k tokencache.Key) (tokencache.Credential, error) {
 	c, ok := s.source.OnDemand(s.configured, k, s.Cache)
+	if !ok {
+		return c, tokencache.ErrUnknown
+	}
 	s.adjust(&c)
-	return ok && s.Cache.Add(c) == nil
+	return c, nil
 }
 
 func (s *Stack) adjust(c *tokencache.Credential) {

@@ -1,0 +1,70 @@
+package config_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+)
+
+const (
+	aesKey   = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+	vaultKey = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+)
+
+// platformFiles are the secrets of a platform, beside those of the other tests.
+var platformFiles = map[string]string{
+	"token": "token\n", "aes": aesKey + "\n" + "zyxwvutsrqponmlkjihgfedcba9876543210ZYXWVUT\n", "vault": "# of 2026\n" + vaultKey + "\n", "short": "abc",
+}
+
+const platformKeys = `vault: {key_file: DIR/vault}
+redis: {url: redis://r}
+platforms:
+- id: wx134c8103faa5a59e
+  kind: open_platform
+  secret_file: DIR/shop
+  token_file: DIR/token
+  aes_key_file: DIR/aes
+`
+
+func TestAPlatformNeedsNoApp(t *testing.T) {
+	f := newFolder(t)
+	c, err := f.load(platformKeys+"  alias: shops\n  idle: 30m\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.Platforms[0]
+	if p.ID != "wx134c8103faa5a59e" || p.Alias != "shops" || p.Idle != 30*time.Minute || p.APIBase != config.DefaultWeChatBase || p.Envelope == nil || p.Echo != p.Envelope || len(c.Apps) != 0 {
+		t.Errorf("%+v", p)
+	}
+	c, err = f.load("vault: {key_file: DIR/vault, volatile: true}\nredis: {url: redis://r}\nplatforms:\n- {id: ww1, kind: wecom_suite, corpid: wwprovider, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Platforms[0]; p.APIBase != config.DefaultWeComBase || p.Idle != config.DefaultIdle || p.Echo == p.Envelope || !c.Vault.Volatile {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestPlatformMistakes(t *testing.T) {
+	other := func(key, value string) string { return platformKeys + "  " + key + ": " + value + "\n" }
+	checkMistakes(t, []mistakeCase{
+		{"kind", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: other, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
+			"platforms[0].kind: must be one of open_platform, wecom_suite, wecom_dk"},
+		{"nothing", "redis: {url: redis://r}\nplatforms:\n- {alias: a}\n", `platforms[0].id: missing: the platform's appid, or the suite's id
+platforms[0].kind: missing: open_platform, wecom_suite, wecom_dk
+platforms[0].secret_file: missing: name a file that holds the platform's secret
+platforms[0].token_file: missing: name a file that holds the Token of the callback
+platforms[0].aes_key_file: missing: name a file that holds the EncodingAESKey of the callback; a second line may hold the previous one
+vault.key_file: missing: name a file with a key that seals what WeChat gives only once, as of: openssl rand -base64 32`},
+		{"an AES key that is none", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: open_platform, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/short}\n",
+			"platforms[0].aes_key_file: DIR/short: wechat: EncodingAESKey 1 of 1 is not one of 43 letters and digits"},
+		{"a vault key that is none", "vault: {key_file: DIR/short}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: open_platform, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
+			"vault.key_file: DIR/short: line 1 is not a key of 32 bytes in base64: make one with openssl rand -base64 32"},
+		{"a vault that nothing needs", "vault: {key_file: DIR/vault}\n" + rest, "vault: no platform is configured that needs it: remove it"},
+		{"corpid", other("corpid", "ww1"), "platforms[0].corpid: belongs to platforms of WeCom: remove it"},
+		{"idle", other("idle", "1s"), "platforms[0].idle: needs a duration of 1m to 168h, with its unit, such as 2h"},
+		{"one name for two", other("alias", "wx01") + "apps: [{id: wx01, secret_file: DIR/shop}]\n", "platforms[0].alias: another app or platform has this name: a name leads to one of them"},
+		{"an inline secret", other("secret", "HUSH"), "platforms[0].secret: secrets are not read from this file: use secret_file, or secret_env for an environment variable (line 9)"},
+	})
+}
