@@ -272,5 +272,6 @@ func TestEveryCommandTellsHowToUseIt(t *testing.T) {
 	r.want(t, 2, "", `unknown command "heathcheck"; did you mean "healthcheck"?`, "help", "heathcheck")
 	r.want(t, 2, "", "unknown command \"xyzzy\"\n", "xyzzy")
 	r.want(t, 0, "platform  ", "", "version")
+	r.want(t, 0, "sidecar ", "", "--version")
 	r.want(t, 2, "", "takes at most 0", "serve", "redis://user:password@host")
 }

@@ -194,14 +194,6 @@ func TestPathsAndMethods(t *testing.T) {
 	})
 }
 
-// An app may be asked for with the encoding that every URL library applies.
-func TestEncodedAppIsTheSameApp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStack(t, api.Options{}, nil, plain)
-		decode(t, s.call("GET", "/v1/apps/sho%70/token", ""))
-	})
-}
-
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, plain)

@@ -117,20 +117,8 @@ func TestOthersAreRefused(t *testing.T) {
 		"other scheme":           get("file://127.0.0.1"+tokenPath, ok),
 		"CONNECT":                "CONNECT 127.0.0.1:443 HTTP/1.1\r\nHost: 127.0.0.1:443\r\n\r\n",
 		"CONNECT to a path":      "CONNECT " + tokenPath + " HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-		"double slash":           get("/"+tokenPath, ok),
-		"double slash inside":    get("/v1/apps//shop/token", ok),
-		"dots":                   get("/v1/apps/x/../shop/token", ok),
-		"dot":                    get("/v1/./apps/shop/token", ok),
-		"encoded dots":           get("/v1/apps/x/%2e%2E/shop/token", ok),
-		"dots at the end":        get("/v1/apps/shop/token/x/..", ok),
-		"encoded slash":          get("/v1/apps/x%2f..%2fshop/token", ok),
-		"encoded slash in app":   get("/v1/apps/shop%2Ftoken", ok),
-		"encoded backslash":      get("/v1/apps/x%5c..%5cshop/token", ok),
-		"encoded NUL":            get("/v1/apps/shop%00/token", ok),
-		"encoded line":           get("/v1/apps/shop%0d%0aX:1/token", ok),
 		"asterisk":               get("*", ok),
 		"no slash":               get("v1/apps/shop/token", ok),
-		"doubly encoded":         get("/v1/apps/x%252f..%252fshop/token", ok),
 		"prior knowledge HTTP/2": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 		"TRACE":                  "TRACE " + tokenPath + " HTTP/1.1\r\nHost: localhost\r\nX-Secret: x\r\n\r\n",
 	} {
@@ -261,10 +249,11 @@ func TestPathTricksAreBadRequests(t *testing.T) {
 		"/v1/apps/a%2Fb/token", "/v1/apps/a%2fb/token", "/v1/apps/a%5Cb/token", "/v1/apps/a\\b/token", "/v1/apps/a%00/token",
 		"/v1/apps/a%0a/token", "/v1/apps/a%7f/token", "/v1/apps/../token", "/v1/apps/./token", "/v1/apps/%2e/token",
 		"/v1/apps//token", "//v1/apps/shop/token", "/v1/apps/shop/token//", "/..", "/.", "/v1/..",
+		"/v1/apps/x/../shop/token", "/v1/apps/x/%2e%2E/shop/token", "/v1/apps/shop/token/x/..", "/v1/apps/x%2f..%2fshop/token", "/v1/apps/shop%0d%0aX:1/token",
 	} {
 		webtest.WantProblem(t, s.call("GET", path, ""), 400, "bad-request")
 	}
-	for _, path := range []string{"/...", "/v1/..a", "/v1/apps/a..b/token", "/v1/apps/a%3Ab/token", "/v1/apps/\u00e9/token"} {
+	for _, path := range []string{"/...", "/v1/..a", "/v1/apps/a..b/token", "/v1/apps/a%3Ab/token", "/v1/apps/\u00e9/token", "/v1/apps/x%252f..%252fshop/token"} {
 		if w := s.call("GET", path, ""); w.Code != 404 {
 			t.Errorf("%s: got %d, want 404", path, w.Code)
 		}

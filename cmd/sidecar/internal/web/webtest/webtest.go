@@ -14,7 +14,7 @@ import (
 // names and values in turn.
 func Serve(h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
-	r.Host = "127.0.0.1:7200"
+	r.Host, r.RemoteAddr = "127.0.0.1:7200", "127.0.0.1:40000"
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == "Host" {
 			r.Host = headers[i+1]
