@@ -26,7 +26,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
 
-.PHONY: run build shape words image image-check figures test race integration redis faults sdks histories soak model manifests cluster check fmt vet lint tidy vuln fuzz bench clean
+.PHONY: run build shape words image image-check figures test race integration redis faults sdks histories fleet soak model manifests cluster check fmt vet lint tidy vuln fuzz bench clean
 
 run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that the environment names
 	$(GO) run -tags dev ./cmd/sidecar --dev
@@ -73,12 +73,16 @@ RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvar
 
 # Virtual time, up to weeks of it, and a thousand dead tokens: the race detector finds nothing in them that it does not
 # find in the other tests. WXTOKEN_LONG=1 makes them long; make test has a shorter form of each.
-HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion)
+HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion|AThousandReplicas)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
 	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|^TestAThousand' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
 	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=$(HISTORY_COUNT) $(RANDOM) -timeout 20m
+
+# make test and make histories have a smaller form of it.
+fleet: ## 1000 replicas with 100 apps for an hour: what they cost Redis, and how late they are; some 5 minutes
+	WXTOKEN_FLEET=1000x100 GOGC=300 $(GO) test -count 1 -v -timeout 60m -run '^TestAThousandReplicas$$' ./pkg/tokencache/
 
 soak: ## as many random histories as SOAKTIME has room for
 	WXTOKEN_SOAK=$(SOAKTIME) $(RANDOM) -timeout 0

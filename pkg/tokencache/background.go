@@ -201,7 +201,15 @@ func (c *Cache) lookAtAnnounced(ctx context.Context) {
 // rereadNowAndThen is for lost events.
 func (c *Cache) rereadNowAndThen(ctx context.Context) {
 	listeners := 0
-	for before := now(); sleep(ctx, c.opts.Reread+rand.N(c.opts.Reread/2)); {
+	tick := func() time.Duration { return c.opts.Reread + rand.N(c.opts.Reread/2) }
+	// Replicas that start together, as after an upgrade, must not stay in step. So the first tick
+	// comes as if this replica had been running for long. Nor does a slow Redis, which answers many
+	// of them at one moment, bring them into step: no tick counts from the end of the one before.
+	next := time.Now().Add(rand.N(tick()))
+	for before := now(); sleep(ctx, time.Until(next)); {
+		if next = next.Add(tick()); time.Until(next) < 0 {
+			next = time.Now().Add(rand.N(tick()))
+		}
 		n := now()
 		if d := n.drift(before); d.Abs() >= stepNoticed {
 			c.opts.Observe(Event{Result: ResultClockStepped, Took: d})
@@ -218,29 +226,39 @@ func (c *Cache) rereadNowAndThen(ctx context.Context) {
 }
 
 const (
-	// looksPerSecond is how many looks the slow re-reads of all replicas together take, about.
-	looksPerSecond = 2000
+	// looksPerSecond is how many looks the slow re-reads of all replicas together take on average, at
+	// most. When all of them looked at one moment, because they started together or Redis was away,
+	// one second of the time after it has half as many more.
+	looksPerSecond = 1800
 	// rereadAtMost keeps a value from becoming unconfirmed for want of a look.
 	rereadAtMost = unconfirmed - 30*time.Second
 )
 
-// rereadEvery returns how often a credential is read again, if all replicas together keep so many
-// that many times: as often as least, while that is within [looksPerSecond].
+// rereadEvery returns how long a credential is not read again at most, if all replicas together
+// keep so many that many times: least, while that is within [looksPerSecond]. On average it is two
+// thirds of that, see [snapshot.rereadAfter].
 func rereadEvery(least time.Duration, kept int) time.Duration {
-	return max(least, min(time.Duration(kept)*(time.Second/looksPerSecond), rereadAtMost))
+	return max(least, min(time.Duration(kept)*(time.Second*3/2/looksPerSecond), rereadAtMost))
 }
 
-// chooseForReread returns which credentials are read at a tick, so that each is about once in
-// every, and never later than a tick after that. There is always one: the look says whether Redis
+// rereadAfter returns how long after this look the next one comes: between a third of every and all
+// of it. Less of a spread, and replicas that looked at one moment, for an event say, would do so
+// again and again.
+func (v *snapshot) rereadAfter(every time.Duration) time.Duration {
+	return every/3 + time.Duration(v.patience*float64(every*2/3))
+}
+
+// chooseForReread returns which credentials are read at a tick: those whose time has come, so that
+// none waits for longer than every and a tick. There is always one: the look says whether Redis
 // answers.
 func chooseForReread(kept []*slot, tick, every time.Duration) []*slot {
 	if every <= tick {
 		return kept
 	}
-	n, share := now(), float64(tick)/float64(every)
+	n := now()
 	var chosen []*slot
 	for _, sl := range kept {
-		if rand.Float64() < share || n.since(sl.snapshot.Load().asOf) >= every {
+		if v := sl.snapshot.Load(); n.since(v.asOf) >= v.rereadAfter(every) {
 			chosen = append(chosen, sl)
 		}
 	}

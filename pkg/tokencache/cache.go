@@ -28,8 +28,8 @@ type Options struct {
 	RefreshWait time.Duration
 	// Reread is how often everything is read again from Redis, in case an event was lost: the time
 	// is drawn between it and half more. Default 10 s, so that an event lost costs at most 15 s.
-	// Where replicas times credentials are more than Reread in s times 2000, the time grows, so
-	// that all replicas together take about 2000 looks a second, up to 4 minutes: see [Health].
+	// Where replicas times credentials are more than Reread in s times 1200, the time grows, so
+	// that all replicas together take some 1800 looks a second, up to 4 minutes: see [Health].
 	Reread time.Duration
 	// Observe is called with what the cache does, for logs and metrics. The calls come from the
 	// cache's own goroutines, and must not block. A panic in Observe loses that event and nothing

@@ -47,7 +47,8 @@ type snapshot struct {
 	past      string    // the marks of the last values of the cluster, as of [state]
 	committed time.Time // when, by this host's clock; zero: not known, or not committed
 
-	spread float64 // this replica's draw for this version, in [0, 1)
+	spread   float64 // this replica's draw for this version, in [0, 1)
+	patience float64 // its draw for this look, in [0, 1): see rereadAfter
 }
 
 // unconfirmed is how long a value is good without a word from Redis: after it, another replica may
@@ -99,6 +100,7 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 		return v
 	}
 	next := v.rebased(asked)
+	next.patience = rand.Float64()
 	next.backoff, next.note, next.young, next.spent = st.backoff, st.note, st.young, st.spent
 	if st.version >= v.version && st.past != "" {
 		next.past = st.past

@@ -19,6 +19,7 @@ type Link struct {
 	hole   bool
 	nays   bool // a connection was refused
 	deaf   bool
+	mute   bool
 	skip   int           // replies to let pass before the first is lost
 	lose   int           // replies to lose
 	mark   string        // the reply to the next command that contains it is lost
@@ -99,10 +100,17 @@ func (l *Link) Deafen() {
 	l.Reset()
 }
 
-// Heal ends Refuse, BlackHole, Deafen and Delay. What was swallowed stays lost.
+// Mute loses every event, without any other sign of it; until [Link.Heal].
+func (l *Link) Mute() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mute = true
+}
+
+// Heal ends Refuse, BlackHole, Deafen, Mute and Delay. What was swallowed stays lost.
 func (l *Link) Heal() {
 	l.mu.Lock()
-	l.refuse, l.hole, l.deaf, l.delay = false, false, false, 0
+	l.refuse, l.hole, l.deaf, l.mute, l.delay = false, false, false, false, 0
 	l.mu.Unlock()
 	l.Reset()
 }
@@ -146,13 +154,20 @@ func (l *Link) Losing() int {
 func (l *Link) Healthy() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.refuse && !l.hole && !l.deaf && l.delay == 0 && l.lose == 0 && l.mark == ""
+	return !l.refuse && !l.hole && !l.deaf && !l.mute && l.delay == 0 && l.lose == 0 && l.mark == ""
 }
 
 func (l *Link) refused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.nays
+}
+
+// mutes reports whether an answer is an event, and events are lost.
+func (l *Link) mutes(answer []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mute && bytes.HasPrefix(answer, []byte(">3\r\n$7\r\nmessage\r\n"))
 }
 
 func (l *Link) swallows() bool {
@@ -219,7 +234,9 @@ func newConn(inner net.Conn, l *Link) *conn {
 			if err != nil {
 				return
 			}
-			queue <- p[:n]
+			if !l.mutes(p[:n]) {
+				queue <- p[:n]
+			}
 		}
 	}()
 	go func() {
