@@ -4,7 +4,7 @@
 // has its baseline from the same run, on the same machine: the ratio is what can be compared
 // between machines.
 //
-// It runs on Linux, takes some 7 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// It runs on Linux, takes some 9 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
 // on to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
@@ -47,7 +47,7 @@ func main() {
 	flag.DurationVar(&p.settle, "settle", 2*time.Second, "`duration` before the idle window")
 	flag.DurationVar(&p.idle, "idle", 5*time.Second, "`duration` of the idle window")
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
-	flag.StringVar(&p.many, "many", "1,100,1000,10000", "numbers of apps to start a sidecar with")
+	flag.StringVar(&p.many, "many", "1,100,1000,5000,10000", "numbers of apps to start a sidecar with")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -149,6 +149,7 @@ func table(ctx context.Context, p plan, r *rig, rows []row, out io.Writer) error
 		},
 		func() ([]figure, error) { return r.coldStart(ctx, 50) },
 		func() ([]figure, error) { return r.coldStart(ctx, 200) },
+		func() ([]figure, error) { return r.coldFleet(ctx, 20, 5000) },
 		func() ([]figure, error) { return r.spread(ctx, 100) },
 		func() ([]figure, error) { return r.tenThousand(ctx) },
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -119,11 +120,19 @@ func (r *rig) startRedis() error {
 	})
 }
 
-func (r *rig) start(cmd *exec.Cmd) error {
+func (r *rig) start(cmd *exec.Cmd) error { return r.startUntil(syscall.SIGKILL, cmd) }
+
+// startUntil starts a program that a signal ends.
+func (r *rig) startUntil(end syscall.Signal, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	r.cleanup = append(r.cleanup, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	r.cleanup = append(r.cleanup, func() {
+		_ = cmd.Process.Signal(end)
+		late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		defer late.Stop()
+		_ = cmd.Wait()
+	})
 	return nil
 }
 

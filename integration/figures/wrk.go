@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -148,7 +149,7 @@ func (r *rig) nginx(upstream string) (*server, error) {
 	}
 	s.cmd = exec.Command(path, "-c", conf, "-p", r.dir)
 	s.cmd.Stderr = s.log
-	return s, r.start(s.cmd)
+	return s, r.startUntil(syscall.SIGTERM, s.cmd) // a killed one would leave its worker behind
 }
 
 // hits compares an answer from memory and a proxied call with what net/http and nginx take for as
