@@ -87,23 +87,3 @@ func TestTheProgramWritesWhatTheAppTrusts(t *testing.T) {
 		}
 	}
 }
-
-// Two examples stand beside each other in one namespace.
-func TestNoTwoExamplesAreTheSameObject(t *testing.T) {
-	t.Parallel()
-	first := map[string]string{}
-	for _, dir := range kustomizations(t) {
-		if filepath.Dir(dir) != "examples" {
-			continue
-		}
-		for _, w := range workloads(render(t, dir)) {
-			if other, there := first[w.name]; there {
-				t.Errorf("%s and %s both have a %s", other, dir, w.name)
-			}
-			first[w.name] = dir
-		}
-	}
-	if len(first) < 6 {
-		t.Errorf("saw only %v", first)
-	}
-}

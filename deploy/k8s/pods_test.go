@@ -132,6 +132,13 @@ func TestTheSidecarOfEachPodIsAsItShouldBe(t *testing.T) {
 		}
 		check(probe(c.StartupProbe, "/startupz"), "startupProbe")
 		check(probe(c.LivenessProbe, "/healthz"), "livenessProbe")
+		grace := func(p *corev1.Probe) int64 {
+			if p == nil || p.TerminationGracePeriodSeconds == nil {
+				return 0
+			}
+			return *p.TerminationGracePeriodSeconds
+		}(c.LivenessProbe)
+		check(grace >= 1 && grace <= 5, "kubelet waits for a sidecar that hangs as long as for the pod")
 		check(c.ReadinessProbe == nil, "a readinessProbe takes the whole pod out of service when Redis or WeChat is away")
 		check(len(c.Ports) == 1 && c.Ports[0].Name == "wxtoken-ops" && c.Ports[0].ContainerPort == 7201, "only the operations port has a name: values stay on loopback")
 		check(strings.Contains(c.Image, "/") && !strings.HasSuffix(c.Image, ":latest") && strings.Contains(c.Image[strings.LastIndex(c.Image, "/"):], ":"), "an image with a version")
