@@ -6,122 +6,19 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 )
 
-// tools are the programs of a control plane.
-type tools struct{ etcd, apiserver, kubectl string }
-
-// install finds the programs, or builds and fetches them. They are kept in the user's cache, by the
-// version of Kubernetes and of Go: a build takes some 13 minutes of CPU time.
-func install(ctx context.Context) (tools, error) {
-	version, err := command(ctx, "", "go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
-	if err != nil {
-		return tools{}, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return tools{}, err
-	}
-	dir := filepath.Join(cache, "wxtoken", "kubernetes-"+version+"-"+runtime.Version())
-	t := tools{apiserver: filepath.Join(dir, "kube-apiserver"), kubectl: filepath.Join(dir, "kubectl")}
-	if !exists(t.apiserver) || !exists(t.kubectl) {
-		fmt.Printf("building kube-apiserver and kubectl %s into %s\n", version, dir)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return tools{}, err
-		}
-		// An interrupted build must not leave half a program under its name.
-		parts, err := os.MkdirTemp(dir, "build-")
-		if err != nil {
-			return tools{}, err
-		}
-		defer os.RemoveAll(parts)
-		flags := "-s -w -X k8s.io/component-base/version.gitVersion=" + version // which clients of it parse
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", parts+string(filepath.Separator),
-			"k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return tools{}, fmt.Errorf("building them: %w\n%s", err, out)
-		}
-		for _, program := range []string{t.apiserver, t.kubectl} {
-			if err := os.Rename(filepath.Join(parts, filepath.Base(program)), program); err != nil {
-				return tools{}, err
-			}
-		}
-	}
-	t.etcd, err = findEtcd(ctx, dir)
-	return t, err
-}
-
-// findEtcd returns the installed etcd, or that of Debian's package, unpacked without being installed.
-func findEtcd(ctx context.Context, dir string) (string, error) {
-	if path, err := exec.LookPath("etcd"); err == nil {
-		return path, nil
-	}
-	path := filepath.Join(dir, "etcd", "usr", "bin", "etcd")
-	if exists(path) {
-		return path, nil
-	}
-	if _, err := command(ctx, dir, "apt-get", "download", "etcd-server"); err != nil {
-		return "", fmt.Errorf("etcd is not installed, and Debian's etcd-server cannot be had: %w", err)
-	}
-	packages, err := filepath.Glob(filepath.Join(dir, "etcd-server_*.deb"))
-	if err != nil || len(packages) == 0 {
-		return "", errors.New("apt-get has brought no etcd-server")
-	}
-	_, err = command(ctx, dir, "dpkg", "-x", packages[len(packages)-1], filepath.Join(dir, "etcd"))
-	return path, err
-}
-
-// crdFiles returns the files of the Prometheus operator's kinds that the components use.
-func crdFiles(ctx context.Context) ([]string, error) {
-	out, err := command(ctx, os.TempDir(), "go", "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator@v0.85.0")
-	if err != nil {
-		return nil, err
-	}
-	var module struct{ Dir string }
-	if err := json.Unmarshal([]byte(out), &module); err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, kind := range []string{"podmonitors", "prometheusrules"} {
-		file := filepath.Join(module.Dir, "example", "prometheus-operator-crd", "monitoring.coreos.com_"+kind+".yaml")
-		if !exists(file) {
-			return nil, fmt.Errorf("%s is not there", file)
-		}
-		files = append(files, file)
-	}
-	return files, nil
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
-func command(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	var problems bytes.Buffer
-	cmd.Stderr = &problems
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, problems.Bytes())
-	}
-	return strings.TrimSpace(string(out)), nil
-}
+// accountsKey is the file with the key that signs the tokens of ServiceAccounts.
+const accountsKey = "accounts.pem"
 
 // apiServer is a running kube-apiserver with its etcd.
 type apiServer struct {
@@ -131,8 +28,9 @@ type apiServer struct {
 	logs   []*bytes.Buffer
 }
 
-// start starts both on loopback, and returns when the API server is ready.
-func start(ctx context.Context, t tools, dir string) (_ *apiServer, err error) {
+// start starts both on loopback, and returns when the API server is ready. It gets the flags besides
+// those that it always has.
+func start(ctx context.Context, t tools, dir string, flags ...string) (_ *apiServer, err error) {
 	a := &apiServer{tools: t, config: filepath.Join(dir, "kubeconfig")}
 	defer func() {
 		if err != nil {
@@ -157,7 +55,7 @@ func start(ctx context.Context, t tools, dir string) (_ *apiServer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts := filepath.Join(dir, "accounts.pem")
+	accounts := filepath.Join(dir, accountsKey)
 	for path, text := range map[string][]byte{
 		accounts:                         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
 		filepath.Join(dir, "tokens.csv"): []byte(token + ",admin,admin,system:masters\n"),
@@ -169,9 +67,9 @@ func start(ctx context.Context, t tools, dir string) (_ *apiServer, err error) {
 			return nil, err
 		}
 	}
-	if err := a.launch(ctx, t.apiserver, "--etcd-servers", store, "--bind-address", "127.0.0.1", "--secure-port", ports[2], "--cert-dir", filepath.Join(dir, "certs"),
+	if err := a.launch(ctx, t.apiserver, append(flags, "--etcd-servers", store, "--bind-address", "127.0.0.1", "--secure-port", ports[2], "--cert-dir", filepath.Join(dir, "certs"),
 		"--service-account-key-file", accounts, "--service-account-signing-key-file", accounts, "--service-account-issuer", "https://kubernetes.default.svc",
-		"--service-cluster-ip-range", "10.0.0.0/24", "--token-auth-file", filepath.Join(dir, "tokens.csv"), "--authorization-mode", "RBAC"); err != nil {
+		"--service-cluster-ip-range", "10.0.0.0/24", "--token-auth-file", filepath.Join(dir, "tokens.csv"), "--authorization-mode", "RBAC")...); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(5 * time.Minute); ; {
