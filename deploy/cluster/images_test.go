@@ -28,14 +28,19 @@ const (
 	appSecret = "0123456789abcdef0123456789abcdef"
 )
 
+// The app asks the sidecar as the examples say: by the API of the sidecar, or as it would ask WeChat.
+const (
+	token  = "http://127.0.0.1:7200/v1/apps/shop/token"
+	dropIn = "api.weixin.qq.com/cgi-bin/token?grant_type=client_credential&appid=" + appid + "&secret=" + appSecret
+)
+
 // entrypoints are those of the images. The examples name the images, and run unchanged.
 var entrypoints = map[string][]string{
-	pause: {"/app"},
-	"registry.example.com/web:1": {"/app", "-url", "http://127.0.0.1:7200/v1/apps/shop/token", "-every", "50ms",
-		"-linger", "4s", "-listen", ":8080", "-report", "http://" + reports},
-	"registry.example.com/statistics:1": {"/app", "-url", "http://127.0.0.1:7200/v1/apps/shop/token", "-report", "http://" + reports},
-	"registry.example.com/pinned:1": {"/app", "-every", "1s", "-report", "http://" + reports,
-		"-url", "https://api.weixin.qq.com/cgi-bin/token?grant_type=client_credential&appid=" + appid + "&secret=" + appSecret},
+	pause:                               {"/app"},
+	"registry.example.com/web:1":        {"/app", "-url", token, "-every", "50ms", "-linger", "4s", "-listen", ":8080", "-report", "http://" + reports},
+	"registry.example.com/statistics:1": {"/app", "-url", token, "-report", "http://" + reports},
+	"registry.example.com/pinned:1":     {"/app", "-url", "https://" + dropIn, "-every", "1s", "-report", "http://" + reports},
+	"registry.example.com/legacy:1":     {"/app", "-url", "http://" + dropIn, "-every", "1s", "-report", "http://" + reports},
 }
 
 // buildImages writes into dir what the node needs of this repository: the archives of the images, and

@@ -2,9 +2,8 @@
 // Debian, kube-apiserver and kubectl built from this module. It prints what it tried, a line each, and
 // ends with 1 if anything was not as it must be.
 //
-// There is no node: no kubelet, no controller, no scheduler. What these do with the pods (the start-up
-// gate, the order of the end, a rotation of the Secret) was seen once on a node, and is not repeated
-// here: that takes root, containerd, runc and three more binaries.
+// There is no node in it: no kubelet, no controller, no scheduler. The tests of this package start one
+// where the machine permits that.
 package main
 
 import (
@@ -30,7 +29,6 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Printf("%d checks, none failed\n", tried)
-	fmt.Println("not repeated: a node. It takes root, kubelet, containerd and runc; deploy/k8s/README.md says what was seen on one")
 }
 
 func run(ctx context.Context) (tried, failed int, err error) {

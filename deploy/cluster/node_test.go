@@ -74,10 +74,11 @@ func TestInside(t *testing.T) {
 	t.Run("doctor finds nothing wrong", n.doctor)
 	t.Run("a Job completes", n.job)
 	t.Run("no GET fails during a rollout", n.rollout)
+	t.Run("the https face answers an app that pins the address", n.https)
+	t.Run("the http face answers an app that pins the name", n.apiHost)
 	t.Run("a new Secret is applied", n.secret)
 	t.Run("a sidecar that hangs is restarted", n.hang)
 	t.Run("the policy injects a sidecar that works", n.injected)
-	t.Run("the https face answers an app that pins the address", n.https)
 }
 
 // fiveMinutes does what README.md says under that title.
@@ -229,10 +230,17 @@ func (n *node) injected(t *testing.T) {
 }
 
 // The app calls https://api.weixin.qq.com, and has nothing but what the component gives it.
-func (n *node) https(t *testing.T) {
-	n.run(t, "apply", "-k", filepath.Join("..", "k8s", "examples", "https"))
-	n.run(t, "rollout", "status", "deployment/pinned", "--timeout=3m")
-	for _, pod := range n.pods(t, "app=pinned") {
+func (n *node) https(t *testing.T) { n.answers(t, "https", "pinned") }
+
+// The app calls http://api.weixin.qq.com, which the sidecar answers on port 80.
+func (n *node) apiHost(t *testing.T) { n.answers(t, "api-host", "legacy") }
+
+// answers applies an example and waits until the app of its Deployment has got a token.
+func (n *node) answers(t *testing.T, example, deployment string) {
+	t.Helper()
+	n.run(t, "apply", "-k", filepath.Join("..", "k8s", "examples", example))
+	n.run(t, "rollout", "status", "deployment/"+deployment, "--timeout=3m")
+	for _, pod := range n.pods(t, "app="+deployment) {
 		n.firstGetOf(t, pod)
 	}
 }

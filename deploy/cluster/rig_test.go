@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -234,7 +233,7 @@ func (n *node) run(t *testing.T, args ...string) string {
 	return strings.TrimSpace(a.out)
 }
 
-// explain prints, after a failure, what Kubernetes says of the pods.
+// explain prints, after a failure, what Kubernetes says of the pods. It stops everything.
 func (n *node) explain(t *testing.T) {
 	if !t.Failed() {
 		return
@@ -243,7 +242,5 @@ func (n *node) explain(t *testing.T) {
 		a, err := n.kubectl(context.WithoutCancel(t.Context()), nil, args...)
 		t.Log(a.out, err)
 	}
-	if kept := os.Getenv("WXTOKEN_NODE_LOGS"); kept != "" {
-		t.Log(exec.Command("cp", "-r", filepath.Join(n.dir, "logs"), kept).Run())
-	}
+	t.Log(n.lastWords())
 }
