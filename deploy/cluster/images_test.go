@@ -28,7 +28,7 @@ const (
 	appSecret = "0123456789abcdef0123456789abcdef"
 )
 
-// The app asks the sidecar as the examples say: by the API of the sidecar, or as it would ask WeChat.
+// The app asks the sidecar as the examples say: by the sidecar's own API, or as it would ask WeChat.
 const (
 	token  = "http://127.0.0.1:7200/v1/apps/shop/token"
 	dropIn = "api.weixin.qq.com/cgi-bin/token?grant_type=client_credential&appid=" + appid + "&secret=" + appSecret
@@ -43,8 +43,8 @@ var entrypoints = map[string][]string{
 	"registry.example.com/legacy:1":     {"/app", "-url", "http://" + dropIn, "-every", "1s", "-report", "http://" + reports},
 }
 
-// buildImages writes into dir what the node needs of this repository: the archives of the images, and
-// the simulator.
+// buildImages writes into dir what the node needs of this repository: the archives of the images,
+// and the simulator.
 func buildImages(ctx context.Context, dir string) error {
 	app := filepath.Join(dir, "app")
 	for _, build := range [][]string{

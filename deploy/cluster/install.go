@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// tools are the programs of a control plane, and the directory in which they are kept: in the user's
-// cache, by the version of Kubernetes and of Go.
+// tools are the programs of a control plane, and the directory in which they are kept: in the
+// user's cache, by the version of Kubernetes and of Go.
 type tools struct{ dir, version, etcd, apiserver, kubectl string }
 
 // install finds the programs, or builds and fetches them: some 13 minutes of CPU time.

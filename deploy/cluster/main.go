@@ -1,9 +1,9 @@
-// Cluster runs the manifests of deploy/k8s on a real API server, on loopback and without root: etcd of
-// Debian, kube-apiserver and kubectl built from this module. It prints what it tried, a line each, and
-// ends with 1 if anything was not as it must be.
+// Cluster runs the manifests of deploy/k8s on a real API server, on loopback and without root: etcd
+// of Debian, kube-apiserver and kubectl built from this module. It prints what it tried, a line each,
+// and ends with 1 if anything was not as it must be.
 //
-// There is no node in it: no kubelet, no controller, no scheduler. The tests of this package start one
-// where the machine permits that.
+// There is no node in it: no kubelet, no controller, no scheduler. The tests of this package start
+// one where the machine permits that.
 package main
 
 import (
@@ -111,7 +111,8 @@ func (c *checks) operatorKinds() error {
 	return c.do([]string{"wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"})
 }
 
-// namespace makes a namespace with labels, and the ServiceAccount in it that a controller would make.
+// namespace makes a namespace with labels, and the ServiceAccount in it that a controller would
+// make.
 func (c *checks) namespace(name string, labels ...string) error {
 	return c.do(
 		[]string{"create", "namespace", name, "--save-config"}, // an example may apply its own

@@ -112,8 +112,8 @@ func do(name string, args ...string) error {
 	return nil
 }
 
-// hierarchies returns the directories at which cgroups are mounted: one with version 2, several with
-// version 1.
+// hierarchies returns the directories at which cgroups are mounted: one with version 2, several
+// with version 1.
 func hierarchies() (dirs []string, err error) {
 	mounts, err := os.Open("/proc/self/mounts")
 	if err != nil {

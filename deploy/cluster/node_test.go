@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestNode starts a real node, kubelet with containerd and runc, and runs TestInside on it. Where the
-// machine does not permit that, it is skipped with a line that says what is missing, and fails with
-// WXTOKEN_REQUIRE_NODE=1.
+// TestNode starts a real node, kubelet with containerd and runc, and runs TestInside on it. Where
+// the machine does not permit that, it is skipped with a line that says what is missing, and fails
+// with WXTOKEN_REQUIRE_NODE=1.
 func TestNode(t *testing.T) {
 	if os.Getenv(insideEnv) != "" {
 		t.Skip("it is running")

@@ -60,7 +60,8 @@ type report struct {
 	Ended        bool
 }
 
-// startNode starts all in dir, which holds what buildImages wrote, and returns when the node is ready.
+// startNode starts all in dir, which holds what buildImages wrote, and returns when the node is
+// ready.
 func startNode(ctx context.Context, t tools, dir string) (_ *node, err error) {
 	n := &node{ctx: ctx, dir: dir, seen: map[string][]report{}}
 	if n.programs, err = find(ctx, t); err != nil {

@@ -28,8 +28,8 @@ type apiServer struct {
 	logs   []*bytes.Buffer
 }
 
-// start starts both on loopback, and returns when the API server is ready. It gets the flags besides
-// those that it always has.
+// start starts both on loopback, and returns when the API server is ready. It gets the flags
+// besides those that it always has.
 func start(ctx context.Context, t tools, dir string, flags ...string) (_ *apiServer, err error) {
 	a := &apiServer{tools: t, config: filepath.Join(dir, "kubeconfig")}
 	defer func() {
