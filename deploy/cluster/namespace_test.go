@@ -28,7 +28,7 @@ const (
 const (
 	address = "10.77.0.1" // of the node, which is alone in its network namespace
 	group   = "wxtoken-node"
-	refusal = "this machine does not permit: "
+	refusal = "this machine does not permit a node: "
 )
 
 // inside runs a test of this program again, in namespaces of its own. All that it starts and mounts
@@ -48,18 +48,18 @@ func inside(ctx context.Context, test, value string) ([]byte, error) {
 	return out.Bytes(), errors.Join(err, removeCgroups())
 }
 
-// lacking returns what this machine lacks for a node, or "". It tries all of it, in namespaces that
-// end at once.
-func lacking(ctx context.Context) string {
+// obstacle returns why this machine does not permit a node, or "". It tries all that a node needs, in
+// namespaces that end at once.
+func obstacle(ctx context.Context) string {
 	if runtime.GOOS != "linux" {
-		return "Linux"
+		return "it takes Linux"
 	}
 	if os.Geteuid() != 0 {
-		return "root: a node makes namespaces, mounts and cgroups"
+		return "it takes root, for namespaces, mounts and cgroups"
 	}
 	for _, name := range []string{"unshare", "mount", "ip"} {
 		if _, err := exec.LookPath(name); err != nil {
-			return "the command " + name
+			return "there is no command " + name
 		}
 	}
 	out, err := inside(ctx, "TestInside", probing)
@@ -71,7 +71,7 @@ func lacking(ctx context.Context) string {
 			return strings.TrimSpace(what)
 		}
 	}
-	return fmt.Sprintf("namespaces of its own: %v %s", err, bytes.TrimSpace(out))
+	return fmt.Sprintf("no namespaces: %v: %s", err, bytes.TrimSpace(out))
 }
 
 // settle makes the mounts, the network and the cgroups of the node. It runs inside the namespaces.
@@ -112,15 +112,13 @@ func do(name string, args ...string) error {
 	return nil
 }
 
-// hierarchies returns the directories at which cgroups are mounted: one with version 2, several
-// with version 1.
-func hierarchies() (dirs []string, err error) {
+// hierarchies returns the directories at which cgroups of version 1 are mounted, and of version 2.
+func hierarchies() (dirs, unified []string, err error) {
 	mounts, err := os.Open("/proc/self/mounts")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer mounts.Close()
-	var unified []string
 	for lines := bufio.NewScanner(mounts); lines.Scan(); {
 		switch f := strings.Fields(lines.Text()); {
 		case len(f) > 2 && f[2] == "cgroup":
@@ -129,20 +127,20 @@ func hierarchies() (dirs []string, err error) {
 			unified = append(unified, f[1])
 		}
 	}
-	if len(dirs) == 0 { // beside version 1, version 2 has no controllers
-		dirs = unified
-	}
-	if len(dirs) == 0 {
-		return nil, errors.New("no cgroups are mounted")
-	}
-	return dirs, nil
+	return dirs, unified, nil
 }
 
 // makeCgroups makes the cgroup of the node, below which kubelet makes those of the pods.
 func makeCgroups() error {
-	dirs, err := hierarchies()
+	dirs, unified, err := hierarchies()
 	if err != nil {
 		return err
+	}
+	if len(dirs) == 0 { // beside version 1, version 2 has no controllers
+		dirs = unified
+	}
+	if len(dirs) == 0 {
+		return errors.New("no cgroups are mounted")
 	}
 	for _, dir := range dirs {
 		made := filepath.Join(dir, group)
@@ -165,15 +163,15 @@ func makeCgroups() error {
 	return nil
 }
 
-// removeCgroups removes what makeCgroups made and kubelet made below it. The processes in them have
-// been killed, but may take a moment to end.
+// removeCgroups removes what makeCgroups, kubelet and runc made. The processes in them have been
+// killed, but may take a moment to end.
 func removeCgroups() error {
-	dirs, err := hierarchies()
+	dirs, unified, err := hierarchies()
 	if err != nil {
 		return nil // and so none was made
 	}
 	var errs []error
-	for _, dir := range dirs {
+	for _, dir := range slices.Concat(dirs, unified) {
 		var below []string
 		_ = filepath.WalkDir(filepath.Join(dir, group), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {

@@ -12,14 +12,11 @@ import (
 )
 
 // TestNode starts a real node, kubelet with containerd and runc, and runs TestInside on it. Where
-// the machine does not permit that, it is skipped with a line that says what is missing, and fails
-// with WXTOKEN_REQUIRE_NODE=1.
+// the machine does not permit that, it is skipped with a line that says why, and fails with
+// WXTOKEN_REQUIRE_NODE=1.
 func TestNode(t *testing.T) {
-	if os.Getenv(insideEnv) != "" {
-		t.Skip("it is running")
-	}
-	if missing := lacking(t.Context()); missing != "" {
-		skip(t, "this machine does not permit it, it lacks "+missing)
+	if why := obstacle(t.Context()); why != "" {
+		skip(t, why)
 	}
 	tools, err := install(t.Context())
 	if err != nil {
