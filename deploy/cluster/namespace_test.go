@@ -90,9 +90,19 @@ func settle(dir string) error {
 			return err
 		}
 	}
-	// Of containerd: its sockets and its network namespaces.
+	// Containerd has its sockets and network namespaces in /run. It and kubelet also write to some
+	// directories that no flag moves; what they write there ends with the namespace.
 	if err := do("mount", "-t", "tmpfs", "tmpfs", "/run"); err != nil {
 		return err
+	}
+	for _, at := range []string{"/var/lib", "/var/log"} {
+		upper, work := filepath.Join("/run", at, "upper"), filepath.Join("/run", at, "work")
+		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+			return err
+		}
+		if err := do("mount", "-t", "overlay", "-o", "lowerdir="+at+",upperdir="+upper+",workdir="+work, "overlay", at); err != nil {
+			return err
+		}
 	}
 	for _, args := range []string{
 		"link set lo up", "link add node type veth peer name other", "addr add " + address + "/24 dev node",

@@ -162,8 +162,9 @@ evictionHard: {memory.available: 1Mi}
 imageGCHighThresholdPercent: 100
 podLogsDir: %q
 resolvConf: ""
+volumePluginDir: %q
 syncFrequency: 10s
-`, address, group, in("logs")),
+`, address, group, in("logs"), in("plugins")),
 	}
 }
 
