@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,15 +20,19 @@ import (
 )
 
 // insideEnv names the directory with what the node needs, in the environment of the process that is
-// inside the namespaces; probing instead of a directory makes that process only try them.
+// inside the namespaces; probing instead of a directory makes that process only try them. groupEnv
+// names its cgroup there.
 const (
 	insideEnv = "WXTOKEN_NODE_INSIDE"
+	groupEnv  = "WXTOKEN_NODE_GROUP"
 	probing   = "probe"
 )
 
+// group is the cgroup of the node. Two nodes at once have two.
+var group = cmp.Or(os.Getenv(groupEnv), fmt.Sprintf("wxtoken-node-%d", os.Getpid()))
+
 const (
 	address = "10.77.0.1" // of the node, which is alone in its network namespace
-	group   = "wxtoken-node"
 	refusal = "this machine does not permit a node: "
 )
 
@@ -36,7 +41,7 @@ const (
 func inside(ctx context.Context, test, value string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc",
 		os.Args[0], "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "30m")
-	cmd.Env = append(os.Environ(), insideEnv+"="+value)
+	cmd.Env = append(os.Environ(), insideEnv+"="+value, groupEnv+"="+group)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // unshare then kills its child
 	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer

@@ -87,8 +87,26 @@ func (n *node) fiveMinutes(t *testing.T) {
 	}
 	n.run(t, "apply", "-f", filepath.Join("..", "k8s", "examples", "web", "namespace.yaml"))
 	n.run(t, "create", "secret", "generic", "wxtoken", "--from-literal="+appid+"="+appSecret)
+	n.sim(t, "knobs", `{"latency":"`+slow.String()+`"}`)
 	n.run(t, "apply", "-k", filepath.Join("testdata", "web"))
 	n.run(t, "rollout", "status", "deployment/web", "--timeout=3m")
+	n.sim(t, "knobs", `{"latency":"0s"}`)
+}
+
+// slow is how long WeChat takes to answer while the first pods start.
+const slow = 3 * time.Second
+
+// sim changes something at the simulated WeChat.
+func (n *node) sim(t *testing.T, what, body string) {
+	t.Helper()
+	resp, err := http.Post("http://"+upstream+"/sim/"+what, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(what, resp.Status)
+	}
 }
 
 // pods returns the names of the pods with a label that are not being deleted.
@@ -99,25 +117,28 @@ func (n *node) pods(t *testing.T, label string) []string {
 }
 
 // firstGetOf waits for the first report of a pod's app.
-func (n *node) firstGetOf(t *testing.T, pod string) {
+func (n *node) firstGetOf(t *testing.T, pod string) (first report) {
 	t.Helper()
-	soon(t, time.Minute, func() error {
-		_, err := n.reported(pod, false)
+	soon(t, time.Minute, func() (err error) {
+		first, err = n.reported(pod, false)
 		return err
 	})
-	if first, _ := n.reported(pod, false); first.Failed > 0 {
+	if first.Failed > 0 {
 		t.Errorf("%s: %s", pod, first.Problem)
 	}
+	return first
 }
 
-// The start-up probe holds the app back until there is a token.
+// The start-up probe holds the app back until there is a token, for which it then does not wait.
 func (n *node) firstGet(t *testing.T) {
 	pods := n.pods(t, "app=web")
 	if len(pods) != 3 {
 		t.Fatalf("%d pods", len(pods))
 	}
 	for _, pod := range pods {
-		n.firstGetOf(t, pod)
+		if first := n.firstGetOf(t, pod); first.First > slow/2 {
+			t.Errorf("%s: the first GET took %s", pod, first.First)
+		}
 	}
 }
 
@@ -162,11 +183,7 @@ func (n *node) rollout(t *testing.T) {
 // WeChat and the Secret get a new AppSecret, and each sidecar reads it without a restart.
 func (n *node) secret(t *testing.T) {
 	const changed = "fedcba9876543210fedcba9876543210"
-	resp, err := http.Post("http://"+upstream+"/sim/apps/"+appid+"/secret", "application/json", strings.NewReader(`{"secret":"`+changed+`"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
+	n.sim(t, "apps/"+appid+"/secret", `{"secret":"`+changed+`"}`)
 	began := time.Now()
 	n.run(t, "patch", "secret", "wxtoken", "-p", fmt.Sprintf(`{"stringData":{%q:%q}}`, appid, changed))
 	for _, pod := range n.pods(t, "app=web") {

@@ -57,6 +57,7 @@ type report struct {
 	Pod          string
 	Gets, Failed int
 	Problem      string
+	First        time.Duration
 	Ended        bool
 }
 
@@ -86,7 +87,7 @@ func startNode(ctx context.Context, t tools, dir string) (_ *node, err error) {
 	for _, args := range [][]string{
 		{filepath.Join(dir, "simulator"), "-appid", appid, "-secret", appSecret, "-wechat", upstream, "-redis", store},
 		{n.containerd, "--config", filepath.Join(dir, "containerd.toml")},
-		{t.kubernetes("kube-controller-manager"), "--kubeconfig", n.config, "--leader-elect=false",
+		{t.kubernetes("kube-controller-manager"), "--kubeconfig", n.config, "--leader-elect=false", "--flex-volume-plugin-dir", filepath.Join(dir, "plugins"),
 			"--service-account-private-key-file", filepath.Join(dir, accountsKey), "--root-ca-file", filepath.Join(dir, "certs", "apiserver.crt")},
 		{t.kubernetes("kube-scheduler"), "--kubeconfig", n.config, "--leader-elect=false"},
 	} {

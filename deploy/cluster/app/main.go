@@ -23,7 +23,8 @@ import (
 type Report struct {
 	Pod          string
 	Gets, Failed int
-	Problem      string // of the first GET that failed
+	Problem      string        // of the first GET that failed
+	First        time.Duration // of the first GET
 	Ended        bool
 }
 
@@ -52,7 +53,9 @@ func main() {
 	if *listen != "" {
 		go func() { fmt.Println(http.ListenAndServe(*listen, a)) }()
 	}
+	began := time.Now()
 	a.get()
+	a.seen.First = time.Since(began)
 	a.tell()
 	if *every > 0 {
 		a.run(terminated, *every, *linger)
