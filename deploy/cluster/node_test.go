@@ -235,10 +235,15 @@ func (n *node) hang(t *testing.T) {
 func (n *node) injected(t *testing.T) {
 	n.run(t, "apply", "-k", filepath.Join("..", "k8s", "injection"))
 	n.run(t, "label", "namespace", "shop", "wxtoken.io/injection=enabled")
-	soon(t, time.Minute, func() error { // until the API server has seen the policy, the guard refuses the pod
-		_, err := n.kubectl(t.Context(), nil, "-n", "shop", "create", "-f", filepath.Join("testdata", "injected.yaml"))
+	pod := filepath.Join("testdata", "injected.yaml")
+	soon(t, time.Minute, func() error { // a policy takes effect a moment after it was stored
+		a, err := n.kubectl(t.Context(), nil, "-n", "shop", "create", "-f", pod, "--dry-run=server", "-o", "jsonpath={.spec.initContainers[*].name}")
+		if err == nil && a.out != "wxtoken" {
+			err = fmt.Errorf("the init containers are %q", a.out)
+		}
 		return err
 	})
+	n.run(t, "create", "-f", pod)
 	n.run(t, "wait", "--for=condition=Ready", "pod/injected", "--timeout=2m")
 	n.firstGetOf(t, "injected")
 }
