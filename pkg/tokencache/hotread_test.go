@@ -255,7 +255,7 @@ func (k *kept) state(at time.Time, scope string, brief bool) []any {
 		"value", value,
 		"left", max(0, keyLeft),
 		"version", v.num("version"), "margin", v.span("margin"), "renew_left", v.span("renew_left"),
-		"doubt", v.num("doubt"), "rejected", v.num("rejected"),
+		"doubt", v.num("doubt"), "rejected", v.num("rejected"), "revoked", v.num("revoked"),
 		"lock_left", lockLeft,
 		"backoff", wait, "note", text(note, 16384),
 		"accepted_age", v.age("accepted_at"), "young", v.num("young"),
@@ -344,7 +344,7 @@ func randomState(m *miniredis.Miniredis, r *rand.Rand, keys []string) {
 			}
 		}
 	}
-	fill(keys[1], "version", "margin", "renew_left", "expires_at", "doubt", "rejected", "young", "accepted_at", "issued_at",
+	fill(keys[1], "version", "margin", "renew_left", "expires_at", "doubt", "rejected", "revoked", "young", "accepted_at", "issued_at",
 		"fetch_tat", "report_tat", "force_tat", "confirmed_at", "past", "digest")
 	fill(keys[3], "*:until", "*:wait", "*:note", "f1:until", "f1:wait", "f1:note", "none:until", "none:wait")
 	if m.Type(keys[1]) == "hash" {
