@@ -264,7 +264,7 @@ func (h *handler) authorized(r *http.Request) bool {
 
 // noValue logs that a caller got nothing, unless it did not wait for it.
 func (h *handler) noValue(r *http.Request, k tokencache.Key, err error) {
-	if r.Context().Err() != nil || web.ProblemOf(err).Status < http.StatusInternalServerError {
+	if r.Context().Err() != nil || errors.Is(err, apps.ErrNotAuthorized) || web.ProblemOf(err).Status < http.StatusInternalServerError {
 		return
 	}
 	if u, ok := errors.AsType[*tokencache.UnavailableError](err); ok {

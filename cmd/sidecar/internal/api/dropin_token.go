@@ -74,7 +74,7 @@ func (h *handler) admit(named *apps.App, in credentials) (*apps.App, error) {
 		app = named
 	}
 	switch {
-	case named != nil && app != named:
+	case named != nil && (app == nil || app.Key != named.Key):
 		return nil, otherApp("invalid appid")
 	case app == nil:
 		return nil, refusal("unknown-app", 40013, "invalid appid", "no WeChat app with this appid is configured in the sidecar")

@@ -4,11 +4,14 @@
 package dev
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -25,14 +28,19 @@ var App = wechattest.App{ID: "wx00000000000000de", Secret: "development-only",
 // Mode is what runs for --dev. Its settings reach the program by the environment, as a user's
 // would, so that the wiring is the same.
 type Mode struct {
-	redis *miniredis.Miniredis
-	sim   *http.Server
-	env   map[string]string
+	redis  *miniredis.Miniredis
+	sim    *http.Server
+	wechat *wechattest.Server
+	dir    string // of the platform's files
+	env    map[string]string
+	ctx    context.Context // of WeChat's pushes
+	stop   context.CancelFunc
 }
 
 // Start starts what neither o nor getenv names. The caller must call Stop.
 func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 	d := &Mode{env: map[string]string{}}
+	d.ctx, d.stop = context.WithCancel(context.Background())
 	if getenv("WXTOKEN_DRAIN") == "" {
 		d.env["WXTOKEN_DRAIN"] = "0s" // Ctrl-C means now
 	}
@@ -53,16 +61,57 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 			d.Stop()
 			return nil, fmt.Errorf("starting the WeChat simulator: %w", err)
 		}
-		sim := wechattest.New(App)
+		d.wechat = wechattest.New(App)
+		d.wechat.AddPlatform(Platform)
 		mux := http.NewServeMux()
-		mux.Handle("/", sim)
-		mux.Handle("/sim/", sim.Admin())
+		mux.Handle("/", d.wechat)
+		mux.Handle("/sim/", d.wechat.Admin())
 		d.sim = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 		go func() { _ = d.sim.Serve(listener) }()
 		d.env["WECHAT_APPID"], d.env["WECHAT_SECRET"] = App.ID, App.Secret
 		d.env["WECHAT_API_BASE"] = "http://" + listener.Addr().String()
+		if err := d.writePlatform(); err != nil {
+			d.Stop()
+			return nil, err
+		}
 	}
 	return d, nil
+}
+
+// Platform is the third-party platform that the simulator knows, and Shop an account that authorises
+// it as soon as it runs.
+var Platform = wechattest.Platform{ID: "wx00000000000000cc", Secret: "development-only-platform", Token: "development-only-token",
+	AESKey: "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"}
+
+// Shop is an account that authorises Platform.
+const Shop = "wx00000000000000f0"
+
+// writePlatform writes the configuration of Platform, which has no form in the environment.
+func (d *Mode) writePlatform() (err error) {
+	if d.dir, err = os.MkdirTemp("", "wxtoken-dev-"); err != nil {
+		return fmt.Errorf("writing the configuration of a platform: %w", err)
+	}
+	file := "vault: {key_file: " + d.dir + "/vault-key}\nplatforms:\n- id: " + Platform.ID + "\n  kind: open_platform\n  alias: platform\n  api_base: " + d.env["WECHAT_API_BASE"] +
+		"\n  secret_file: " + d.dir + "/secret\n  token_file: " + d.dir + "/token\n  aes_key_file: " + d.dir + "/aes-key\n"
+	for name, text := range map[string]string{
+		"wxtoken.yaml": file, "secret": Platform.Secret, "token": Platform.Token, "aes-key": Platform.AESKey, "vault-key": devVaultKey,
+	} {
+		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("writing the configuration of a platform: %w", err)
+		}
+	}
+	d.env["WXTOKEN_CONFIG"] = filepath.Join(d.dir, "wxtoken.yaml")
+	return nil
+}
+
+// devVaultKey seals what a Redis in memory keeps.
+const devVaultKey = "ZGV2ZWxvcG1lbnQtb25seS1kZXZlbG9wbWVudC1vbmw="
+
+// push has WeChat push to a running sidecar, and an account authorise.
+func (d *Mode) push(values string) {
+	d.wechat.SetCallback(Platform.ID, "http://"+values+"/v1/apps/"+Platform.ID+"/callback")
+	go d.wechat.RunPushes(d.ctx)
+	d.wechat.Authorize(Platform.ID, Shop)
 }
 
 // Getenv returns the environment of the program: what was started, and the rest from user.
@@ -77,6 +126,10 @@ func (d *Mode) Getenv(user func(string) string) func(string) string {
 
 // Stop stops what Start started.
 func (d *Mode) Stop() {
+	d.stop()
+	if d.dir != "" {
+		_ = os.RemoveAll(d.dir) // it is below the directory of temporary files
+	}
 	if d.redis != nil {
 		d.redis.Close()
 	}
@@ -111,6 +164,14 @@ func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error 
 		"  # a signature for wx.config, and a login without the AppSecret",
 		"  curl -s -d '{\"url\":\"https://shop.example.com/\"}' http://"+values+"/v1/apps/"+app+"/jssdk",
 		"  curl -s 'http://"+values+"/sns/jscode2session?grant_type=authorization_code&js_code=x&appid="+app+"'", "")
+	if d.wechat != nil && len(cfg.Platforms) > 0 {
+		d.push(values)
+		lines = append(lines, "  # a third-party platform: the token of an account that has authorised it, a call for it, and another account",
+			"  curl -s http://"+values+"/v1/apps/platform:"+Shop+"/token",
+			"  curl -s http://"+values+"/proxy/platform:"+Shop+"/cgi-bin/getcallbackip",
+			"  curl -s -d '{\"authorizer\":\"wx00000000000000f1\"}' "+d.env["WECHAT_API_BASE"]+"/sim/platforms/"+Platform.ID+"/authorize",
+			"  curl -s http://"+values+"/v1/apps/platform/authorizers", "")
+	}
 	lines = append(lines, "  # health and metrics; in a browser, http://"+ops+"/status",
 		"  curl -s http://"+ops+"/readyz", "  curl -s http://"+ops+"/metrics | grep ^wxtoken", "")
 	var errs []error

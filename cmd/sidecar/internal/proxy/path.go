@@ -137,11 +137,6 @@ func tokenParam(app *apps.App, path, rawQuery string) string {
 		return ""
 	}
 	lower := strings.ToLower(path)
-	for _, own := range fetchesToken {
-		if strings.TrimSuffix(lower, "/") == own {
-			return "" // with the platform's secret, which only the sidecar has
-		}
-	}
 	for _, below := range platformPaths {
 		if strings.HasPrefix(lower, below) {
 			return app.TokenParam
@@ -153,10 +148,27 @@ func tokenParam(app *apps.App, path, rawQuery string) string {
 	return accessToken
 }
 
-// fetchesToken are the paths that take a platform's secret.
-var fetchesToken = []string{
-	"/cgi-bin/component/api_component_token", "/cgi-bin/component/api_start_push_ticket",
-	"/cgi-bin/service/get_suite_token", "/cgi-bin/service/get_provider_token",
+// ownCalls are the calls of a third-party platform that the sidecar makes itself, each with the path
+// that has its result. Made past it, they would end the tokens of all replicas, or spend a code without
+// keeping what it brings.
+var ownCalls = map[string]string{
+	"/cgi-bin/component/api_component_token":   "GET /v1/apps/{platform}/token",
+	"/cgi-bin/component/api_authorizer_token":  "GET /v1/apps/{platform}:{authorizer}/token",
+	"/cgi-bin/component/api_query_auth":        "POST /v1/apps/{platform}/authorizations",
+	"/cgi-bin/component/api_start_push_ticket": "nothing: it is called when tickets stop",
+	"/cgi-bin/service/get_suite_token":         "GET /v1/apps/{platform}/token",
+	"/cgi-bin/service/get_corp_token":          "GET /v1/apps/{platform}:{corpid}/token",
+	"/cgi-bin/service/get_permanent_code":      "POST /v1/apps/{platform}/authorizations",
+	"/cgi-bin/service/v2/get_permanent_code":   "POST /v1/apps/{platform}/authorizations",
+}
+
+// ownCall refuses a call that only the sidecar may make for app; nil for any other one.
+func ownCall(app *apps.App, path string) *refusal {
+	instead, own := ownCalls[strings.ToLower(strings.TrimSuffix(path, "/"))]
+	if !app.IsThirdParty() || !own {
+		return nil
+	}
+	return &refusal{outcome: Refused, status: http.StatusOK, errcode: 48001, text: "api unauthorized: the sidecar makes this call itself, for all replicas at once; what it brings: " + instead}
 }
 
 const accessToken = "access_token"

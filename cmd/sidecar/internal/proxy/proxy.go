@@ -179,6 +179,9 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, route func(*http.R
 	if no == nil {
 		c.app, c.path, no = route(r)
 	}
+	if no == nil {
+		no = ownCall(c.app, c.path)
+	}
 	if no != nil {
 		c.fail(w, r, no)
 		return

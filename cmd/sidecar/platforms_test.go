@@ -1,0 +1,58 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
+)
+
+// The whole way of a platform, on real sockets: WeChat pushes a ticket and a code, and the account's
+// token is there for callers, for the proxy and for pages.
+func TestAPlatformAndAnAccountThatAuthorisesIt(t *testing.T) {
+	p := start(t, map[string]string{"WXTOKEN_OPS_LISTEN": "127.0.0.1:0"})
+	account := "platform:" + dev.Shop
+	waitFor(t, "the account has a token", func() bool {
+		status, _, _ := ask(t, "GET", p.values+"/v1/apps/"+account+"/token", "")
+		return status == http.StatusOK
+	})
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/v1/apps/platform/token", "", 200, `"access_token":"`},
+		{"GET", "/v1/apps/" + dev.Platform.ID + ":" + dev.Shop + "/token", "", 200, `"access_token":"`},
+		{"GET", "/v1/apps/" + dev.Shop + "/token", "", 200, `"access_token":"`}, // there is one platform
+		{"GET", "/v1/apps/" + account + "/tickets/jsapi", "", 200, `"ticket":"`},
+		{"POST", "/v1/apps/" + account + "/jssdk", `{"url":"https://shop.example.com/"}`, 200, `"appId":"` + dev.Shop + `"`},
+		{"GET", "/v1/apps/platform/authorizers", "", 200, `[{"authorizer":"` + dev.Shop + `","state":"active"`},
+		{"GET", "/v1/apps/platform/authorizers?limit=0", "", 400, "limit"},
+		{"POST", "/v1/apps/platform/authorizations", `{}`, 400, "code is missing"},
+		{"POST", "/v1/apps/platform/authorizations", `{"code":"queryauthcode@@@nonsense"}`, 410, "code-spent"},
+		{"POST", "/v1/apps/platform/callback?msg_signature=x", "<xml></xml>", 403, "forged-push"},
+		{"GET", "/v1/apps/platform/callback?msg_signature=x&echostr=y", "", 403, "forged-push"},
+		{"POST", "/v1/apps/" + dev.App.ID + "/callback", "<xml></xml>", 404, "unknown-app"},
+		{"GET", "/v1/apps/platform:wx0000000000000bad/token", "", 404, "not-authorized"},
+		{"GET", "/proxy/" + account + "/cgi-bin/getcallbackip", "", 200, `"ip_list":`},
+		{"GET", "/proxy/" + account + "/cgi-bin/token?grant_type=client_credential&appid=" + dev.Shop, "", 200, `"access_token":"`},
+		{"POST", "/proxy/platform/cgi-bin/component/api_get_authorizer_list", `{"component_appid":"` + dev.Platform.ID + `","offset":0,"count":10}`, 200, `"total_count":1`},
+		{"POST", "/proxy/platform/cgi-bin/component/api_authorizer_token", `{}`, 200, `"errcode":48001`},
+		{"GET", "/proxy/platform:wx0000000000000bad/cgi-bin/getcallbackip", "", 200, `"errcode":61003`},
+	} {
+		status, _, body := ask(t, c.method, p.values+c.path, c.body)
+		if status != c.status || !strings.Contains(body, c.want) {
+			t.Errorf("%s %s: %d %.300s, want %d %s", c.method, c.path, status, body, c.status, c.want)
+		}
+		if strings.Contains(body, dev.Platform.Secret) || strings.Contains(body, dev.Platform.AESKey) {
+			t.Errorf("%s %s: a secret", c.method, c.path)
+		}
+	}
+	_, _, metrics := ask(t, "GET", p.ops+"/metrics", "")
+	for _, want := range []string{`wxtoken_platform_exchanges_total{platform="` + dev.Platform.ID + `",result="done"} 1`, "wxtoken_platform_pushes_total{"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
+}
