@@ -100,7 +100,7 @@ manifests: ## deploy: rendered, decoded, held against policies; alerts and dashb
 	cd deploy && $(GO) test -timeout 10m -count 1 ./...
 
 # The second step needs root on Linux. Where the machine does not permit it, a line says what is missing, and
-# WXTOKEN_REQUIRE_NODE=1 makes that a failure. The first run builds Kubernetes: 13 minutes of CPU time, with the node 25.
+# WXTOKEN_REQUIRE_NODE=1 makes that a failure. The first run builds Kubernetes: 13 minutes of CPU time, with the node some 25.
 cluster: ## the manifests and the injection on a real kube-apiserver, then the examples on a real node with kubelet and containerd
 	cd deploy/cluster && $(GO) run . && $(GO) test -timeout 3h -count 1 -v -run '^TestNode$$' .
 
