@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"os"
@@ -105,7 +106,14 @@ func withSecrets(t *testing.T, yaml string) string {
 		return path
 	}
 	yaml = regexp.MustCompile(`/etc/wxtoken/[\w-]+`).ReplaceAllStringFunc(yaml, func(path string) string {
-		return write(filepath.Base(path), strings.Repeat("0123456789abcdef", 2))
+		content := strings.Repeat("0123456789abcdef", 2)
+		switch name := filepath.Base(path); name {
+		case "vault-key":
+			content = base64.StdEncoding.EncodeToString([]byte(content))
+		case "callback-aes-key":
+			content = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+		}
+		return write(filepath.Base(path), content)
 	})
 	return write("config.yaml", yaml)
 }

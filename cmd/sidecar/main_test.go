@@ -68,8 +68,8 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 			t.Error("the log holds a token")
 		}
 	}
-	if len(tokens) != 2 {
-		t.Errorf("%d different tokens, want the first and the one after the report:\n%s", len(tokens), out)
+	if len(tokens) != 3 {
+		t.Errorf("%d different tokens, want the first, the one after the report, and that of the account:\n%s", len(tokens), out)
 	}
 
 	cancel()

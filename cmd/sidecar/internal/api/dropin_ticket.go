@@ -54,8 +54,13 @@ func (h *handler) ticketApp(named *apps.App, platform apps.Platform, q url.Value
 	owner := apps.Owner(h.cache, platform, sent)
 	app := owner
 	if named != nil {
-		if id := q.Get("appid"); named.Platform != platform || id != "" && apps.Find(platform, id) != named {
+		if named.Platform != platform {
 			return nil, otherApp("invalid appid")
+		}
+		if id := q.Get("appid"); id != "" {
+			if other := apps.Find(platform, id); other == nil || other.Key != named.Key {
+				return nil, otherApp("invalid appid")
+			}
 		}
 		if named.RequireSecret && named != owner {
 			return nil, badToken(platform, sent)

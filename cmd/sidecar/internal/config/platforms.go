@@ -50,7 +50,7 @@ type ThirdParty struct {
 // configured.
 type Vault struct {
 	// Keys seal what is kept. They were read from KeysFile.
-	Keys    vault.Keys
+	Keys     vault.Keys
 	KeysFile string
 	// Volatile permits a Redis that would lose what a suite cannot get again.
 	Volatile bool

@@ -112,6 +112,10 @@ func (d *Mode) push(values string) {
 	d.wechat.SetCallback(Platform.ID, "http://"+values+"/v1/apps/"+Platform.ID+"/callback")
 	go d.wechat.RunPushes(d.ctx)
 	d.wechat.Authorize(Platform.ID, Shop)
+	// The commands that are printed next should work.
+	for began := time.Now(); d.wechat.Ledger(Platform.ID).Authorizers[Shop].Exchanges == 0 && time.Since(began) < 3*time.Second; {
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // Getenv returns the environment of the program: what was started, and the rest from user.

@@ -17,7 +17,7 @@ import (
 
 // codeInfo is what a code's record says besides the code.
 type codeInfo struct {
-	// Authorizer is whom a push named, or whose authorisation the exchange brought.
+	// Authorizer is the account that a push named, or whose authorisation the exchange brought.
 	Authorizer string `json:"authorizer,omitempty"`
 	// Pushed says that the record's order is a push's. A code from a redirect has none.
 	Pushed bool `json:"pushed,omitempty"`

@@ -147,7 +147,7 @@ func (p *Platform) TokenKey() tokencache.Key {
 	return tokencache.Key{App: p.o.ID, Kind: p.dialect.tokenKind()}
 }
 
-// separator stands between a platform and an authorizer in the id of an app.
+// separator is between a platform and an authorizer in the id of an app.
 const separator = ":"
 
 // AppID returns the id of an authorizer as an app.

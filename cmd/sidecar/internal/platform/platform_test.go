@@ -251,7 +251,7 @@ func TestAnEmptiedVaultIsFilledAgain(t *testing.T) {
 	})
 }
 
-// P6: ids that nobody authorised cost next to nothing.
+// P6: ids of no account cost next to nothing.
 func TestGarbageIDsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, 2, OpenPlatform)
