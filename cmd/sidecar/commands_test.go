@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +27,7 @@ type rig struct {
 	sim         *wechattest.Server
 	config, dir string
 	env         map[string]string // over the configuration
-	log         syncBuffer
+	*program                      // once it is started
 }
 
 // newRig makes all but the sidecar.
@@ -67,15 +66,7 @@ func (r *rig) write(t *testing.T, name, content string) {
 // start starts the sidecar, and stops it at the end of the test.
 func (r *rig) start(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	exit := make(chan int, 1)
-	go func() { exit <- command(ctx, []string{"--config", r.config}, r.getenv, &r.log, &r.log) }()
-	t.Cleanup(func() {
-		cancel()
-		if code := <-exit; code != 0 {
-			t.Errorf("the sidecar ended with %d:\n%s", code, &r.log)
-		}
-	})
+	r.program = begin(t, r.getenv, "--config", r.config)
 }
 
 func (r *rig) getenv(name string) string {
@@ -167,16 +158,10 @@ func TestWaitOutlastsASidecarThatStartsLater(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.sim.Deny("wx2", 40243)
-	exit := make(chan int, 1)
-	var said syncBuffer
-	go func() {
-		exit <- command(t.Context(), []string{"wait", "--config", r.config, "--app", "shop", "--timeout", "5m"}, noEnv, &said, &said)
-	}()
-	waitFor(t, "it says what it waits for", func() bool { return strings.Contains(said.String(), "no sidecar listens there") })
+	wait := begin(t, noEnv, "wait", "--config", r.config, "--app", "shop", "--timeout", "5m")
+	waitFor(t, "it says what it waits for", func() bool { return strings.Contains(wait.stderr.String(), "no sidecar listens there") })
 	r.start(t)
-	if code := <-exit; code != 0 {
-		t.Errorf("exit status %d:\n%s", code, &said)
-	}
+	wait.wantExit()
 	// Without --app it is every app, and says which one is missing, and why.
 	r.wantInTime(t, "not within 1s: app wx2: Upstream refuses the app until a person acts", "wait", "--timeout", "1s")
 	r.want(t, 0, "frozen", "", "status")

@@ -16,28 +16,32 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 )
 
-// program is the sidecar in this process, on an embedded Redis and a simulated WeChat.
+// program is a command in this process.
 type program struct {
 	t              *testing.T
 	stop           context.CancelFunc // as SIGTERM
 	exit           chan int
-	values, ops    string
+	values, ops    string // where a sidecar of start listens
 	stdout, stderr syncBuffer
 }
 
-func start(t *testing.T, env map[string]string) *program {
-	t.Helper()
+// begin runs a command. At the end of the test it is stopped, and has to exit with 0.
+func begin(t *testing.T, getenv func(string) string, args ...string) *program {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &program{t: t, stop: cancel, exit: make(chan int, 1)}
-	go func() {
-		p.exit <- command(ctx, []string{"--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"},
-			func(name string) string { return env[name] }, &p.stdout, &p.stderr)
-	}()
+	go func() { p.exit <- command(ctx, args, getenv, &p.stdout, &p.stderr) }()
 	t.Cleanup(func() {
 		cancel()
 		http.DefaultClient.CloseIdleConnections()
 		p.wantExit()
 	})
+	return p
+}
+
+// start runs a sidecar on an embedded Redis and a simulated WeChat.
+func start(t *testing.T, env map[string]string) *program {
+	t.Helper()
+	p := begin(t, func(name string) string { return env[name] }, "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json")
 	waitFor(t, "it starts", func() bool {
 		for line := range strings.Lines(p.stderr.String()) {
 			var started struct{ Msg, Listen, OpsListen string }

@@ -107,10 +107,10 @@ func TestNoPasswordOfRedisIsPrintedWhateverTheServerRepeats(t *testing.T) {
 				return strings.Contains(said, "unknown command")
 			})
 			said += r.get(t, "o.sock", "/status?format=html") + r.get(t, "v.sock", "/v1/apps/shop/token")
-			waitFor(t, "the refusal in the log", func() bool { return strings.Contains(r.log.String(), "unknown command") })
+			waitFor(t, "the refusal in the log", func() bool { return strings.Contains(r.stderr.String(), "unknown command") })
 			_, stdout, stderr := r.ask(t, "doctor", "--timeout", "20s")
-			if form := secrettest.Find(said+r.log.String()+stdout+stderr, password, password[:12], user); form != "" {
-				t.Errorf("printed: %s\n%s\n%s\n%s", form, said, &r.log, stdout)
+			if form := secrettest.Find(said+r.stderr.String()+stdout+stderr, password, password[:12], user); form != "" {
+				t.Errorf("printed: %s\n%s\n%s\n%s", form, said, &r.stderr, stdout)
 			}
 		})
 	}
@@ -233,11 +233,11 @@ apps: [{id: wx1, alias: shop, secret_file: DIR/secret, api_base: UPSTREAM}]
 	r.env = map[string]string{"WXTOKEN_LOG_LEVEL": "debug"}
 	r.start(t)
 	waitFor(t, "a proxied call", func() bool { return r.get(t, "v.sock", "/proxy/shop/cgi-bin/menu/get") != "" })
-	waitFor(t, "the library's message", func() bool { return strings.Contains(r.log.String(), libraryMessages[0]) })
+	waitFor(t, "the library's message", func() bool { return strings.Contains(r.stderr.String(), libraryMessages[0]) })
 	stdlog.Printf("http: panic serving 127.0.0.1:1: CANARY-panic")
 	stdlog.Printf("anything new: CANARY-news")
-	waitFor(t, "what is withheld", func() bool { return strings.Contains(r.log.String(), "withheld") })
-	if form := secrettest.Find(r.log.String(), "CANARY"); form != "" {
-		t.Errorf("the log quotes an answer:\n%s", &r.log)
+	waitFor(t, "what is withheld", func() bool { return strings.Contains(r.stderr.String(), "withheld") })
+	if form := secrettest.Find(r.stderr.String(), "CANARY"); form != "" {
+		t.Errorf("the log quotes an answer:\n%s", &r.stderr)
 	}
 }

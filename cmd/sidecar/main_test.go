@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 type syncBuffer struct {
@@ -34,24 +32,18 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var stdout, stderr syncBuffer
-	exit := make(chan int, 1)
-	go func() {
-		exit <- command(ctx, []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"}, noEnv, &stdout, &stderr)
-	}()
-	waitFor(t, "it prints what to try", func() bool { return strings.Contains(stdout.String(), "/metrics") })
+	p := begin(t, noEnv, "serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
+	waitFor(t, "it prints what to try", func() bool { return strings.Contains(p.stdout.String(), "/metrics") })
 	_, noRedisCLI := exec.LookPath("redis-cli")
 	var script []string
-	for line := range strings.Lines(stdout.String()) {
+	for line := range strings.Lines(p.stdout.String()) {
 		command, is := strings.CutPrefix(strings.TrimRight(line, "\n"), "  ")
 		if !is || strings.HasPrefix(command, "#") || strings.HasPrefix(command, "redis-cli") && noRedisCLI != nil {
 			continue
 		}
 		script = append(script, strings.ReplaceAll(command, "curl -s", "curl -sS --fail-with-body --retry 20 --retry-delay 1")+"; echo")
 	}
-	out, err := exec.CommandContext(ctx, "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, strings.Join(script, "\n"), out)
 	}
@@ -64,23 +56,15 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 	for _, part := range strings.Split(string(out), `"access_token":"`)[1:] {
 		token, _, _ := strings.Cut(part, `"`)
 		tokens[token] = true
-		if strings.Contains(stderr.String(), token) {
+		if strings.Contains(p.stderr.String(), token) {
 			t.Error("the log holds a token")
 		}
 	}
 	if len(tokens) != 3 {
 		t.Errorf("%d different tokens, want the first, the one after the report, and that of the account:\n%s", len(tokens), out)
 	}
-
-	cancel()
-	select {
-	case code := <-exit:
-		if code != 0 {
-			t.Errorf("exit status %d, want 0\n%s", code, &stderr)
-		}
-	case <-time.After(patience):
-		t.Fatal("it does not stop")
-	}
+	p.stop()
+	p.wantExit()
 }
 
 func TestWrongUseIsExplainedWithExitStatus2(t *testing.T) {
