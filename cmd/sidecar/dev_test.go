@@ -41,8 +41,8 @@ func TestOnlyATagLinksWhatDevNeeds(t *testing.T) {
 	}
 }
 
-// What an SDK asks for is there: a token, a ticket, a menu, the code of a mini program as a picture, a
-// login without the AppSecret, and an upload.
+// What an SDK asks for is there: a token, a ticket, a menu, the code of a mini program as a
+// picture, a login without the AppSecret, and an upload.
 func TestDevLooksRightToAnSDK(t *testing.T) {
 	p := start(t, map[string]string{"WXTOKEN_OPS_LISTEN": "127.0.0.1:0"})
 	waitFor(t, "it has a token", func() bool {

@@ -48,6 +48,7 @@ var imports = map[string][]string{
 	"integration":                              {},
 	"integration/faults":                       {},
 	"integration/rig":                          {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/wechat/wechattest"},
+	"integration/simulator":                    {"pkg/wechat/wechattest"},
 	"integration/model":                        {},
 	"integration/shape":                        {},
 	"integration/figures":                      {"pkg/secret", "pkg/tokencache", "pkg/wechat/wechattest"},

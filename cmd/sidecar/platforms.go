@@ -19,8 +19,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// openPlatforms makes the third-party platforms of the configuration, and checks the vault that they
-// need.
+// openPlatforms makes the third-party platforms of the configuration, and checks the vault that
+// they need.
 func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Registerer) error {
 	if len(cfg.Platforms) == 0 {
 		return nil
@@ -75,8 +75,8 @@ func (s *sidecar) checkVault(store *vault.Redis, kept *vault.Vault, c config.Thi
 	return nil
 }
 
-// missing returns the credential that a caller asks for and the configuration does not name: a ticket,
-// or what belongs to an account that authorised a platform.
+// missing returns the credential that a caller asks for and the configuration does not name: a
+// ticket, or what belongs to an account that authorised a platform.
 func (s *sidecar) missing(ctx context.Context, k tokencache.Key) (tokencache.Credential, error) {
 	id, authorizer, _ := strings.Cut(k.App, ":")
 	if p := s.platform(id); p != nil && authorizer != "" {

@@ -8,8 +8,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
 )
 
-// The whole way of a platform, on real sockets: WeChat pushes a ticket and a code, and the account's
-// token is there for callers, for the proxy and for pages.
+// The whole way of a platform, on real sockets: WeChat pushes a ticket and a code, and the
+// account's token is there for callers, for the proxy and for pages.
 func TestAPlatformAndAnAccountThatAuthorisesIt(t *testing.T) {
 	p := start(t, map[string]string{"WXTOKEN_OPS_LISTEN": "127.0.0.1:0"})
 	account := "platform:" + dev.Shop

@@ -191,7 +191,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	})
 	g.Go(func() error { return s.cache.Run(serving) })
 	for _, p := range s.platforms {
-		g.Go(func() error { p.Run(ctx); return nil }) // a code that is under way is finished before the drain ends
+		g.Go(func() error { p.Run(serving); return nil })
 	}
 	g.Go(func() error { s.watch(serving, load); return nil })
 	g.Go(func() error {

@@ -19,11 +19,10 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 	if err := r.redis.FlushAll(ctx).Err(); err != nil {
 		return nil, err
 	}
-	ids := make([]string, n)
-	var accounts []wechattest.App
+	ids, accounts := make([]string, n), make([]wechattest.App, n)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("wx%016x", 1<<20+i)
-		accounts = append(accounts, wechattest.App{ID: ids[i], Secret: appSecret})
+		accounts[i] = wechattest.App{ID: ids[i], Secret: appSecret}
 	}
 	sim := wechattest.New(accounts...)
 	upstream, stop := serve(sim)

@@ -8,7 +8,8 @@ import (
 
 // What the user of a cache must be permitted on Redis, as rules of an ACL without their plus.
 // Besides, it needs the keys "namespace:*" and the channel that [EventChannel] returns. Redis 6.2
-// takes them as well, but for the subcommand. Everything that lists rights is made of these, or tested against them.
+// takes them as well, but for the subcommand. Everything that lists rights is made of these, or
+// tested against them.
 var (
 	// RedisCommands are what a cache runs on every Redis.
 	RedisCommands = [...]string{
@@ -23,8 +24,8 @@ var (
 )
 
 // EventChannel returns the channel on which the replicas of a namespace announce what they did. A
-// channel reaches all databases of a Redis, unlike a key. So each database but 0 has one of its own,
-// and the subscriptions to it are those of the replicas that share its keys.
+// channel reaches all databases of a Redis, unlike a key. So each database but 0 has one of its
+// own, and the subscriptions to it are those of the replicas that share its keys.
 func EventChannel(rdb redis.UniversalClient, namespace string) string {
 	channel := namespace + ":events"
 	if c, ok := rdb.(*redis.Client); ok && c.Options().DB != 0 {

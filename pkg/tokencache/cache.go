@@ -196,8 +196,8 @@ func (c *Cache) Lookup(value secret.String) (Key, bool) {
 	return k, ok && c.lookup(k) != nil
 }
 
-// mark identifies a value without revealing it: the first 12 hex digits of its SHA-256. The marks of
-// the last values are in Redis.
+// mark identifies a value without revealing it: the first 12 hex digits of its SHA-256. The marks
+// of the last values are in Redis.
 type mark string
 
 const markLength = 12

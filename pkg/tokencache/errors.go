@@ -192,8 +192,8 @@ func (e *StoreError) Class() StoreClass {
 	return StoreOther
 }
 
-// isTLS reports whether the two sides could not agree on TLS. An alert of the other side has no type
-// of its own.
+// isTLS reports whether the two sides could not agree on TLS. An alert of the other side has no
+// type of its own.
 func isTLS(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError

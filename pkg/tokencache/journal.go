@@ -53,7 +53,8 @@ type Journal struct {
 }
 
 // Journal asks Redis what the replicas did lately: at most perApp entries (at least 1) of each
-// app's journal, and the newest 1000 of all apps together. ctx bounds it; a short deadline shows quickly whether Redis answers.
+// app's journal, and the newest 1000 of all apps together. ctx bounds it; a short deadline shows
+// quickly whether Redis answers.
 //
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be
 // read. The Journal has what was found out all the same.
@@ -157,8 +158,8 @@ func (s *store) journalKey(app string) string { return s.namespace + ":{" + app 
 // journalLength is after how many entries the journal of an app drops the oldest.
 //
 // The most is a week of an app with a token and two tickets on the endpoint where each fetch is two
-// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks, of 4 KiB and
-// so some 50 entries, once as many as the length remain without them. With many credentials the
+// entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks, of 4 KiB
+// and so some 50 entries, once as many as the length remain without them. With many credentials the
 // length is less, so that the journals do not fill Redis. With thousands it is 1: then a journal is
 // never more than the one block that a stream has at least, because each new block drops the old.
 func journalLength(credentials int) int {

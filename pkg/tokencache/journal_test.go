@@ -60,8 +60,8 @@ func JournalIsRead(t *testing.T, rdb *redis.Client) {
 	}
 }
 
-// Thousands of journals are asked for in parts, between which Redis answers others, and only so much
-// of them is kept.
+// Thousands of journals are asked for in parts, between which Redis answers others, and only so
+// much of them is kept.
 func TestTheJournalsOfThousandsOfAppsAreBounded(t *testing.T) {
 	m := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: m.Addr()})

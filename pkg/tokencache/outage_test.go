@@ -395,8 +395,8 @@ func TestRedisTroubleThatARefreshSurvivesIsTold(t *testing.T) {
 	}
 }
 
-// A connection that is dead without a word brings no event, and that is noticed soon: until then only
-// the slow re-read finds what has changed.
+// A connection that is dead without a word brings no event, and that is noticed soon: until then
+// only the slow re-read finds what has changed.
 func TestASilentSubscriptionIsNoticed(t *testing.T) {
 	t.Parallel()
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
@@ -420,8 +420,8 @@ func TestASilentSubscriptionIsNoticed(t *testing.T) {
 	}, rarely(time.Hour))
 }
 
-// Upstream must not be asked while the value is still good: the slow re-read, which reads little while
-// all is quiet, does not make a replica forget that.
+// Upstream must not be asked while the value is still good: the slow re-read, which reads little
+// while all is quiet, does not make a replica forget that.
 func TestASlowRereadSeesABackoff(t *testing.T) {
 	t.Parallel()
 	quota := func(n int, _ string) fault {

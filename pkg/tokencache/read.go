@@ -164,9 +164,9 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 }
 
 // Probe asks upstream whether it accepts value, with the Probe of the credential: nil for yes, and
-// if there is no Probe; [ErrRejected] for no; any other error for no clear answer, [ErrUnknown] among
-// them. It is for a caller who cannot repeat what it is about to do with the value. What it finds
-// changes nothing: a rejected value is to be reported.
+// if there is no Probe; [ErrRejected] for no; any other error for no clear answer, [ErrUnknown]
+// among them. It is for a caller who cannot repeat what it is about to do with the value. What it
+// finds changes nothing: a rejected value is to be reported.
 func (c *Cache) Probe(ctx context.Context, k Key, value secret.String) error {
 	sl, err := c.demanded(ctx, k)
 	if err != nil {

@@ -78,8 +78,8 @@ func TestTheLengthOfTheJournal(t *testing.T) {
 	}
 }
 
-// A refresh whose time is over before Redis has been asked knows nothing about Redis, so upstream is
-// not asked without it.
+// A refresh whose time is over before Redis has been asked knows nothing about Redis, so upstream
+// is not asked without it.
 func TestAWaitForOnesTurnIsNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // which is never dialed

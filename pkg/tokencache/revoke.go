@@ -2,18 +2,18 @@ package tokencache
 
 import "context"
 
-// Revoke takes back the value of a credential, whether or not this cache keeps it: the secret behind
-// it was replaced, or the right to use it has ended. Every replica stops handing the value out, as
-// soon as the event arrives, or else with its next look at Redis: see [Options.Reread]. A fetch under
-// way is not committed, and what was held against the old secret is forgiven. Then the next reader
-// causes a fetch.
+// Revoke takes back the value of a credential, whether or not this cache keeps it: the secret
+// behind it was replaced, or the right to use it has ended. Every replica stops handing the value
+// out, as soon as the event arrives, or else with its next look at Redis: see [Options.Reread]. A
+// fetch under way is not committed, and what was held against the old secret is forgiven. Then the
+// next reader causes a fetch.
 //
 // It may be called more than once. The error says what is not valid, or is a *[StoreError]: then it
 // is not known whether the value was taken back.
 func (c *Cache) Revoke(ctx context.Context, k Key) error { return c.tell(ctx, k, c.store.revoke) }
 
-// Retry forgets why upstream must not be asked for a credential: the reason is gone. The error is as
-// of [Cache.Revoke].
+// Retry forgets why upstream must not be asked for a credential: the reason is gone. The error is
+// as of [Cache.Revoke].
 func (c *Cache) Retry(ctx context.Context, k Key) error { return c.tell(ctx, k, c.store.retry) }
 
 // tell changes what Redis has of a credential, and looks at the result.

@@ -162,8 +162,8 @@ func TestAnEndedCredentialHandsOutNothing(t *testing.T) {
 	})
 }
 
-// A value that only this replica has, because Redis was away, ends as well: while Redis is away, and
-// after it is back, whose mark is no news.
+// A value that only this replica has, because Redis was away, ends as well: while Redis is away,
+// and after it is back, whose mark is no news.
 func TestAnEndedCredentialHandsOutNothingThatRedisDoesNotHave(t *testing.T) {
 	for _, back := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

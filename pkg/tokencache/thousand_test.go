@@ -19,8 +19,8 @@ import (
 )
 
 // thousandSize is the size of TestAThousandReplicas: how many replicas and apps, and for how long
-// events arrive before they are lost. WXTOKEN_FLEET=1000x100, as make fleet sets it, is the whole of
-// it; WXTOKEN_LONG=1 is between.
+// events arrive before they are lost. WXTOKEN_FLEET=1000x100, as make fleet sets it, is the whole
+// of it; WXTOKEN_LONG=1 is between.
 func thousandSize(t *testing.T) (replicas, apps int, span time.Duration) {
 	size := os.Getenv("WXTOKEN_FLEET")
 	switch {

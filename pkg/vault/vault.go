@@ -3,9 +3,9 @@
 // that it is to exchange.
 //
 // A [Record] is written by compare-and-swap, so no replica overwrites what it has not seen. Its
-// secret is sealed before it leaves the process, and bound to the record that it belongs to: neither
-// a dump of the store nor a swapped field is worth anything. An erased record stays, with its order,
-// so that an old event cannot revive it.
+// secret is sealed before it leaves the process, and bound to the record that it belongs to:
+// neither a dump of the store nor a swapped field is worth anything. An erased record stays, with
+// its order, so that an old event cannot revive it.
 //
 // Stores are [NewRedis] and whatever else implements [Store]; package vaulttest has what each must
 // do. The package imports pkg/secret and nothing else of this module.
@@ -194,8 +194,8 @@ func (v *Vault) List(ctx context.Context, platform, after string, n int) ([]Reco
 	return records, nil
 }
 
-// Codes returns the IDs of the codes of a platform whose exchange has not ended, the oldest first, at
-// most 1000.
+// Codes returns the IDs of the codes of a platform whose exchange has not ended, the oldest first,
+// at most 1000.
 func (v *Vault) Codes(ctx context.Context, platform string) ([]string, error) {
 	return v.store.Codes(ctx, platform)
 }

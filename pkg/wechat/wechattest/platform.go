@@ -179,9 +179,9 @@ func (a *authorizer) accepts(given string, now time.Time) bool {
 	return given == a.secret || given == a.old && now.Before(a.oldEnd)
 }
 
-// AddPlatform adds a platform, whose first ticket is due at once. [Server.RunPushes] pushes. Its name
-// for the methods that take an app's is its ID, and "platform:authorizer" that of an authorizer. It
-// panics if the name is taken.
+// AddPlatform adds a platform, whose first ticket is due at once. [Server.RunPushes] pushes. Its
+// name for the methods that take an app's is its ID, and "platform:authorizer" that of an
+// authorizer. It panics if the name is taken.
 func (s *Server) AddPlatform(p Platform) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

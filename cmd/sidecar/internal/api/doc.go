@@ -50,14 +50,14 @@
 // token is sent, that the header X-Wxtoken-App names, or the only one on the platform. With
 // RequireSecret it takes a current or lately replaced token.
 //
-// Below /proxy/{app} the same paths are answered for that app, whatever token is sent. Another appid
-// or corpid gets 40013.
+// Below /proxy/{app} the same paths are answered for that app, whatever token is sent. Another
+// appid or corpid gets 40013.
 //
 // expires_in is more than 1500 on token and gettoken, and more than 300 on stable_token, as long as
 // upstream is well and has a better value to give: SDKs subtract that much. A stable token asked
 // for on /cgi-bin/token, and a WeCom token that WeCom repeats to its end, have the life that they
-// have. Of a value in doubt, at least a minute is said. A value that upstream was found to reject is
-// not handed out here, nor one that ends within 2 s: the answer is -1, or WeChat's errcode, and
+// have. Of a value in doubt, at least a minute is said. A value that upstream was found to reject
+// is not handed out here, nor one that ends within 2 s: the answer is -1, or WeChat's errcode, and
 // Retry-After.
 //
 // force_refresh is a report of the present value: if the probe finds that upstream accepts it, it

@@ -141,8 +141,8 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 // because it is not the caller's alone; WeChat itself would replace it, and that of all other
 // callers with it.
 //
-// A value that upstream rejects is none: an SDK would call with it, be refused and ask again, without
-// an end. /v1 says what it is instead.
+// A value that upstream rejects is none: an SDK would call with it, be refused and ask again,
+// without an end. /v1 says what it is instead.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
 	t, err := h.read(ctx, want.key, want.least)
 	if err == nil && want.force {

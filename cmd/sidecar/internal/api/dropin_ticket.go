@@ -44,10 +44,10 @@ func (h *handler) dropInTicket(ctx context.Context, w http.ResponseWriter, r *ht
 	return wanted{}, refusal("no-such-ticket", 47001, "data format error", "there is no ticket of this type")
 }
 
-// ticketApp returns the app whose ticket is meant: the one that the path names, if it does. Else, in
-// this order: the appid of the query; the token of the query, if it is a current or lately replaced
-// token of a configured app; the header X-Wxtoken-App; the only app that it can be. That is how the
-// proxy finds the app, too.
+// ticketApp returns the app whose ticket is meant: the one that the path names, if it does. Else,
+// in this order: the appid of the query; the token of the query, if it is a current or lately
+// replaced token of a configured app; the header X-Wxtoken-App; the only app that it can be. That
+// is how the proxy finds the app, too.
 func (h *handler) ticketApp(named *apps.App, platform apps.Platform, q url.Values, header string) (*apps.App, error) {
 	apps := h.apps()
 	sent := secret.New(q.Get("access_token"))

@@ -104,8 +104,8 @@ func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.
 }
 
 // admitCorp returns the agent of a caller: the one that the call names by its path, or by the
-// header X-Wxtoken-App; else the one whose secret it sent; or, whatever it sent, the only one of the
-// corp. One that demands its secret is given for nothing else. WeCom looks at the secret first.
+// header X-Wxtoken-App; else the one whose secret it sent; or, whatever it sent, the only one of
+// the corp. One that demands its secret is given for nothing else. WeCom looks at the secret first.
 func (h *handler) admitCorp(named *apps.App, header, corpid string, sent secret.String) (*apps.App, error) {
 	agents := h.apps().Agents(corpid)
 	app := named

@@ -67,7 +67,8 @@ func (h *handler) echo(_ http.ResponseWriter, r *http.Request, p *platform.Platf
 	return web.Text(text), nil
 }
 
-// push takes what WeChat has pushed to the app's own address, and answers what the app is to return.
+// push takes what WeChat has pushed to the app's own address, and answers what the app is to
+// return.
 func (h *handler) push(w http.ResponseWriter, r *http.Request, p *platform.Platform) (web.Answer, error) {
 	ctx, cancel := h.budget(r.Context())
 	defer cancel()

@@ -105,7 +105,8 @@ func (a *App) API() wechat.API {
 }
 
 // IsThirdParty reports whether it is a third-party platform or a suite, which other accounts
-// authorise. Each of them is an app as well, whose name is the platform's, a colon and the account's.
+// authorise. Each of them is an app as well, whose name is the platform's, a colon and the
+// account's.
 func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
 
 // ErrNotAuthorized says that an account has not authorised a third-party platform.
@@ -263,9 +264,9 @@ func (s *Set) Lookup(name string) (tokencache.Key, bool) {
 	return a.Key, true
 }
 
-// Named returns the app that an id, corpid:agent or an alias names, or nil. A third-party platform, a
-// colon and an account's id name that account, which may not have authorised it; so does the account's
-// id alone if there is one platform of its kind only.
+// Named returns the app that an id, corpid:agent or an alias names, or nil. A third-party platform,
+// a colon and an account's id name that account, which may not have authorised it; so does the
+// account's id alone if there is one platform of its kind only.
 func (s *Set) Named(name string) *App {
 	if s == nil {
 		return nil

@@ -118,8 +118,8 @@ func (c *Invocation) await(ctx context.Context, o config.Overrides, apps []strin
 	}
 }
 
-// withoutCountdown is what is missing without the time that is left, which each look finds shorter. A
-// failed hook's output becomes a part of the pod's status, so a line a second is too much.
+// withoutCountdown is what is missing without the time that is left, which each look finds shorter.
+// A failed hook's output becomes a part of the pod's status, so a line a second is too much.
 func withoutCountdown(missing error) string {
 	if missing == nil {
 		return ""

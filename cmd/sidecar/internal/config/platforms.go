@@ -22,8 +22,8 @@ const (
 // DefaultIdle is how long an authorizer's token is kept after it was asked for.
 const DefaultIdle = 2 * time.Hour
 
-// ThirdParty is a platform or a suite that other accounts authorise. The program that has one needs a
-// [Vault].
+// ThirdParty is a platform or a suite that other accounts authorise. The program that has one needs
+// a [Vault].
 type ThirdParty struct {
 	// ID is the platform's appid, or the suite's id.
 	ID   string
@@ -46,8 +46,8 @@ type ThirdParty struct {
 	pushSecrets []secret.String // what the envelopes were made of, for comparison
 }
 
-// Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform is
-// configured.
+// Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform
+// is configured.
 type Vault struct {
 	// Keys seal what is kept. They were read from KeysFile.
 	Keys     vault.Keys

@@ -91,8 +91,8 @@ func (n *notes) secretFile(path, at string) secret.String {
 	return n.checkSecret(text, at, path+": ")
 }
 
-// secretLines reads a file that holds a secret on each line. Lines that are empty or begin with # are
-// skipped.
+// secretLines reads a file that holds a secret on each line. Lines that are empty or begin with #
+// are skipped.
 func (n *notes) secretLines(path, at string) (list []secret.String) {
 	text, ok := n.secretText(path, at)
 	if !ok {

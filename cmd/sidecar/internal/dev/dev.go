@@ -78,8 +78,8 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 	return d, nil
 }
 
-// Platform is the third-party platform that the simulator knows, and Shop an account that authorises
-// it as soon as it runs.
+// Platform is the third-party platform that the simulator knows, and Shop an account that
+// authorises it as soon as it runs.
 var Platform = wechattest.Platform{ID: "wx00000000000000cc", Secret: "development-only-platform", Token: "development-only-token",
 	AESKey: "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"}
 

@@ -122,8 +122,8 @@ func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 	})
 }
 
-// A handler ends a write that is stuck by a deadline that is over. On a connection that is kept, the
-// next answer has a deadline of its own.
+// A handler ends a write that is stuck by a deadline that is over. On a connection that is kept,
+// the next answer has a deadline of its own.
 func TestADeadlineOfAHandlerDoesNotEndTheNextAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {

@@ -22,9 +22,9 @@ var (
 	ErrRefused      = errors.New("WeChat rejects the authorisation, and has not told that it was withdrawn")
 )
 
-// Credential returns the credential of an authorizer that the vault has, for the cache to keep while
-// it is asked for: its access token, or a ticket. The error is [apps.ErrNotAuthorized], or that of the
-// vault.
+// Credential returns the credential of an authorizer that the vault has, for the cache to keep
+// while it is asked for: its access token, or a ticket. The error is [apps.ErrNotAuthorized], or
+// that of the vault.
 func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tokencache.Credential, error) {
 	key := p.authorizerKey(authorizer)
 	if kind == key.Kind {

@@ -108,8 +108,8 @@ func (suite) list(context.Context, secret.String, int) (int, []wechat.ListedAuth
 	return 0, nil, errNeverAgain
 }
 
-// template is one of apps that are developed on behalf of corps: the permanent code is the secret of
-// an app of the corp's own.
+// template is one of apps that are developed on behalf of corps: the permanent code is the secret
+// of an app of the corp's own.
 type template struct{ suite }
 
 func (template) needsParent() bool { return false }

@@ -35,7 +35,8 @@ type Outcome struct {
 }
 
 // Exchange takes a code that came by the redirect of the browser, and waits for what becomes of it
-// until ctx ends: then the state is received or sent, and the work goes on. The error is the vault's.
+// until ctx ends: then the state is received or sent, and the work goes on. The error is the
+// vault's.
 func (p *Platform) Exchange(ctx context.Context, code secret.String) (Outcome, error) {
 	id := vault.CodeID(code)
 	err := p.change(ctx, id, func(r vault.Record) (vault.Record, bool) {
@@ -62,8 +63,8 @@ func (p *Platform) Exchange(ctx context.Context, code secret.String) (Outcome, e
 	}
 }
 
-// enqueue has this replica exchange a code. While too many wait, or if this replica ends, another one
-// finds it.
+// enqueue has this replica exchange a code. While too many wait, or if this replica ends, another
+// one finds it.
 func (p *Platform) enqueue(id string) {
 	select {
 	case p.work <- id:
@@ -80,6 +81,7 @@ func (p *Platform) finish(ctx context.Context, id string) error {
 	// Detached from ctx: a code is not left half exchanged because its caller hung up.
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestCall)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastCall, cancel) })()
 	defer func() { _ = lease.Release(own) }() // it ends by itself
 	r, err := p.o.Vault.Load(own, p.o.ID, id)
 	if err != nil || r.Rev == 0 || r.State == vault.StateDone || r.State == vault.StateLost {
@@ -139,8 +141,8 @@ func (p *Platform) exchange(ctx context.Context, r vault.Record) (label string, 
 // code no push brought, in seconds: a withdrawal after it must count.
 const redirectLead = 5
 
-// overtaken reports whether the vault has a newer event of the account than the code, or the same one:
-// the redirect was faster than the push, or the push comes a second time under another code.
+// overtaken reports whether the vault has a newer event of the account than the code, or the same
+// one: the redirect was faster than the push, or the push comes a second time under another code.
 func (p *Platform) overtaken(ctx context.Context, r vault.Record, info codeInfo) (bool, error) {
 	if info.Authorizer == "" || !info.Pushed || r.State == vault.StateSent {
 		return false, nil

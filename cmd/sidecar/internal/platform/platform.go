@@ -1,13 +1,15 @@
 // Package platform keeps the credentials of a third-party platform or a suite: its own token, which
 // is fetched with the ticket that WeChat pushes, and the tokens of the accounts that authorised it.
 //
-// It is the one place that knows the vault, WeChat and the cache. A push goes to [Platform.Receive],
-// which stores what it says and does nothing slow. [Platform.Run] does the rest, on whatever replica
-// is there: it exchanges codes, mends what the vault has lost, and erases what has ended.
+// It is the one place that knows the vault, WeChat and the cache. A push goes to
+// [Platform.Receive], which stores what it says and does nothing slow. [Platform.Run] does the
+// rest, on whatever replica is there: it exchanges codes, mends what the vault has lost, and erases
+// what has ended.
 //
 // The rules that everything here keeps: a durable secret is in the vault before a token that was
 // fetched with it is handed out; an older event never replaces a newer one, and an empty secret
-// nothing; a code is in flight once in the cluster; only an event or a person ends an authorisation.
+// nothing; a code is in flight once in the cluster; only an event or a person ends an
+// authorisation.
 package platform
 
 import (
@@ -103,6 +105,8 @@ const (
 	leaseTime = 30 * time.Second
 	// longestCall bounds one piece of work under a lease.
 	longestCall = 20 * time.Second
+	// lastCall is how long an exchange may go on after its caller has hung up, or its program stops.
+	lastCall = 5 * time.Second
 	// maxWaiting is how many codes of this replica may wait for their exchange; the others are found
 	// in the vault.
 	maxWaiting = 256
@@ -163,8 +167,8 @@ func (p *Platform) authorizerKey(authorizer string) tokencache.Key {
 	return tokencache.Key{App: AppID(p.o.ID, authorizer), Kind: source.AccessToken}
 }
 
-// revoke takes back whatever was fetched with an authorizer's secret: the token, and the tickets that
-// were fetched with it.
+// revoke takes back whatever was fetched with an authorizer's secret: the token, and the tickets
+// that were fetched with it.
 func (p *Platform) revoke(ctx context.Context, authorizer string) error {
 	p.forget(authorizer)
 	key := p.authorizerKey(authorizer)

@@ -74,8 +74,8 @@ func TestOneCodeIsExchangedOnce(t *testing.T) {
 	})
 }
 
-// Two different codes of one authorisation are two exchanges, and the second one voids what the first
-// one gave: the token works all the same.
+// Two different codes of one authorisation are two exchanges, and the second one voids what the
+// first one gave: the token works all the same.
 func TestTwoCodesOfOneAuthorisation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, 2, OpenPlatform)
@@ -162,7 +162,8 @@ func TestOlderEventsChangeNothing(t *testing.T) {
 	})
 }
 
-// P1: a refresh token that WeChat has changed is in the vault before the access token is handed out.
+// P1: a refresh token that WeChat has changed is in the vault before the access token is handed
+// out.
 func TestARefreshTokenIsKeptBeforeItsAccessTokenIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, 1, OpenPlatform)

@@ -58,8 +58,8 @@ func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (
 	return got, err
 }
 
-// receiveTicket stores a ticket that is newer than the one that is there. Two of one second cannot be
-// ordered, so the later arrival counts.
+// receiveTicket stores a ticket that is newer than the one that is there. Two of one second cannot
+// be ordered, so the later arrival counts.
 func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
 	if push.Ticket.Empty() {
 		return wechat.ErrPush
@@ -148,8 +148,8 @@ func (p *Platform) change(ctx context.Context, id string, f func(vault.Record) (
 	}
 }
 
-// IsForged reports whether an error of [Platform.Receive] or [Platform.Echo] says that the push is not
-// from WeChat, or not for this platform: it is of no use to send it again.
+// IsForged reports whether an error of [Platform.Receive] or [Platform.Echo] says that the push is
+// not from WeChat, or not for this platform: it is of no use to send it again.
 func IsForged(err error) bool {
 	for _, e := range []error{wechat.ErrSignature, wechat.ErrEnvelope, wechat.ErrDecrypt, wechat.ErrReceiver, wechat.ErrPush} {
 		if errors.Is(err, e) {

@@ -28,8 +28,8 @@ const (
 	pageSize = 500
 )
 
-// Run exchanges the codes that this replica stores, takes over those that another one left lying, and
-// keeps the vault in step with WeChat, until ctx ends.
+// Run exchanges the codes that this replica stores, takes over those that another one left lying,
+// and keeps the vault in step with WeChat, until ctx ends.
 func (p *Platform) Run(ctx context.Context) {
 	var g sync.WaitGroup
 	defer g.Wait()
@@ -80,7 +80,8 @@ func (p *Platform) tidy(ctx context.Context) {
 	p.recoverAll(own, marker)
 }
 
-// recoverAll compares the vault with WeChat's list, erases what has ended, and notes that it was done.
+// recoverAll compares the vault with WeChat's list, erases what has ended, and notes that it was
+// done.
 func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
 	err := p.Recover(ctx)
 	if err != nil && !errors.Is(err, errNeverAgain) {
@@ -94,9 +95,9 @@ func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
 	_, _ = p.o.Vault.Save(ctx, marker) // the next look does it again
 }
 
-// Recover puts into the vault what WeChat's list of authorizers has and the vault lacks, or has with
-// another secret of an earlier time. It takes nothing away. The error is WeChat's or the vault's; on
-// WeCom there is no such list.
+// Recover puts into the vault what WeChat's list of authorizers has and the vault lacks, or has
+// with another secret of an earlier time. It takes nothing away. The error is WeChat's or the
+// vault's; on WeCom there is no such list.
 func (p *Platform) Recover(ctx context.Context) error {
 	seen := map[string]bool{}
 	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
@@ -214,8 +215,8 @@ func (p *Platform) TicketAge() (time.Duration, bool) {
 	return time.Since(time.Unix(0, from)), from != 0
 }
 
-// Authorizers returns at most n of the accounts that the vault knows, whose ids come after the given
-// one in byte order.
+// Authorizers returns at most n of the accounts that the vault knows, whose ids come after the
+// given one in byte order.
 func (p *Platform) Authorizers(ctx context.Context, after string, n int) ([]vault.Record, error) {
 	return p.o.Vault.List(ctx, p.o.ID, after, n)
 }

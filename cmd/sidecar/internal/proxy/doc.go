@@ -30,21 +30,21 @@
 //
 // A body that can be repeated is one of at most [Options.MaxReplay] bytes; it is read to its end
 // before the call is made, as long as all bodies that are kept have no more than [Options.MaxKept]
-// together. A longer one, or one without room, is streamed and sent once, after a probe of the token:
-// up to 20 probes at once and one every 5 s for each app, beyond which it counts that another call
-// was answered within the last 5 s. When the token turns out to be bad all the same, the caller gets
-// WeChat's answer, and its own retry finds the new token. WeChat refuses
-// chunked requests, so what goes out always has a Content-Length: a chunked body that fits is
-// measured, a longer one is refused with 411.
+// together. A longer one, or one without room, is streamed and sent once, after a probe of the
+// token: up to 20 probes at once and one every 5 s for each app, beyond which it counts that
+// another call was answered within the last 5 s. When the token turns out to be bad all the same,
+// the caller gets WeChat's answer, and its own retry finds the new token. WeChat refuses chunked
+// requests, so what goes out always has a Content-Length: a chunked body that fits is measured, a
+// longer one is refused with 411.
 //
 // Three calls carry the AppSecret: /sns/jscode2session, /sns/oauth2/access_token and
 // /cgi-bin/clear_quota/v2. If the appid is that of a configured app and the secret that was sent is
-// not its own, the app's takes its place, so that no other program needs to have it. It goes to that
-// app's upstream and to no other host. An app with RequireSecret keeps it.
+// not its own, the app's takes its place, so that no other program needs to have it. It goes to
+// that app's upstream and to no other host. An app with RequireSecret keeps it.
 //
-// Other calls carry other credentials, or none, and are passed on as they are, without a look at the
-// answer: the rest of /sns/*, the calls that fetch a token, those of third-party platforms. That
-// includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
+// Other calls carry other credentials, or none, and are passed on as they are, without a look at
+// the answer: the rest of /sns/*, the calls that fetch a token, those of third-party platforms.
+// That includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
 // token that the sidecar keeps. Route the drop-in endpoints before this package.
 //
 // Of the caller's headers, those between two hosts do not go on, nor Authorization (it is for this

@@ -165,7 +165,8 @@ func TestATokenThatWorksIsTriedOnceMore(t *testing.T) {
 }
 
 // A probe that says nothing is no reason to call again: nothing suggests that the same token works.
-// WeChat's answer would make an SDK ask for a token, get the same one and call again, without an end.
+// WeChat's answer would make an SDK ask for a token, get the same one and call again, without an
+// end.
 func TestARejectionThatCannotBeHealedNowDoesNotPass(t *testing.T) {
 	r := newRig(t, options{})
 	r.WeChat.AddFault(wechattest.Fault{Path: "/cgi-bin/menu/get", Effect: wechattest.EffectErrcode, Code: 40001, Message: "exactly this"})
@@ -237,7 +238,8 @@ func TestThereIsOneRetry(t *testing.T) {
 }
 
 // Bodies around the limit: with a length, one that cannot be kept is sent once, with a token that
-// was tried before; without, it is refused before WeChat sees it. What goes out always has a length.
+// was tried before; without, it is refused before WeChat sees it. What goes out always has a
+// length.
 func TestBodiesAroundTheLimit(t *testing.T) {
 	const limit = 5000
 	body := func(n int) string { return `"` + strings.Repeat("x", n-2) + `"` }

@@ -124,8 +124,8 @@ func injects(api wechat.API, path, rawQuery string) bool {
 	return true
 }
 
-// platformPaths take the token of a third-party platform under a name of its own; its other calls take
-// it as an access token.
+// platformPaths take the token of a third-party platform under a name of its own; its other calls
+// take it as an access token.
 var platformPaths = []string{"/cgi-bin/component/", "/sns/component/", "/sns/oauth2/component/", "/cgi-bin/service/"}
 
 // tokenParam returns the parameter in which a call takes the token of app; "" if it takes none.
@@ -148,9 +148,9 @@ func tokenParam(app *apps.App, path, rawQuery string) string {
 	return accessToken
 }
 
-// ownCalls are the calls of a third-party platform that the sidecar makes itself, each with the path
-// that has its result. Made past it, they would end the tokens of all replicas, or spend a code without
-// keeping what it brings.
+// ownCalls are the calls of a third-party platform that the sidecar makes itself, each with the
+// path that has its result. Made past it, they would end the tokens of all replicas, or spend a
+// code without keeping what it brings.
 var ownCalls = map[string]string{
 	"/cgi-bin/component/api_component_token":   "GET /v1/apps/{platform}/token",
 	"/cgi-bin/component/api_authorizer_token":  "GET /v1/apps/{platform}:{authorizer}/token",

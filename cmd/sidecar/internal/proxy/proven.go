@@ -9,9 +9,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// Before a body is sent that cannot be sent twice, WeChat is asked whether it accepts the token. The
-// question has a quota of its own, which is not published, so many such bodies in a row go by what
-// other calls have seen.
+// Before a body is sent that cannot be sent twice, WeChat is asked whether it accepts the token.
+// The question has a quota of its own, which is not published, so many such bodies in a row go by
+// what other calls have seen.
 const (
 	probeEvery = 5 * time.Second // on average, for each app
 	probeBurst = 20              // that may come at once

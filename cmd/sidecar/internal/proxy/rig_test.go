@@ -39,8 +39,8 @@ func app(a config.App) config.App {
 	return a
 }
 
-// rig is a proxy between a client and a WeChat that behaves. Both sides are HTTP servers on sockets,
-// or on pipes in a bubble.
+// rig is a proxy between a client and a WeChat that behaves. Both sides are HTTP servers on
+// sockets, or on pipes in a bubble.
 type rig struct {
 	*sourcetest.Stack
 	t     testing.TB

@@ -26,7 +26,8 @@ const (
 	// stableRenewLeft lies 3 s inside the last 5 minutes: until then stable_token repeats the
 	// token.
 	stableRenewLeft = overlap - 3*time.Second
-	// ClassicRenewLeft is for an endpoint where every fetch supersedes the token. It leaves room for SDKs that subtract up to 1500 s from expires_in.
+	// ClassicRenewLeft is for an endpoint where every fetch supersedes the token. It leaves room for
+	// SDKs that subtract up to 1500 s from expires_in.
 	ClassicRenewLeft = 30 * time.Minute
 	// forcedPerDay is WeChat's limit on force_refresh.
 	forcedPerDay = 20

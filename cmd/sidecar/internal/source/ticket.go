@@ -50,8 +50,8 @@ func TicketKey(app config.App, ticket string) tokencache.Key {
 	return tokencache.Key{App: app.CredentialID(), Kind: Tickets(app)[ticket]}
 }
 
-// Tokens is the part of the cache that a source needs whose credential needs another one. Both are as
-// of [tokencache.Cache].
+// Tokens is the part of the cache that a source needs whose credential needs another one. Both are
+// as of [tokencache.Cache].
 type Tokens interface {
 	Get(context.Context, tokencache.Key) (tokencache.Token, error)
 	Report(context.Context, tokencache.Key, secret.String) (tokencache.Token, error)

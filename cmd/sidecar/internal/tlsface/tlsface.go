@@ -3,8 +3,8 @@
 //
 // The certificate is the user's, from two files, or comes from an authority of this sidecar's own.
 // No browser and no other pod trusts that authority. It is bound to WeChat's names by a name
-// constraint, and its key never leaves the sidecar. What the pod's apps need in order to trust it is
-// written to a directory that they share with the sidecar:
+// constraint, and its key never leaves the sidecar. What the pod's apps need in order to trust it
+// is written to a directory that they share with the sidecar:
 //
 //	ca.pem         the authority's certificate alone, for NODE_EXTRA_CA_CERTS and its like
 //	bundle.pem     the same and the public roots, for SSL_CERT_FILE and its like
@@ -43,8 +43,9 @@ type Options struct {
 	Log *zap.Logger
 }
 
-// New returns the TLS configuration of the face, for HTTP/2 and HTTP/1.1. With an own authority, the
-// files of TrustDir are written before it returns. The configuration is safe for concurrent use.
+// New returns the TLS configuration of the face, for HTTP/2 and HTTP/1.1. With an own authority,
+// the files of TrustDir are written before it returns. The configuration is safe for concurrent
+// use.
 func New(o Options) (*tls.Config, error) {
 	var get func() (*tls.Certificate, error)
 	if o.CertFile != "" {

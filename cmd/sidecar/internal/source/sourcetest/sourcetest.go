@@ -1,5 +1,5 @@
-// Package sourcetest has the inside of a sidecar in one process: WeChat, simulated; a Redis behind a
-// link that can fail; and a cache of the credentials that the program makes of its configuration.
+// Package sourcetest has the inside of a sidecar in one process: WeChat, simulated; a Redis behind
+// a link that can fail; and a cache of the credentials that the program makes of its configuration.
 //
 // Inside a testing/synctest bubble all of it lives in virtual time:
 //
