@@ -91,7 +91,7 @@ var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting f
 // StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to
 // be scrubbed (see [ScrubRedis]).
 type StoreError struct {
-	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, revoke, retry, watch
+	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, revoke, watch
 	Err error
 }
 

@@ -385,7 +385,7 @@ func (s *store) revoke(ctx context.Context, c *Credential) error {
 
 // retry forgets the backoff, without a lease.
 func (s *store) retry(ctx context.Context, c *Credential) error {
-	_, err := s.run(ctx, s.scripts.retry, "retry", c)
+	_, err := s.run(ctx, s.scripts.retry, "revoke", c)
 	return err
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 )
 
 // onward is behind the faces: it notes what would go on to WeChat.
@@ -79,8 +78,6 @@ func TestATicketIsKeptFromTheFirstTimeThatItIsAskedFor(t *testing.T) {
 		if n := len(s.Cache.Status()); n != 2 {
 			t.Errorf("%d credentials are kept before any ticket is asked for, want the 2 tokens", n)
 		}
-		keeping := api.New(s.Cache, s.Apps.Load().Lookup, api.Options{Apps: s.Apps.Load}) // only what is configured
-		webtest.WantProblem(t, webtest.Serve(keeping, "GET", "/v1/apps/wx0000000000000002/tickets/jsapi", ""), 404, "unknown-app")
 		for _, path := range []string{
 			"/cgi-bin/ticket/getticket?type=wx_card&access_token=" + s.Token(t, classic),
 			"/cgi-bin/ticket/get?type=agent_config&access_token=" + s.Token(t, agent2),

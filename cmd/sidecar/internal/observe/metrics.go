@@ -120,7 +120,7 @@ const (
 	noErrcode    = "none"
 )
 
-var redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "finish", "cut", "revoke", "retry", "watch", other}
+var redisOps = [...]string{"load", "lease", "caplease", "begin", "discard", "commit", "finish", "cut", "revoke", "watch", other}
 
 // force is the reason of a fetch that asks for another value than the present one.
 const force = string(tokencache.ReasonForce)
