@@ -47,7 +47,8 @@ figures: image ## what it costs: memory, CPU, start, size; beside a bare HTTP se
 TEST := WXTOKEN_SEED=$(SEED) $(GO) test -vet=off -timeout 60m -parallel 6
 
 test: ## everything that is quick; skips the tests whose tools are not installed, and names those tools
-	@for tool in $${REDIS_SERVER:-redis-server} node npm mvn javac python3 chromium curl; do \
+	@PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"; \
+	for tool in $${REDIS_SERVER:-redis-server} node npm mvn javac python3 chromium curl postgres mariadbd; do \
 		command -v $$tool >/dev/null || echo "$$tool is not installed: the tests that need it are skipped"; done
 	$(TEST) ./...
 
@@ -112,7 +113,7 @@ fmt:
 
 vet:
 	$(call each,$(GO) vet ./...,$(SDK_MODULES) $(LARGE))
-	$(GO) vet -tags dev ./cmd/sidecar
+	$(GO) vet -tags dev,sql ./cmd/sidecar
 
 # Words that hide who acts: the subject of a sentence is the caller, this replica, the lease holder, Redis or WeChat.
 words:

@@ -20,6 +20,7 @@ var imports = map[string][]string{
 	"pkg/tokencache":                           {"pkg/lock", "pkg/secret"},
 	"pkg/tokencache/tokencachetest":            {"pkg/secret", "pkg/tokencache"},
 	"pkg/vault":                                {"pkg/secret"},
+	"pkg/vault/sqlvault":                       {"pkg/secret", "pkg/vault"},
 	"pkg/vault/vaulttest":                      {"pkg/secret", "pkg/vault"},
 	"pkg/wechat":                               {"pkg/secret"},
 	"pkg/wechat/wechattest":                    {},

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
+)
+
+// The drivers of databases are in a program that was built with the tag sql, and in no other.
+func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
+	for tags, want := range map[string]bool{"": false, "dev": false, "sql": true} {
+		out, err := exec.Command("go", "list", "-deps", "-tags", tags, module+"cmd/sidecar").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"database/sql", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql"} {
+			if strings.Contains(string(out), "\n"+name+"\n") != want {
+				t.Errorf("with the tags %q, the program imports %s: %v", tags, name, !want)
+			}
+		}
+	}
+	if openSQL == nil {
+		if schemaSQL != nil || !strings.Contains(noSQL, "-tags sql") {
+			t.Error("without the tag, there is a schema, or no advice")
+		}
+		return
+	}
+	url := secret.New("mysql://user@host/database")
+	store, stop, err := openSQL(url)
+	if err != nil || store == nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if text, err := schemaSQL(url); err != nil || !strings.Contains(text, "CREATE TABLE") {
+		t.Errorf("%q, %v", text, err)
+	}
+}
