@@ -14,8 +14,8 @@ const (
 	tooManyConns = "the server has no connection left: raise its limit, or put a pooler before it"
 )
 
-// Check reports whether the table is there as [Schema] defines it, and whether the user may read and
-// write it. It changes nothing. The error says what to do.
+// Check reports whether the table is there as [Schema] defines it, and whether the user may read
+// and write it. It changes nothing. The error says what to do.
 func (s *Store) Check(ctx context.Context) error {
 	return s.do(ctx, "check", func(ctx context.Context) error {
 		for _, text := range s.d.check {
@@ -27,8 +27,8 @@ func (s *Store) Check(ctx context.Context) error {
 	})
 }
 
-// compare looks at what the statements do not depend on until it is too late: with another collation
-// two IDs are one, or the order is another.
+// compare looks at what the statements do not depend on until it is too late: with another
+// collation two IDs are one, or the order is another.
 func (s *Store) compare(ctx context.Context) error {
 	rows, err := s.db.QueryContext(ctx, s.d.describe)
 	if err != nil {
@@ -54,8 +54,9 @@ func (s *Store) compare(ctx context.Context) error {
 	return nil
 }
 
-// Durability says for people why a commit may not survive a crash of the server, and what to do; ""
-// if it survives as far as the server's settings say. A replica of the server may still lack it.
+// Durability says for people why a commit may not survive a crash of the server, and what to do;
+// "" if it survives as far as the server's settings say. A replica of the server may still lack
+// it.
 func (s *Store) Durability(ctx context.Context) (problem string, err error) {
 	err = s.do(ctx, "durability", func(ctx context.Context) error {
 		settings := make([]string, 2)

@@ -143,8 +143,8 @@ func badURL(format string, args ...any) error {
 	return fmt.Errorf("vault: the URL "+format, args...)
 }
 
-// checkURL refuses a URL in which a raw / ? or # of a password would end the host too early, so that
-// its rest would pass for a path or for options.
+// checkURL refuses a URL in which a raw / ? or # of a password would end the host too early, so
+// that its rest would pass for a path or for options.
 func checkURL(raw string) error {
 	_, rest, _ := strings.Cut(raw, "://")
 	if end := strings.IndexAny(rest, "/?#"); end >= 0 && strings.ContainsAny(rest[end:], "@#") {

@@ -28,18 +28,20 @@ type failure struct {
 
 func (e *failure) Error() string { return e.text }
 
-// Unwrap is for errors.Is with the errors of a context. What it returns may hold the URL's password.
+// Unwrap is for errors.Is with the errors of a context. What it returns may hold the URL's
+// password.
 func (e *failure) Unwrap() error { return e.err }
 
 const (
 	// tries is how often a call is tried.
-	tries = 3
+	tries = 4
 	// pause is the least time between two tries, and half of the most.
 	pause = 10 * time.Millisecond
 )
 
-// do runs one call under its deadline. It repeats the call after a deadlock, a failed serialization
-// or a lost connection: reads change nothing, and a save that is repeated finds what it wrote.
+// do runs one call under its deadline. It repeats the call after a deadlock, a failed
+// serialization or a lost connection: reads change nothing, and a save that is repeated finds what
+// it wrote.
 func (s *Store) do(ctx context.Context, op string, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

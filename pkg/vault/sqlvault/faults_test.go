@@ -46,7 +46,7 @@ func TestErrorsSayWhatToDoAndRepeatNoPassword(t *testing.T) {
 			want map[sqlvault.Kind]string
 		}{
 			"a wrong password": {s.url("sidecar", encodedPassword+"hush", s.database()), both("password is wrong")},
-			"an unknown user":  {s.url("nobody", encodedPassword, s.database()), both("user is unknown")},
+			"an unknown user":  {s.url("unknown", encodedPassword, s.database()), both("user is unknown")},
 			"no such database": {s.url("sidecar", encodedPassword, "nothing"), map[sqlvault.Kind]string{sqlvault.Postgres: "no such database", sqlvault.MySQL: "no permission in this database"}},
 			"no server":        {fmt.Sprintf("%s://u:%s@127.0.0.1:1/db", s.kind, encodedPassword), both("cannot be reached")},
 			"a wrong CA":       {s.url("sidecar", encodedPassword, s.database(), s.verify("other-cert.pem")...), both("certificate")},
@@ -150,8 +150,8 @@ func TestAServerIsKilledAndStartedAgain(t *testing.T) {
 	})
 }
 
-// A server that accepts connections and says nothing, and a row that another transaction has locked,
-// cost the deadline; the row is as it was, or as the call made it.
+// A server that accepts connections and says nothing, and a row that another transaction has
+// locked, cost the deadline; the row is as it was, or as the call made it.
 func TestCallsEndInTime(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -254,7 +254,8 @@ func TestDurability(t *testing.T) {
 	})
 }
 
-// What a URL has wrong is said without a server, and without a piece of the URL that may be secret.
+// What a URL has wrong is said without a server, and without a piece of the URL that may be
+// secret.
 func TestURLs(t *testing.T) {
 	for raw, want := range map[string]string{
 		"redis://u:hush@h/0":                  "must start with",

@@ -69,8 +69,8 @@ func mysqlConfig(raw string) (*mysql.Config, error) {
 	return cfg, mysqlTLS(cfg, u.RawQuery, q)
 }
 
-// mysqlTLS reads the options of the URL that are about TLS, and refuses those that it does not know.
-// It names none of them: an unknown name may be a piece of a password.
+// mysqlTLS reads the options of the URL that are about TLS, and refuses those that it does not
+// know. It names none of them: an unknown name may be a piece of a password.
 func mysqlTLS(cfg *mysql.Config, query string, q url.Values) error {
 	for i, pair := range strings.Split(query, "&") {
 		name, _, _ := strings.Cut(pair, "=")

@@ -16,7 +16,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -99,13 +98,7 @@ func newServer(kind sqlvault.Kind, prepare func(*server) error) (*server, error)
 	s := &server{kind: kind, dir: dir}
 	started = append(started, s)
 	if os.Getuid() == 0 {
-		u, err := user.Lookup("nobody")
-		if err != nil {
-			return nil, err
-		}
-		uid, _ := strconv.ParseUint(u.Uid, 10, 32)
-		gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-		s.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		s.credential = &syscall.Credential{Uid: 65534, Gid: 65534} // it has a name, which initdb asks for
 	}
 	if err := errors.Join(s.writeCertificates(), s.own(dir)); err != nil {
 		return nil, err

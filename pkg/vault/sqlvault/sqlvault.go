@@ -1,14 +1,14 @@
 // Package sqlvault keeps the rows of a vault in PostgreSQL, MySQL or MariaDB: in one table,
-// wxtoken_vault, which [Schema] defines and an administrator creates. The package never changes the
-// schema.
+// wxtoken_vault, which [Schema] defines and an administrator creates. The package never changes
+// the schema.
 //
-// A save is one statement that compares the rev and writes: an INSERT for rev 0, else an UPDATE with
-// the rev in its WHERE clause. It is correct at every isolation level, because the level decides
-// only whether the database makes the second of two writers wait and miss, or fail: a failed
-// statement changes nothing and is repeated. Ages are measured by the database's clock.
+// A save is one statement that compares the rev and writes: an INSERT for rev 0, else an UPDATE
+// with the rev in its WHERE clause. It is correct at every isolation level, because the level
+// decides only whether the database makes the second of two writers wait and miss, or fail: a
+// failed statement changes nothing and is repeated. Ages are measured by the database's clock.
 //
-// A code is absent from its 30th day on. Its row is deleted later, when another code of the platform
-// is done.
+// A code is absent from its 30th day on. Its row is deleted later, when another code of the
+// platform is done.
 //
 // It is a package of its own because the drivers are large: pkg/vault does not import them.
 package sqlvault
@@ -45,7 +45,8 @@ const (
 	mostSwept = 20
 )
 
-// Store is a [vault.Store] in a table of a database. Create it with [Open]. Safe for concurrent use.
+// Store is a [vault.Store] in a table of a database. Create it with [Open]. Safe for concurrent
+// use.
 type Store struct {
 	db *sql.DB
 	d  *dialect
@@ -53,9 +54,9 @@ type Store struct {
 	secrets []secret.String
 }
 
-// Open returns a store for a URL that begins with postgres://, postgresql:// or mysql://. It does no
-// I/O but for reading the files of certificates that the URL names: see [Store.Check]. The error
-// says what is wrong with the URL and repeats nothing secret of it.
+// Open returns a store for a URL that begins with postgres://, postgresql:// or mysql://. It does
+// no I/O but for reading the files of certificates that the URL names: see [Store.Check]. The
+// error says what is wrong with the URL and repeats nothing secret of it.
 //
 // PostgreSQL's URL has the options of libpq, such as sslmode=verify-full and sslrootcert=FILE; its
 // environment variables (PGPASSWORD, ...) count as well. MySQL's URL has the options tls=preferred
@@ -181,10 +182,11 @@ func (s *Store) exec(ctx context.Context, text string, args ...any) (int64, erro
 }
 
 // sweep deletes some codes that count as absent. A failure is ignored: the next sweep finds them
-// again. Only a code whose exchange has ended is followed by a sweep, so that a push waits for none.
+// again. Only a code whose exchange has ended is followed by a sweep, so that a push waits for
+// none.
 //
-// The rows are found by a read without locks and deleted by their keys. A DELETE over a range would
-// lock the gaps in MySQL, and deadlock with inserts.
+// The rows are found by a read without locks and deleted by their keys. A DELETE over a range
+// would lock the gaps in MySQL, and deadlock with inserts.
 func (s *Store) sweep(ctx context.Context, platform string) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()

@@ -59,8 +59,8 @@ func mustSave(t *testing.T, store *sqlvault.Store, r vault.Row) {
 	}
 }
 
-// IDs that differ in case alone are two, and the order is that of bytes, although the database's own
-// order is a language's.
+// IDs that differ in case alone are two, and the order is that of bytes, although the database's
+// own order is a language's.
 func TestIDsAreBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *server) {
 		store := s.open(t)
@@ -199,8 +199,8 @@ func TestOldCodesAreDeleted(t *testing.T) {
 	})
 }
 
-// One of many that insert the same record, or write over the same rev, succeeds, whatever isolation
-// the administrator has made the default.
+// One of many that insert the same record, or write over the same rev, succeeds, whatever
+// isolation the administrator has made the default.
 func TestOneOfManyWritersAtEachIsolation(t *testing.T) {
 	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
 		t.Run(level, func(t *testing.T) {
