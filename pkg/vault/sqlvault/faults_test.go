@@ -47,9 +47,11 @@ func TestErrorsSayWhatToDoAndRepeatNoPassword(t *testing.T) {
 		}{
 			"a wrong password": {s.url("sidecar", encodedPassword+"hush", s.database()), both("password is wrong")},
 			"an unknown user":  {s.url("unknown", encodedPassword, s.database()), both("user is unknown")},
-			"no such database": {s.url("sidecar", encodedPassword, "nothing"), map[sqlvault.Kind]string{sqlvault.Postgres: "no such database", sqlvault.MySQL: "no permission in this database"}},
-			"no server":        {fmt.Sprintf("%s://u:%s@127.0.0.1:1/db", s.kind, encodedPassword), both("cannot be reached")},
-			"a wrong CA":       {s.url("sidecar", encodedPassword, s.database(), s.verify("other-cert.pem")...), both("certificate")},
+			// Both servers repeat the name.
+			"a user called like the password": {s.url(encodedPassword, encodedPassword, s.database()), both("user is unknown")},
+			"no such database":                {s.url("sidecar", encodedPassword, "nothing"), map[sqlvault.Kind]string{sqlvault.Postgres: "no such database", sqlvault.MySQL: "no permission in this database"}},
+			"no server":                       {fmt.Sprintf("%s://u:%s@127.0.0.1:1/db", s.kind, encodedPassword), both("cannot be reached")},
+			"a wrong CA":                      {s.url("sidecar", encodedPassword, s.database(), s.verify("other-cert.pem")...), both("certificate")},
 		} {
 			store := openURL(t, c.url)
 			mustFail(t, what, store.Check(t.Context()), "vault: ", c.want[s.kind])
