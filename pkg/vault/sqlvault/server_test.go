@@ -2,6 +2,7 @@ package sqlvault_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -262,8 +263,11 @@ func openURL(t *testing.T, url string) *sqlvault.Store {
 // exec runs statements as the administrator.
 func (s *server) exec(t *testing.T, statements ...string) {
 	t.Helper()
+	// A connection that holds a lock for ever is a failure.
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	for _, text := range statements {
-		if _, err := s.admin.ExecContext(t.Context(), text); err != nil {
+		if _, err := s.admin.ExecContext(ctx, text); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
 	}
