@@ -49,9 +49,9 @@ type Options struct {
 type Cache struct {
 	store *store
 	opts  Options
-	creds atomic.Pointer[map[Key]*slot] // those of Set; a map is never changed
-	added sync.Map                      // those of Add, *slot by Key
-	set   sync.Mutex                    // held to change either: two at once would make two states of one key
+	creds atomic.Pointer[slots] // those of Set; a map is never changed
+	added sync.Map              // those of Add, *slot by Key
+	set   sync.Mutex            // held to change either: two at once would make two states of one key
 
 	schedule   schedule
 	refreshing atomic.Int64  // refreshes that were started and have not ended
@@ -67,6 +67,10 @@ type Cache struct {
 	closing sync.RWMutex // held to add to refreshes, against Close waiting for them
 	flights sync.WaitGroup
 }
+
+// slots are credentials by the id of their app, which has a few: a read then hashes one short string,
+// which is most of what it costs beside the clock.
+type slots map[string][]*slot
 
 // New returns a cache without credentials; [Cache.Set] and [Cache.Add] give it some. It does no I/O
 // and starts no goroutine. rdb should have ContextTimeoutEnabled, without which go-redis ignores
@@ -93,7 +97,7 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	}
 	c := &Cache{store: newStore(rdb, o.Namespace, o.Replica, o.Secrets...), opts: o, turns: make(chan struct{}, maxRefreshes)}
 	c.schedule.wake = make(chan struct{}, 1)
-	c.creds.Store(&map[Key]*slot{})
+	c.creds.Store(&slots{})
 	c.pending = pendingLooks{first: map[*slot]int64{}, wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	last, cancelLast := context.WithCancel(context.Background())
@@ -126,7 +130,11 @@ func (c *Cache) Set(creds ...Credential) error {
 	for _, spec := range creds {
 		next[spec.Key].specify(spec)
 	}
-	c.creds.Store(&next)
+	set := make(slots, len(next))
+	for k, sl := range next {
+		set[k.App] = append(set[k.App], sl)
+	}
+	c.creds.Store(&set)
 	c.added.Clear()
 	c.store.kept.Store(int64(len(next)))
 	for _, sl := range before {
@@ -185,7 +193,9 @@ func (c *Cache) drop(sl *slot) {
 }
 
 func (c *Cache) newSlot(k Key) *slot {
-	return newSlot(&c.values, lock.New(c.store.rdb, c.store.lockKey(k), leaseTTL))
+	sl := newSlot(&c.values, lock.New(c.store.rdb, c.store.lockKey(k), leaseTTL))
+	sl.kind = k.Kind
+	return sl
 }
 
 // Lookup returns which credential a value is, or was until lately: of the last four that were
@@ -260,8 +270,10 @@ func (x *valueIndex) replace(k Key, before, marks []mark) {
 }
 
 func (c *Cache) lookup(k Key) *slot {
-	if sl := (*c.creds.Load())[k]; sl != nil {
-		return sl
+	for _, sl := range (*c.creds.Load())[k.App] {
+		if sl.kind == k.Kind {
+			return sl
+		}
 	}
 	sl, _ := c.added.Load(k)
 	added, _ := sl.(*slot)
@@ -272,8 +284,8 @@ func (c *Cache) lookup(k Key) *slot {
 func (c *Cache) kept() []*slot {
 	all := *c.creds.Load()
 	list := make([]*slot, 0, len(all))
-	for _, sl := range all {
-		list = append(list, sl)
+	for _, ofApp := range all {
+		list = append(list, ofApp...)
 	}
 	c.added.Range(func(_, sl any) bool {
 		list = append(list, sl.(*slot))

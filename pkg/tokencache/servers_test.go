@@ -214,7 +214,8 @@ func TestWhatACredentialTakesOfRedis(t *testing.T) {
 }
 
 // A hit asks for the time once, so most of what it costs is the clock of the machine: the benchmark
-// measures that by turns with it. ns/above is what the cache adds.
+// measures that by turns with it. ns/above is what the cache adds. Each is that of the best turn, in
+// which nothing else had the processor.
 func BenchmarkGetHit(b *testing.B) {
 	m := miniredis.RunT(b)
 	rdb := redis.NewClient(&redis.Options{Addr: m.Addr(), ContextTimeoutEnabled: true})
@@ -230,23 +231,31 @@ func BenchmarkGetHit(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
-	const turn = 1000
-	var hits, clock time.Duration
+	hit, clock := time.Hour, time.Hour
 	for b.Loop() {
-		start := time.Now()
-		for range turn {
-			_, _ = c.Get(ctx, tokencachetest.Key)
-		}
-		middle := time.Now()
-		for range turn {
-			_ = time.Now()
-		}
-		hits, clock = hits+middle.Sub(start), clock+time.Since(middle)
+		h, c := hitsAndClock(ctx, c)
+		hit, clock = min(hit, h), min(clock, c)
 	}
-	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(b.N*turn) }
-	b.ReportMetric(each(hits), "ns/op")
+	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / hitTurn }
+	b.ReportMetric(each(hit), "ns/op")
 	b.ReportMetric(each(clock), "ns/time.Now")
-	b.ReportMetric(each(hits-clock), "ns/above")
+	b.ReportMetric(each(hit-clock), "ns/above")
+}
+
+const hitTurn = 100
+
+// hitsAndClock times as many hits, and as many looks at the clock. In the loop of a benchmark itself
+// each result would be copied, so that it stays alive.
+func hitsAndClock(ctx context.Context, c *tokencache.Cache) (hits, clock time.Duration) {
+	start := time.Now()
+	for range hitTurn {
+		_, _ = c.Get(ctx, tokencachetest.Key)
+	}
+	middle := time.Now()
+	for range hitTurn {
+		_ = time.Now()
+	}
+	return middle.Sub(start), time.Since(middle)
 }
 
 // What a pipeline cannot even be sent for is what Redis said, and not a reply that is not

@@ -13,6 +13,7 @@ import (
 
 // slot is the runtime state of one credential on this replica.
 type slot struct {
+	kind     string // of its key
 	spec     atomic.Pointer[Credential]
 	snapshot atomic.Pointer[snapshot]
 	lock     *lock.Lock
