@@ -30,7 +30,10 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 		ids = append(ids, c.ID)
 	}
 	s.platformMetrics = observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
-	store := vault.NewRedis(s.redis, cfg.Namespace)
+	store, err := s.openVault(cfg)
+	if err != nil {
+		return err
+	}
 	kept := vault.New(store, cfg.Vault.Keys)
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
@@ -49,12 +52,28 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	return nil
 }
 
+// openVault returns where the configuration keeps secrets.
+func (s *sidecar) openVault(cfg *config.Config) (vault.Store, error) {
+	switch {
+	case cfg.Vault.URL.Empty():
+		return vault.NewRedis(s.redis, cfg.Namespace), nil
+	case openSQL == nil:
+		return nil, errors.New("vault.url_file: " + noSQL)
+	}
+	store, closeStore, err := openSQL(cfg.Vault.URL)
+	if err != nil {
+		return nil, fmt.Errorf("vault.url_file: %w", err)
+	}
+	s.closeVault = closeStore
+	return store, nil
+}
+
 // checkTime bounds the look at a vault at the start. A Redis that is away is waited for later.
 const checkTime = 3 * time.Second
 
 // checkVault refuses a vault that the keys do not open, and one that would lose what a suite cannot
 // get again.
-func (s *sidecar) checkVault(store *vault.Redis, kept *vault.Vault, c config.ThirdParty, volatile bool) error {
+func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.ThirdParty, volatile bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
 	for _, id := range []string{vault.Ticket, vault.Marker} {
@@ -62,7 +81,16 @@ func (s *sidecar) checkVault(store *vault.Redis, kept *vault.Vault, c config.Thi
 			return fmt.Errorf("platform %s: vault.key_file: %w", c.ID, err)
 		}
 	}
-	d, err := store.Check(ctx, c.ID)
+	if db, ok := store.(interface{ Check(context.Context) error }); ok {
+		if err := db.Check(ctx); err != nil {
+			return fmt.Errorf("vault.url_file: %w", err)
+		}
+	}
+	inRedis, ok := store.(*vault.Redis)
+	if !ok {
+		return nil // a database is durable, or its operator knows that it is not
+	}
+	d, err := inRedis.Check(ctx, c.ID)
 	switch {
 	case err != nil:
 		s.log.Warn("the vault was not checked: Redis gives no answer", zap.String("platform", c.ID), zap.Error(err))

@@ -46,6 +46,7 @@ type sidecar struct {
 
 	platforms       []*platform.Platform     // the configured ones
 	platformMetrics *observe.PlatformMetrics // nil without one
+	closeVault      func() error             // nil: there is nothing to close
 
 	forward *proxy.Proxy
 	reloads *reloads
@@ -155,6 +156,9 @@ func (s *sidecar) close() {
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = s.tracer.Close(last) // its failures are in the log
+	}
+	if s.closeVault != nil {
+		_ = s.closeVault()
 	}
 	if s.redis != nil {
 		_ = s.redis.Close()

@@ -16,8 +16,4 @@ func init() {
 		}
 		return s, s.Close, nil
 	}
-	schemaSQL = func(url secret.String) (string, error) {
-		kind, err := sqlvault.KindOf(url)
-		return sqlvault.Schema(kind), err
-	}
 }

@@ -10,9 +10,5 @@ import (
 // built without the tag sql, because the drivers are large: sql.go sets it.
 var openSQL func(url secret.String) (vault.Store, func() error, error)
 
-// schemaSQL returns the statements that create the table of such a vault. It is nil where openSQL
-// is.
-var schemaSQL func(url secret.String) (string, error)
-
 // noSQL is the error of a vault in a database for a program without openSQL.
-const noSQL = "this program was built without vaults in PostgreSQL and MySQL: build it with -tags sql, or take the image whose tag ends in -sql"
+const noSQL = "this program was built without vaults in PostgreSQL and MySQL: build it with -tags sql"

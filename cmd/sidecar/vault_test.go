@@ -22,8 +22,8 @@ func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
 		}
 	}
 	if openSQL == nil {
-		if schemaSQL != nil || !strings.Contains(noSQL, "-tags sql") {
-			t.Error("without the tag, there is a schema, or no advice")
+		if !strings.Contains(noSQL, "-tags sql") {
+			t.Error("without the tag, there is no advice")
 		}
 		return
 	}
@@ -34,8 +34,5 @@ func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
-	}
-	if text, err := schemaSQL(url); err != nil || !strings.Contains(text, "CREATE TABLE") {
-		t.Errorf("%q, %v", text, err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	noTable      = "there is no table wxtoken_vault: create it with what `sidecar vault schema` prints"
-	otherTable   = "the table wxtoken_vault is not the one that `sidecar vault schema` prints"
+	noTable      = "there is no table wxtoken_vault: create it with what sqlvault.Schema returns"
+	otherTable   = "the table wxtoken_vault is not the one that sqlvault.Schema returns"
 	tooManyConns = "the server has no connection left: raise its limit, or put a pooler before it"
 )
 

@@ -94,9 +94,9 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 		}
 		schema := sqlvault.Schema(s.kind)
 		for what, c := range map[string]struct{ old, new, want string }{
-			"no rev":         {"    rev      bigint       NOT NULL,\n", "", "sidecar vault schema"},
+			"no rev":         {"    rev      bigint       NOT NULL,\n", "", "sqlvault.Schema"},
 			"a text":         {"ord      bigint ", "ord      varchar(20) ", "ord is"},
-			"no primary key": {"PRIMARY KEY (platform, id)", "UNIQUE (id, platform, rev)", "sidecar vault schema"},
+			"no primary key": {"PRIMARY KEY (platform, id)", "UNIQUE (id, platform, rev)", "sqlvault.Schema"},
 			"another order": {map[sqlvault.Kind]string{sqlvault.Postgres: `id       varchar(128) COLLATE "C"`, sqlvault.MySQL: "id       varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"}[s.kind],
 				"id varchar(128)", "id is"},
 			"another engine": {"InnoDB", "MyISAM", "engine"},
@@ -106,12 +106,12 @@ func TestCheckFindsWhatIsMissing(t *testing.T) {
 				continue // PostgreSQL has no engines
 			}
 			s.exec(t, "DROP TABLE IF EXISTS wxtoken_vault", changed)
-			mustFail(t, what, admin.Check(t.Context()), c.want, "sidecar vault schema")
+			mustFail(t, what, admin.Check(t.Context()), c.want, "sqlvault.Schema")
 		}
 		s.exec(t, "DROP TABLE wxtoken_vault")
-		mustFail(t, "no table", admin.Check(t.Context()), "there is no table", "sidecar vault schema")
+		mustFail(t, "no table", admin.Check(t.Context()), "there is no table", "sqlvault.Schema")
 		_, err = admin.Load(t.Context(), platform, "wx1")
-		mustFail(t, "no table", err, "there is no table", "sidecar vault schema")
+		mustFail(t, "no table", err, "there is no table", "sqlvault.Schema")
 	})
 }
 

@@ -40,7 +40,7 @@ func TestEqualIgnoresOrderAndOrigin(t *testing.T) {
 
 // Every field that changes what the program does must make a difference, also those added later.
 func TestEqualSeesEveryField(t *testing.T) {
-	noDifference := []string{"BearerTokenFile", "SecretFile", "TokenFile", "AESKeyFile", "KeysFile", "Warnings"}
+	noDifference := []string{"BearerTokenFile", "SecretFile", "TokenFile", "AESKeyFile", "KeysFile", "URLFile", "Warnings"}
 	for _, part := range []func(*config.Config) any{
 		func(c *config.Config) any { return c },
 		func(c *config.Config) any { return &c.Redis },

@@ -49,6 +49,10 @@ type ThirdParty struct {
 // Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform
 // is configured.
 type Vault struct {
+	// URL is that of a database, read from URLFile: postgres:// or mysql://. Empty: the vault is in
+	// the Redis of the configuration.
+	URL     secret.String
+	URLFile string
 	// Keys seal what is kept. They were read from KeysFile.
 	Keys     vault.Keys
 	KeysFile string
@@ -189,6 +193,13 @@ func (l *loader) vault(c *Config, f file) {
 		l.mistake("vault.key_file", "missing: name a file with a key that seals what WeChat gives only once, as of: openssl rand -base64 32")
 		return
 	}
+	if f.vault.URLFile != "" {
+		c.Vault.URL = l.secretFile(f.vault.URLFile, "vault.url_file")
+		scheme, _, _ := strings.Cut(c.Vault.URL.Reveal(), "://")
+		if !c.Vault.URL.Empty() && !slices.Contains([]string{"postgres", "postgresql", "mysql"}, scheme) {
+			l.mistake("vault.url_file", "%s: must hold a URL that begins with postgres:// or mysql://", f.vault.URLFile)
+		}
+	}
 	text, ok := l.secretText(f.vault.KeysFile, "vault.key_file")
 	if !ok {
 		return
@@ -227,4 +238,6 @@ func (p ThirdParty) equal(o ThirdParty) bool {
 		p.CorpID == o.CorpID && p.Idle == o.Idle && slices.EqualFunc(p.pushSecrets, o.pushSecrets, secret.String.Equal)
 }
 
-func (v Vault) equal(o Vault) bool { return v.keys.Equal(o.keys) && v.Volatile == o.Volatile }
+func (v Vault) equal(o Vault) bool {
+	return v.URL.Equal(o.URL) && v.keys.Equal(o.keys) && v.Volatile == o.Volatile
+}

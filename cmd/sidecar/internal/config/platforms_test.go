@@ -61,6 +61,8 @@ vault.key_file: missing: name a file with a key that seals what WeChat gives onl
 			"platforms[0].aes_key_file: DIR/short: wechat: EncodingAESKey 1 of 1 is not one of 43 letters and digits"},
 		{"a vault key that is none", "vault: {key_file: DIR/short}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: open_platform, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
 			"vault.key_file: DIR/short: line 1 is not a key of 32 bytes in base64: make one with openssl rand -base64 32"},
+		{"a database that is none", "vault: {key_file: DIR/vault, url_file: DIR/url}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: open_platform, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
+			"vault.url_file: DIR/url: must hold a URL that begins with postgres:// or mysql://"},
 		{"a vault that nothing needs", "vault: {key_file: DIR/vault}\n" + rest, "vault: no platform is configured that needs it: remove it"},
 		{"corpid", other("corpid", "ww1"), "platforms[0].corpid: belongs to platforms of WeCom: remove it"},
 		{"idle", other("idle", "1s"), "platforms[0].idle: needs a duration of 1m to 168h, with its unit, such as 2h"},

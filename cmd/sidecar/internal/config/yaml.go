@@ -136,7 +136,7 @@ func (w walker) file(name string, n *yaml.Node) file {
 			})
 		},
 		"vault": func(n *yaml.Node, path string) {
-			w.mapping(n, path, fields{"key_file": w.text(&f.vault.KeysFile), "volatile": w.yesno(&f.vault.Volatile)})
+			w.mapping(n, path, fields{"key_file": w.text(&f.vault.KeysFile), "url_file": w.text(&f.vault.URLFile), "volatile": w.yesno(&f.vault.Volatile)})
 		},
 	})
 	return f
