@@ -43,24 +43,24 @@ func replyOf(text string) any {
 // A state as load.lua answers it: with a good value, one that is in doubt, and none, with a
 // backoff.
 var stateSeeds = named(
-	`["97_value",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,172800,0,0,1700000000500,"0123456789ab"]`,
-	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"9710c2",3600000,1700000001500,172800,432000,0,1700000000500,"0123456789ab"]`,
-	`["",0,1700000000500,60000,297000,0,1700000000500,-2,59000,"{\"class\":\"permanent\",\"code\":40125,\"message\":\"invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6\"}",-1,1,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["",0,0,0,0,0,0,-2,0,"",-1,0,"",-1,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["",0,0,0,0,0,0,-2,300000,"{\"class\":\"quota\",\"code\":45009,\"message\":\"reach max api daily quota limit, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r rid: 617682e0-09059ac5-34a8e2ea\"}",-1,0,"",-1,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["97_value",7140000,1700000000500,60000,297000,0,0,-1,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["97_value",7140000,1700000000500,60000,297000,0,1700000000500,86400000,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["97_value",2591990000,4853600001500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["another",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["x\n",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"73cb38",1000,1700000001500,0,0,0,0,"0123456789ab"]`,
-	`["x",9223372036854775807,9223372036854775807,9223372036854775807,-9223372036854775808,2,-1,9223372036854775807,9223372036854,"{",0,-1,"2d7116",1,-1,-1,9223372036854775807,1,1,"0123456789ab"]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,172800,0,0,1700000000500,"0123456789ab",0]`,
+	`["97_value",240000,1700000000500,0,1800000,1,0,9500,0,"",60000,2,"9710c2",3600000,1700000001500,172800,432000,0,1700000000500,"0123456789ab",0]`,
+	`["",0,1700000000500,60000,297000,0,1700000000500,-2,59000,"{\"class\":\"permanent\",\"code\":40125,\"message\":\"invalid appsecret rid: 64a7d1c7-1b47c4b1-5812e7e6\"}",-1,1,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["",0,0,0,0,0,0,-2,0,"",-1,0,"",-1,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["",0,0,0,0,0,0,-2,300000,"{\"class\":\"quota\",\"code\":45009,\"message\":\"reach max api daily quota limit, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r rid: 617682e0-09059ac5-34a8e2ea\"}",-1,0,"",-1,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,0,-1,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["97_value",7140000,1700000000500,60000,297000,0,1700000000500,86400000,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["97_value",2591990000,4853600001500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["another",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"9710c2",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["x\n",7140000,1700000000500,60000,297000,0,0,-2,0,"",-1,0,"73cb38",1000,1700000001500,0,0,0,0,"0123456789ab",0]`,
+	`["x",9223372036854775807,9223372036854775807,9223372036854775807,-9223372036854775808,2,-1,9223372036854775807,9223372036854,"{",0,-1,"2d7116",1,-1,-1,9223372036854775807,1,1,"0123456789ab",0]`,
 	`["x",1,-1,1,1,0,0,0,1,"{\"class\":\"<b>\",\"code\":1e9,\"message\":\"\u202e\\n`+strings.Repeat("long ", 500)+`\"}",-1,0,"2d7116",-1,1,0,0,0,0]`,
-	`[]`, `{}`, `null`, `-1`, `[1,2]`, `["v",1,1,1,1,1,1,1,1,null,1,1,1,1,1,1,1,1,1,"0123456789ab"]`,
+	`[]`, `{}`, `null`, `-1`, `[1,2]`, `["v",1,1,1,1,1,1,1,1,null,1,1,1,1,1,1,1,1,1,"0123456789ab",0]`,
 )
 
 // stateFields are the names of the fields of a state, in the order of the seeds.
 var stateFields = strings.Fields("value left version margin renew_left doubt rejected lock_left backoff note accepted_age young " +
-	"digest issued_age now fetches_ahead reports_ahead forced_ahead confirmed past")
+	"digest issued_age now fetches_ahead reports_ahead forced_ahead confirmed past revoked")
 
 // named puts the name of each field before its value, in those seeds that have all fields.
 func named(seeds ...string) []string {
@@ -148,7 +148,7 @@ func checkState(t *testing.T, st state) {
 	if v := st.value; !v.Empty() && (!usable(v) || st.unsound || st.rejected == st.version || st.left+st.margin > longestLife+clockStep) {
 		t.Errorf("no commit wrote this value: %+v", st)
 	}
-	if latest := max(0, ms(min(st.now, math.MaxInt64-century))) + ms(century); st.version > latest || st.rejected > latest || st.young > latest || st.held > leaseTTL {
+	if latest := max(0, ms(min(st.now, math.MaxInt64-century))) + ms(century); st.version > latest || st.rejected > latest || st.revoked > latest || st.young > latest || st.held > leaseTTL {
 		t.Errorf("no script wrote this: %+v", st)
 	}
 	if m := st.note.Message; len(m) > maxNote || !forOneLine(m) {

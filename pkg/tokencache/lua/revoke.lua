@@ -3,7 +3,8 @@
 -- old secret is forgiven.
 repair()
 revoke()
-redis.call('DEL', KEYS[3], KEYS[4])
+redis.call('DEL', KEYS[3])
+redis.call('DEL', KEYS[4])
 journal('result', 'revoked', 'version', int(num('version')))
 publish('revoked')
 return 1
