@@ -232,3 +232,11 @@ func (x *rig) calls() (n int) {
 	}
 	return n
 }
+
+// fetches is how many calls for the token of an account reached WeChat, whatever it answered.
+func (x *rig) fetches(authorizer string) (n int) {
+	for _, path := range []string{"/cgi-bin/component/api_authorizer_token", "/cgi-bin/service/get_corp_token"} {
+		n += x.sim.Calls(id).Paths[path] + x.sim.Calls(AppID(id, authorizer)).Paths[path]
+	}
+	return n
+}
