@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
@@ -91,15 +92,18 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 	return apps.ErrNotAuthorized
 }
 
+// countInAMinute counts, and begins anew a minute after the first count.
+var countInAMinute = redis.NewScript(`
+local n = redis.call('INCR', KEYS[1])
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], 60000) end
+return n`)
+
 // mayAsk reports whether the cluster may ask WeChat about one more unknown id in this minute.
 func (p *Platform) mayAsk(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	key := p.o.Namespace + ":{" + p.o.ID + "}:vault:asked"
-	n, err := p.o.Redis.Incr(ctx, key).Result()
-	if err == nil && n == 1 {
-		err = p.o.Redis.Expire(ctx, key, time.Minute).Err()
-	}
+	n, err := countInAMinute.Run(ctx, p.o.Redis, []string{key}).Int64()
 	return err == nil && n <= asksPerMinute
 }
 

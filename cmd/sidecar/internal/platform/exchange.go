@@ -50,14 +50,16 @@ func (p *Platform) Exchange(ctx context.Context, code secret.String) (Outcome, e
 		return Outcome{}, err
 	}
 	for {
+		wait := 200 * time.Millisecond // until another replica has done it
 		if err := p.finish(ctx, id); err != nil && !errors.Is(err, lock.ErrHeld) && ctx.Err() == nil {
+			wait = 2 * time.Second // WeChat is not asked again at once
 			p.o.Log.Warn("code not exchanged yet", zap.String("platform", p.o.ID), zap.Error(err))
 		}
 		r, err := p.o.Vault.Load(context.WithoutCancel(ctx), p.o.ID, id)
 		if err != nil {
 			return Outcome{}, err
 		}
-		if r.State == vault.StateDone || r.State == vault.StateLost || !sleep(ctx, 200*time.Millisecond) {
+		if r.State == vault.StateDone || r.State == vault.StateLost || !sleep(ctx, wait) {
 			return Outcome{r.State, infoOf(r).Authorizer}, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -329,4 +330,59 @@ func TestATicketOfAnAuthorizer(t *testing.T) {
 			t.Errorf("a kind that there is not: %v", err)
 		}
 	})
+}
+
+// WeChat fails while a caller waits for its code: it is not asked in a loop, and the code is exchanged
+// once it is well.
+func TestACodeWhileWeChatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		k := x.sim.PlatformKnobs(id)
+		k.NoCodePush = true
+		x.sim.SetPlatformKnobs(id, k)
+		x.start()
+		const path = "/cgi-bin/component/api_query_auth"
+		x.sim.AddFault(wechattest.Fault{Path: path, Effect: wechattest.EffectErrcode, Code: -1, Count: 4})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		got, err := x.replicas[0].Exchange(ctx, secret.New(x.sim.Authorize(id, shop)))
+		if err != nil || got.State == vault.StateDone || got.State == vault.StateLost {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if n := x.sim.Calls(id).Paths[path]; n < 1 || n > 4 {
+			t.Errorf("asked %d times in 5 s", n)
+		}
+		x.eventually("the code is exchanged", func() bool { return x.record(shop).State == vault.StateActive })
+		x.mustGet(1, shop)
+	})
+}
+
+// An authorisation whose exchange lost its answer is read again; on WeCom it is lost, and told.
+func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
+	for _, kind := range []Kind{OpenPlatform, Suite} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newRig(t, 2, kind)
+				x.start()
+				for _, path := range []string{"/cgi-bin/component/api_query_auth", "/cgi-bin/service/get_permanent_code"} {
+					x.sim.AddFault(wechattest.Fault{Path: path, Effect: wechattest.EffectCut, Count: 1})
+				}
+				code := secret.New(x.sim.Authorize(id, shop))
+				x.eventually("the code's end is known", func() bool {
+					s := x.record(vault.CodeID(code)).State
+					return s == vault.StateDone || s == vault.StateLost
+				})
+				if kind == Suite {
+					if r := x.record(vault.CodeID(code)); r.State != vault.StateLost || !r.Secret.Empty() {
+						t.Errorf("%+v", r)
+					}
+					return
+				}
+				x.mustGet(0, shop)
+				if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
+					t.Error("the vault has a refresh token that WeChat does not accept")
+				}
+			})
+		})
+	}
 }
