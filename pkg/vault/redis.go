@@ -313,3 +313,11 @@ func flag(b bool) string {
 	}
 	return "0"
 }
+
+// RedisCommands are what the user of [Redis] must be permitted, as rules of an ACL without their
+// plus, besides the keys "namespace:*". Without the last three it works, and knows less of whether a
+// record would survive a crash.
+var RedisCommands = [...]string{
+	"eval", "evalsha", "time", "get", "set", "hget", "hmget", "hset", "hkeys", "zadd", "zrem", "zrange", "zremrangebyscore",
+	"info", "wait", "waitaof",
+}

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +141,55 @@ func TestWhatOthersWroteIsNotOverwritten(t *testing.T) {
 		}
 		if _, err := v.Save(t.Context(), vault.Record{Platform: "wx1", ID: "wx2", State: vault.StateActive, Secret: secret.New("r")}); err == nil {
 			t.Errorf("%q: overwritten", garbage)
+		}
+	}
+}
+
+// The commands that the documents name are enough, and each is needed but for those that only say
+// more.
+func TestTheUserOfAVaultNeedsTheseCommands(t *testing.T) {
+	addr := tokencachetest.RedisServer(t)
+	admin := dial(t, addr)
+	user := func(name string, commands ...string) *redis.Client {
+		rules := []any{"acl", "setuser", name, "on", ">p", "~wxtoken:*", "-@all"}
+		for _, c := range commands {
+			if c != "waitaof" { // this Redis may not have it
+				rules = append(rules, "+"+c)
+			}
+		}
+		if err := admin.Do(t.Context(), rules...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		rdb := redis.NewClient(&redis.Options{Addr: addr, Username: name, Password: "p", ContextTimeoutEnabled: true})
+		t.Cleanup(func() { _ = rdb.Close() })
+		return rdb
+	}
+	vaulttest.Store(t, func(t *testing.T) (vault.Store, func() string) {
+		if err := admin.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		return vault.NewRedis(user("all", vault.RedisCommands[:]...), "wxtoken"), func() string { return dump(t, admin) }
+	})
+	code := vault.Record{Platform: "wx1", ID: vault.CodeID(secret.New("c")), State: vault.StateReceived, Secret: secret.New("c")}
+	for i, missing := range vault.RedisCommands[:len(vault.RedisCommands)-3] {
+		if missing == "eval" || missing == "evalsha" {
+			continue // either does where the script is known
+		}
+		rdb := user(fmt.Sprint("without", i), slices.DeleteFunc(slices.Clone(vault.RedisCommands[:]), func(c string) bool { return c == missing })...)
+		v := vault.New(vault.NewRedis(rdb, "wxtoken"), vaulttest.Keys(t, vaulttest.Key))
+		if err := admin.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_, saved := v.Save(t.Context(), code)
+		_, kept := v.Save(t.Context(), vault.Record{Platform: "wx1", ID: "wx2", State: vault.StateActive, Secret: secret.New("r")})
+		_, loaded := v.Load(t.Context(), "wx1", "wx2")
+		_, listed := v.List(t.Context(), "wx1", "", 10)
+		_, codes := v.Codes(t.Context(), "wx1")
+		done := code
+		done.Rev, done.State = 1, vault.StateDone
+		_, ended := v.Save(t.Context(), done)
+		if errors.Join(saved, kept, loaded, listed, codes, ended) == nil {
+			t.Errorf("%s is not needed", missing)
 		}
 	}
 }
