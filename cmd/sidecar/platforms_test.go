@@ -6,7 +6,25 @@ import (
 	"testing"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
+
+// The ticket of a platform comes by way of the app, so the app must not wait for the platform's
+// token.
+func TestReadinessDoesNotDependOnTickets(t *testing.T) {
+	p, err := platform.New(platform.Options{ID: "wx1", Kind: platform.OpenPlatform})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sidecar{platforms: []*platform.Platform{p}}
+	if ok, why := s.started([]tokencache.Status{{Key: p.TokenKey()}}); !ok {
+		t.Errorf("not ready: %s", why)
+	}
+	if ok, _ := s.started([]tokencache.Status{{Key: tokencache.Key{App: "wx2", Kind: "access_token"}}}); ok {
+		t.Error("ready before an app's token was looked for")
+	}
+}
 
 // The whole way of a platform, on real sockets: WeChat pushes a ticket and a code, and the
 // account's token is there for callers, for the proxy and for pages.

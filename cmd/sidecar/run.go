@@ -118,7 +118,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	}
 	s.opsFace = ops.New(ops.Options{
 		Quit:    quit,
-		Started: func() (bool, string) { return started(s.cache.Status()) }, Gatherer: registry, Log: log,
+		Started: func() (bool, string) { return s.started(s.cache.Status()) }, Gatherer: registry, Log: log,
 		Page: statuspage.Options{Status: s.cache.Status, Journal: s.cache.Journal, Apps: configured,
 			Configuration: s.reloads.status, Stopping: s.stopping.Load},
 	})
@@ -228,11 +228,12 @@ func (s *sidecar) drain(serving context.Context) {
 }
 
 // started reports whether every credential has a value, or a failure that /status explains. A start
-// that waited for WeChat or Redis to work would keep the pod's apps from starting, too.
-func started(all []tokencache.Status) (bool, string) {
-	for _, s := range all {
-		if !s.Known && s.Err == nil {
-			return false, s.Key.String() + " has not been looked for yet"
+// that waited for WeChat or Redis to work would keep the pod's apps from starting, too. So would one
+// that waited for the token of a platform, whose ticket comes by way of the app.
+func (s *sidecar) started(all []tokencache.Status) (bool, string) {
+	for _, c := range all {
+		if !c.Known && c.Err == nil && s.platform(c.Key.App) == nil {
+			return false, c.Key.String() + " has not been looked for yet"
 		}
 	}
 	return true, ""
