@@ -62,7 +62,7 @@ func scrape(t *testing.T) []sample {
 
 func (f *form) scrapeNow(t *testing.T) []sample {
 	t.Helper()
-	dev, err := start(t, []string{f.env}, "--dev")
+	dev, err := start(t, []string{f.env, "WXTOKEN_DEV_PLATFORM=false"}, "--dev")
 	if err != nil {
 		t.Fatal(err)
 	}

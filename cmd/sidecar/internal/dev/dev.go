@@ -62,7 +62,6 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 			return nil, fmt.Errorf("starting the WeChat simulator: %w", err)
 		}
 		d.wechat = wechattest.New(App)
-		d.wechat.AddPlatform(Platform)
 		mux := http.NewServeMux()
 		mux.Handle("/", d.wechat)
 		mux.Handle("/sim/", d.wechat.Admin())
@@ -70,6 +69,10 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 		go func() { _ = d.sim.Serve(listener) }()
 		d.env["WECHAT_APPID"], d.env["WECHAT_SECRET"] = App.ID, App.Secret
 		d.env["WECHAT_API_BASE"] = "http://" + listener.Addr().String()
+		if getenv(noPlatform) == "false" {
+			return d, nil
+		}
+		d.wechat.AddPlatform(Platform)
 		if err := d.writePlatform(); err != nil {
 			d.Stop()
 			return nil, err
@@ -77,6 +80,10 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 	}
 	return d, nil
 }
+
+// noPlatform is the variable that leaves Platform out, if it is false: what is then there is what a
+// user of one app has.
+const noPlatform = "WXTOKEN_DEV_PLATFORM"
 
 // Platform is the third-party platform that the simulator knows, and Shop an account that
 // authorises it as soon as it runs.
