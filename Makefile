@@ -81,7 +81,7 @@ histories: ## the long histories, and 3000 random ones of a cluster and its faul
 	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|^TestAThousand' -skip '^TestAThousandReplicas' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
 	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=$(HISTORY_COUNT) $(RANDOM) -timeout 20m
 
-# make test and make histories have a smaller form of it.
+# make test has a smaller form of it.
 fleet: ## 1000 replicas with 100 apps for an hour: what they cost Redis, and how late they are; some 5 minutes
 	WXTOKEN_FLEET=1000x100 GOGC=300 $(GO) test -count 1 -v -timeout 60m -run '^TestAThousandReplicas$$' ./pkg/tokencache/
 
