@@ -29,7 +29,7 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	for _, c := range cfg.Platforms {
 		ids = append(ids, c.ID)
 	}
-	s.platformMetrics = observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
+	metrics := observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
 	store, err := s.openVault(cfg)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 		p, err := platform.New(platform.Options{
 			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
 			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: s.redis, Namespace: cfg.Namespace,
-			Log: s.log, Observe: s.observePlatform,
+			Log: s.log, Observe: metrics.Observe,
 		})
 		if err != nil {
 			return err
@@ -60,11 +60,11 @@ func (s *sidecar) openVault(cfg *config.Config) (vault.Store, error) {
 	case openSQL == nil:
 		return nil, errors.New("vault.url_file: " + noSQL)
 	}
-	store, closeStore, err := openSQL(cfg.Vault.URL)
+	store, err := openSQL(cfg.Vault.URL)
 	if err != nil {
 		return nil, fmt.Errorf("vault.url_file: %w", err)
 	}
-	s.closeVault = closeStore
+	s.closeVault = store.Close
 	return store, nil
 }
 
@@ -81,26 +81,33 @@ func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.Thir
 			return fmt.Errorf("platform %s: vault.key_file: %w", c.ID, err)
 		}
 	}
-	if db, ok := store.(interface{ Check(context.Context) error }); ok {
-		if err := db.Check(ctx); err != nil {
-			return fmt.Errorf("vault.url_file: %w", err)
-		}
-	}
-	inRedis, ok := store.(*vault.Redis)
-	if !ok {
-		return nil // a database is durable, or its operator knows that it is not
-	}
-	d, err := inRedis.Check(ctx, c.ID)
+	problem, sure, err := durability(ctx, store, c.ID)
 	switch {
 	case err != nil:
-		s.log.Warn("the vault was not checked: Redis gives no answer", zap.String("platform", c.ID), zap.Error(err))
-	case d.Lasting():
-	case d.Unknown == nil && c.Kind != config.KindOpenPlatform && !volatile:
-		return fmt.Errorf("platform %s: %s; WeCom gives a permanent code only once, so each corp would have to install again. To accept that, set vault.volatile: true", c.ID, d)
+		s.log.Error("the vault cannot be checked", zap.String("platform", c.ID), zap.Error(err))
+	case problem == "":
+	case sure && c.Kind != config.KindOpenPlatform && !volatile:
+		return fmt.Errorf("platform %s: %s; WeCom gives a permanent code only once, so each corp would have to install again. To accept that, set vault.volatile: true", c.ID, problem)
 	default:
-		s.log.Warn("the vault may lose what it keeps", zap.String("platform", c.ID), zap.String("why", d.String()))
+		s.log.Warn("the vault may lose what it keeps", zap.String("platform", c.ID), zap.String("why", problem))
 	}
 	return nil
+}
+
+// durability says why a store may lose what it keeps, "" if it does not, and whether that is sure.
+func durability(ctx context.Context, store vault.Store, platform string) (problem string, sure bool, err error) {
+	switch s := store.(type) {
+	case *vault.Redis:
+		d, err := s.Check(ctx, platform)
+		return d.String(), d.Unknown == nil, err
+	case database:
+		if err := s.Check(ctx); err != nil {
+			return "", false, err
+		}
+		problem, err := s.Durability(ctx)
+		return problem, true, err
+	}
+	return "", false, nil
 }
 
 // missing returns the credential that a caller asks for and the configuration does not name: a
@@ -108,15 +115,21 @@ func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.Thir
 func (s *sidecar) missing(ctx context.Context, k tokencache.Key) (tokencache.Credential, error) {
 	id, authorizer, _ := strings.Cut(k.App, ":")
 	if p := s.platform(id); p != nil && authorizer != "" {
-		spec, err := p.Credential(ctx, authorizer, k.Kind)
-		return spec, err
+		return p.Credential(ctx, authorizer, k.Kind)
 	}
 	spec, ok := source.WeChat{}.OnDemand(s.live.Load().configured, k, s.cache)
 	if !ok {
 		return spec, tokencache.ErrUnknown
 	}
-	s.metrics.Add(k)
 	return spec, nil
+}
+
+// ofPlatform returns the key of the series that all accounts of a platform share.
+func (s *sidecar) ofPlatform(k tokencache.Key) tokencache.Key {
+	if id, _, ok := strings.Cut(k.App, ":"); ok && s.platform(id) != nil {
+		k.App = id
+	}
+	return k
 }
 
 // platform returns the platform with this id, or nil.
@@ -127,9 +140,4 @@ func (s *sidecar) platform(id string) *platform.Platform {
 		}
 	}
 	return nil
-}
-
-// observePlatform counts what happened to a platform.
-func (s *sidecar) observePlatform(e platform.Event) {
-	s.platformMetrics.Count(e.Platform, e.What, e.Label, e.Err)
 }

@@ -67,7 +67,11 @@ func TestAPlatformAndAnAccountThatAuthorisesIt(t *testing.T) {
 			t.Errorf("%s %s: a secret", c.method, c.path)
 		}
 	}
+	ask(t, "GET", p.values+"/v1/apps/"+dev.App.ID+"/tickets/wx_card", "")
 	_, _, metrics := ask(t, "GET", p.ops+"/metrics", "")
+	if !strings.Contains(metrics, `app="`+dev.App.ID+`",kind="wx_card_ticket"`) || strings.Contains(metrics, dev.Shop) {
+		t.Error("a ticket that is kept on demand has series, and an account of a platform has none")
+	}
 	for _, want := range []string{`wxtoken_platform_exchanges_total{platform="` + dev.Platform.ID + `",result="done"} 1`, "wxtoken_platform_pushes_total{"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics has no %s", want)

@@ -44,9 +44,8 @@ type sidecar struct {
 	tracer  *observe.Tracer
 	cache   *tokencache.Cache
 
-	platforms       []*platform.Platform     // the configured ones
-	platformMetrics *observe.PlatformMetrics // nil without one
-	closeVault      func() error             // nil: there is nothing to close
+	platforms  []*platform.Platform // the configured ones
+	closeVault func() error         // nil: there is nothing to close
 
 	forward *proxy.Proxy
 	reloads *reloads
@@ -78,6 +77,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = observe.NewMetrics(registry)
+	s.metrics.Together(s.ofPlatform)
 	logEvent := observe.LogEvents(log)
 	s.tracer, err = observe.NewTracer(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
 	if err != nil {

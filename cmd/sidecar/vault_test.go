@@ -28,11 +28,11 @@ func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
 		return
 	}
 	url := secret.New("mysql://user@host/database")
-	store, stop, err := openSQL(url)
+	store, err := openSQL(url)
 	if err != nil || store == nil {
 		t.Fatal(err)
 	}
-	if err := stop(); err != nil {
+	if err := store.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -166,6 +166,7 @@ func (c *Cache) Add(spec Credential) error {
 	c.added.Store(spec.Key, sl)
 	c.store.kept.Add(1)
 	c.plan(sl)
+	c.observe(sl, Event{Result: ResultAdded})
 	return nil
 }
 

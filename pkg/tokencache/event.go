@@ -53,6 +53,7 @@ const (
 
 	ResultLeaseCapped Result = "lease_capped" // a lock key without an end, or with a later one than any lease, now ends in 10 s; Err names it
 
+	ResultAdded   Result = "added"   // a credential is kept from now on, by [Cache.Add] or because a caller wanted it
 	ResultDropped Result = "dropped" // a credential of [Cache.Add] was idle, and is not kept any more
 
 	// Only in the journal: [Cache.Revoke] took the value back, [Cache.Retry] ended a backoff.

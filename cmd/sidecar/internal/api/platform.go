@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -130,7 +131,7 @@ func (h *handler) authorize(w http.ResponseWriter, r *http.Request, p *platform.
 	}
 	answer := map[string]any{"state": got.State, "authorizer": got.Authorizer}
 	if got.Authorizer != "" {
-		answer["app"] = platform.AppID(p.ID(), got.Authorizer)
+		answer["app"] = apps.AccountName(p.ID(), got.Authorizer)
 	}
 	return jsonAnswer{answer}, nil
 }

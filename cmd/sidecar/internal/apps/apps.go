@@ -112,17 +112,22 @@ func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
 // ErrNotAuthorized says that an account has not authorised a third-party platform.
 var ErrNotAuthorized = errors.New("the account has not authorised this platform")
 
-// accountPattern is what the id of an account looks like: an appid or a corpid.
 var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// IsAccount reports whether id can be an account's: an appid or a corpid.
+func IsAccount(id string) bool { return accountPattern.MatchString(id) }
+
+// AccountName returns the name of an account as an app of a third-party platform.
+func AccountName(platform, account string) string { return platform + ":" + account }
 
 // authorizer returns an account as an app, whether or not it has authorised the platform: the vault
 // knows that.
 func (a *App) authorizer(id string) *App {
-	if !accountPattern.MatchString(id) {
+	if !IsAccount(id) {
 		return nil
 	}
 	return &App{
-		Key: tokencache.Key{App: a.Key.App + ":" + id, Kind: "access_token"}, ID: id, Platform: a.Platform,
+		Key: tokencache.Key{App: AccountName(a.Key.App, id), Kind: "access_token"}, ID: id, Platform: a.Platform,
 		Tickets: a.Tickets, Upstreams: a.Upstreams, AllowHost: a.AllowHost,
 	}
 }
@@ -130,7 +135,7 @@ func (a *App) authorizer(id string) *App {
 // Set is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
 // value and nil are empty.
 type Set struct {
-	list     []*App
+	list     []*App          // all but the third-party platforms
 	byName   map[string]*App // id or corpid:agent, and alias
 	byID     map[string]*App // by appid or corpid; nil for one that several apps share
 	byKey    map[tokencache.Key]*App
@@ -149,7 +154,6 @@ func New(defaultName string, apps ...App) *Set {
 		byCorp: map[string][]*App{}, on: map[Platform][]*App{}, hosts: map[string]bool{},
 	}
 	for _, a := range apps {
-		s.list = append(s.list, &a)
 		s.byKey[a.Key] = &a
 		s.byName[a.Key.App] = &a
 		if a.Alias != "" {
@@ -157,8 +161,9 @@ func New(defaultName string, apps ...App) *Set {
 		}
 		if a.IsThirdParty() {
 			s.third = append(s.third, &a)
-			continue // no call of WeChat's own paths means it without a name
+			continue // only a call that names it means it
 		}
+		s.list = append(s.list, &a)
 		if _, shared := s.byID[a.ID]; shared {
 			s.byID[a.ID] = nil
 		} else {
@@ -266,7 +271,7 @@ func (s *Set) Lookup(name string) (tokencache.Key, bool) {
 
 // Named returns the app that an id, corpid:agent or an alias names, or nil. A third-party platform,
 // a colon and an account's id name that account, which may not have authorised it; so does the
-// account's id alone if there is one platform of its kind only.
+// account's id alone if there is one platform only, and no app with this id.
 func (s *Set) Named(name string) *App {
 	if s == nil {
 		return nil
@@ -280,10 +285,15 @@ func (s *Set) Named(name string) *App {
 		}
 		return nil
 	}
-	if len(s.third) == 1 {
-		return s.third[0].authorizer(name)
+	return s.bare(name)
+}
+
+// bare returns the account that an id alone names, or nil.
+func (s *Set) bare(id string) *App {
+	if _, known := s.byID[id]; known || id == "" || len(s.third) != 1 || s.third[0].ID == id {
+		return nil
 	}
-	return nil
+	return s.third[0].authorizer(id)
 }
 
 // Account returns the app of an appid, or of a corpid with one agent; nil if there is none, or
@@ -292,10 +302,10 @@ func (s *Set) Account(id string) *App {
 	if s == nil {
 		return nil
 	}
-	if a, known := s.byID[id]; known || id == "" || len(s.third) != 1 || s.third[0].ID == id {
+	if a := s.byID[id]; a != nil {
 		return a
 	}
-	return s.third[0].authorizer(id)
+	return s.bare(id)
 }
 
 // ByKey returns the app of an access token's key, or nil.

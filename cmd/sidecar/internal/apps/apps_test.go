@@ -86,6 +86,60 @@ func TestWhereACallWithoutAnAppGoes(t *testing.T) {
 	}
 }
 
+// thirdParty is a platform that accounts authorise.
+func thirdParty(id string, platform apps.Platform) apps.App {
+	a := app(id, "shops", "https://api.weixin.qq.com")
+	a.Key.Kind, a.TokenParam, a.Platform = "component_access_token", "component_access_token", platform
+	return a
+}
+
+// An account that has authorised a platform is an app by its whole name, and by its id alone where
+// that names nothing else. A platform itself must be named.
+func TestAccountsOfAThirdPartyPlatform(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cache := tokencachetest.New(t, 1, &tokencachetest.Upstream{}).Replicas[0].Cache
+		platform := thirdParty("wxp", apps.WeChat)
+		set := apps.New("", app("wx1", "", "https://api.weixin.qq.com"), agent("1", ""), agent("2", ""), platform)
+		for name, want := range map[string]string{
+			"wxp:wxa": "wxp:wxa", "shops:wxa": "wxp:wxa", "wxa": "wxp:wxa", "shops": "wxp", "wx1": "wx1", "ww1:1": "ww1:1",
+			"ww1": "", "ww9:1": "", "wx1:wxa": "", "wxp:a b": "", "wxp:": "", "": "",
+		} {
+			got := ""
+			if a := set.Named(name); a != nil {
+				got = a.Key.App
+			}
+			if got != want {
+				t.Errorf("%q names %q, want %q", name, got, want)
+			}
+		}
+		if got := len(set.Agents("ww1")); got != 2 {
+			t.Errorf("a corp with two agents has %d beside a platform", got)
+		}
+		account := tokencache.Key{App: "wxp:wxa", Kind: "access_token"}
+		if a := set.ByKey(account); a == nil || a.ID != "wxa" || a.API() != wechat.APICall || a.IsThirdParty() {
+			t.Errorf("by its key: %+v", a)
+		}
+		if a := set.ByKey(platform.Key); a == nil || a.API() != wechat.APIComponent {
+			t.Errorf("the platform: %+v", a)
+		}
+		for what, c := range map[string]apps.Call{"its appid": {ID: "wxa"}, "the header": {Name: "shops:wxa"}} {
+			if a := set.Of(c, cache); a == nil || a.Key != account {
+				t.Errorf("by %s: %+v", what, a)
+			}
+		}
+		if a := apps.New("", platform).At("api.weixin.qq.com"); a != nil {
+			t.Errorf("a call that names no app is the platform's: %+v", a)
+		}
+		two := apps.New("", platform, thirdParty("wxq", apps.WeChat))
+		if a := two.Named("wxa"); a != nil {
+			t.Errorf("with two platforms an id alone names %+v", a)
+		}
+		if a := thirdParty("ww-suite", apps.WeCom); a.API() != wechat.APISuite {
+			t.Errorf("a suite: %v", a.API())
+		}
+	})
+}
+
 func TestNamesOnAPlatform(t *testing.T) {
 	set := apps.New("", app("wx1", "shop", "https://api.weixin.qq.com"), agent("1", "hr"), agent("2", ""))
 	if a := set.Find(apps.WeChat, "shop"); a == nil || a.ID != "wx1" || a.API() != wechat.APICall || a.Platform.String() != "WeChat" {

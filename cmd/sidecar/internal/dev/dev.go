@@ -118,11 +118,22 @@ const devVaultKey = "ZGV2ZWxvcG1lbnQtb25seS1kZXZlbG9wbWVudC1vbmw="
 func (d *Mode) push(values string) {
 	d.wechat.SetCallback(Platform.ID, "http://"+values+"/v1/apps/"+Platform.ID+"/callback")
 	go d.wechat.RunPushes(d.ctx)
-	d.wechat.Authorize(Platform.ID, Shop)
-	// The commands that are printed next should work.
-	for began := time.Now(); d.wechat.Ledger(Platform.ID).Authorizers[Shop].Exchanges == 0 && time.Since(began) < 3*time.Second; {
-		time.Sleep(20 * time.Millisecond)
+	// The commands that are printed next should work: an account authorises a platform that has its
+	// ticket and its token.
+	if d.eventually(func() bool { return d.wechat.Calls(Platform.ID).Issued > 0 }) {
+		d.wechat.Authorize(Platform.ID, Shop)
+		d.eventually(func() bool { return d.wechat.Ledger(Platform.ID).Authorizers[Shop].Exchanges > 0 })
 	}
+}
+
+// eventually reports whether something came true within 10 s.
+func (d *Mode) eventually(is func() bool) bool {
+	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+		if is() {
+			return true
+		}
+	}
+	return false
 }
 
 // Getenv returns the environment of the program: what was started, and the rest from user.

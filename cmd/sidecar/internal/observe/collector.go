@@ -19,7 +19,7 @@ func (m *Metrics) Collector(status func() []tokencache.Status) prometheus.Collec
 	}
 	const least, greatest = "the least of all apps.", "the greatest of all apps."
 	return &collector{
-		status: status, summed: m.summed,
+		status: status, summed: m.summed, series: m.series,
 		version:   desc("token_version", "Version of the value in memory; it only grows.", "never there."),
 		expiry:    desc("token_expiry_timestamp_seconds", "When the value in memory ends. Absent without one.", least),
 		committed: desc("token_last_refresh_timestamp_seconds", "When the value in memory was committed, by whichever replica. Absent without one.", least),
@@ -40,6 +40,7 @@ func (m *Metrics) Collector(status func() []tokencache.Status) prometheus.Collec
 type collector struct {
 	status                                                                                         func() []tokencache.Status
 	summed                                                                                         func() bool
+	series                                                                                         func(tokencache.Key) tokencache.Key
 	version, expiry, committed, fresh, doubt, rejected, backoff, why, left, burst, foreign, states *prometheus.Desc
 }
 
@@ -60,18 +61,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	all := c.status()
 	c.count(ch, all)
 	now := time.Now()
+	series := c.series
 	if c.summed() {
-		for _, worst := range worstByKind(all) {
-			c.collect(ch, now, worst)
-		}
-		return
+		series = func(k tokencache.Key) tokencache.Key { return tokencache.Key{App: AllApps, Kind: k.Kind} }
 	}
-	for i := range all {
-		c.collect(ch, now, worstOf(&all[i]))
+	for _, worst := range worstBy(all, series) {
+		c.collect(ch, now, worst)
 	}
 }
 
-// worst is the status of one credential, or the worst that any of a kind has in each respect.
+// worst is the status of one credential, or the worst that any of several has in each respect.
 type worst struct {
 	tokencache.Status
 	app      string
@@ -82,8 +81,8 @@ type worst struct {
 // reason is one of a backoff.
 type reason struct{ class, errcode string }
 
-func worstOf(s *tokencache.Status) *worst {
-	w := &worst{Status: *s, app: s.Key.App, versions: true}
+func worstOf(s *tokencache.Status, app string) *worst {
+	w := &worst{Status: *s, app: app, versions: app == s.Key.App}
 	w.because(s)
 	return w
 }
@@ -99,17 +98,19 @@ func (w *worst) because(s *tokencache.Status) {
 	w.reasons[reason{oneOf(backoffClasses[:], string(s.Class)), errcodeLabel(s.Code)}] = true
 }
 
-// worstByKind returns the worst of each kind: what an alert compares with a limit is true of it if
-// it is true of any credential.
-func worstByKind(all []tokencache.Status) map[string]*worst {
-	kinds := map[string]*worst{}
+// worstBy returns the worst of those that share a series: what an alert compares with a limit is
+// true of it if it is true of any credential. One whose right has ended is no fault, and is left out.
+func worstBy(all []tokencache.Status, series func(tokencache.Key) tokencache.Key) map[tokencache.Key]*worst {
+	found := make(map[tokencache.Key]*worst, len(all))
 	for i := range all {
 		s := &all[i]
-		w := kinds[s.Key.Kind]
+		if s.Class == tokencache.ClassEnded {
+			continue
+		}
+		k := series(s.Key)
+		w := found[k]
 		if w == nil {
-			w = worstOf(s)
-			w.app, w.versions = AllApps, false
-			kinds[s.Key.Kind] = w
+			found[k] = worstOf(s, k.App)
 			continue
 		}
 		w.because(s)
@@ -126,7 +127,7 @@ func worstByKind(all []tokencache.Status) map[string]*worst {
 		w.Backoff = max(w.Backoff, s.Backoff)
 		w.Fetches, w.Reports, w.Forced = lesser(w.Fetches, s.Fetches), lesser(w.Reports, s.Reports), lesser(w.Forced, s.Forced)
 	}
-	return kinds
+	return found
 }
 
 // lesser returns the allowance of which less is left, by share. One without a burst does not exist.

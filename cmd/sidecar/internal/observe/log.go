@@ -36,7 +36,7 @@ func (l *eventLog) observe(e tokencache.Event) {
 	}
 	switch e.Result {
 	case tokencache.ResultReread, tokencache.ResultSubscribed, tokencache.ResultFetched, tokencache.ResultProbed, tokencache.ResultLeaseWaited, tokencache.ResultAdopted,
-		tokencache.ResultDropped:
+		tokencache.ResultAdded, tokencache.ResultDropped:
 		return // metrics; what comes of them is another event
 	case tokencache.ResultClockStepped:
 		l.log.Warn("the wall clock was stepped, or the host was suspended", zap.Duration("by", e.Took))

@@ -41,7 +41,8 @@ type Metrics struct {
 	reloadOK    prometheus.Gauge
 	reloadStamp prometheus.Gauge
 
-	credentials sync.Map // of tokencache.Key to *Credential; see tracked
+	credentials sync.Map                            // of tokencache.Key to *Credential; see tracked
+	together    func(tokencache.Key) tokencache.Key // see Together; nil: each for itself
 	maxApps     atomic.Int64
 
 	mu      sync.RWMutex // held to add and remove credentials, and to read them all at one moment

@@ -15,6 +15,9 @@ func (m *Metrics) Observe(e tokencache.Event) {
 	switch e.Result {
 	case tokencache.ResultSubscribed:
 		m.subscriptions.Inc()
+	case tokencache.ResultAdded:
+		m.Add(e.Key)
+		return
 	case tokencache.ResultDropped:
 		m.Forget(e.Key)
 		return

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 )
 
 // PlatformMetrics are those of third-party platforms and suites. A program without one has none of
@@ -28,29 +30,21 @@ func NewPlatformMetrics(reg prometheus.Registerer, platforms []string, age func(
 	return m
 }
 
-// The families of [PlatformMetrics.Count].
-const (
-	PlatformPush      = "push"
-	PlatformExchange  = "exchange"
-	PlatformRecovery  = "recovery"
-	PlatformWithdrawn = "withdrawn"
-)
-
-// Count counts one thing that happened; what and label are of closed sets.
-func (m *PlatformMetrics) Count(platform, what, label string, err error) {
-	result := "ok"
-	if err != nil {
-		result = "failed"
-	}
-	switch what {
-	case PlatformPush:
-		m.pushes.WithLabelValues(platform, label, result).Inc()
-	case PlatformExchange:
-		m.exchanges.WithLabelValues(platform, label).Inc()
-	case PlatformRecovery:
-		m.recoveries.WithLabelValues(platform, label).Inc()
-	case PlatformWithdrawn:
-		m.withdrawals.WithLabelValues(platform, label).Inc()
+// Observe counts an event. It is for [platform.Options].
+func (m *PlatformMetrics) Observe(e platform.Event) {
+	switch e.What {
+	case platform.EventPush:
+		result := "ok"
+		if e.Err != nil {
+			result = "failed"
+		}
+		m.pushes.WithLabelValues(e.Platform, e.Label, result).Inc()
+	case platform.EventExchange:
+		m.exchanges.WithLabelValues(e.Platform, e.Label).Inc()
+	case platform.EventRecovery:
+		m.recoveries.WithLabelValues(e.Platform, e.Label).Inc()
+	case platform.EventWithdrawn:
+		m.withdrawals.WithLabelValues(e.Platform, e.Label).Inc()
 	}
 }
 

@@ -16,9 +16,25 @@ type tracked struct {
 	goneApps [appSlots]uint64
 }
 
+// Together makes credentials share the series of what f returns for them: the accounts of a
+// third-party platform, say, which are too many for series of their own. Call it before anything is
+// counted. Without it, each has its own.
+func (m *Metrics) Together(f func(tokencache.Key) tokencache.Key) { m.together = f }
+
+// series returns which series a credential has.
+func (m *Metrics) series(k tokencache.Key) tokencache.Key {
+	if m.together == nil {
+		return k
+	}
+	return m.together(k)
+}
+
 // Of returns the counters of a credential, or nil if it is not counted. It takes no lock.
 func (m *Metrics) Of(k tokencache.Key) *Credential {
 	if c, ok := m.credentials.Load(k); ok {
+		return c.(*Credential)
+	}
+	if c, ok := m.credentials.Load(m.series(k)); ok {
 		return c.(*Credential)
 	}
 	return nil
@@ -50,11 +66,12 @@ func (m *Metrics) Add(keys ...tokencache.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, k := range keys {
-		m.add(k)
+		m.add(m.series(k))
 	}
 }
 
-// Forget ends counting credentials, in time that does not depend on how many remain.
+// Forget ends counting credentials, in time that does not depend on how many remain. What several
+// share stays.
 func (m *Metrics) Forget(keys ...tokencache.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

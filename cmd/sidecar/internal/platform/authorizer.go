@@ -64,7 +64,7 @@ const (
 // know returns nil if the account is known to have authorised the platform at some time. An id that
 // the vault does not have is asked for at WeChat: its authorisation may have been lost.
 func (p *Platform) know(ctx context.Context, authorizer string) error {
-	if !IsAuthorizer(authorizer) {
+	if !apps.IsAccount(authorizer) {
 		return apps.ErrNotAuthorized
 	}
 	r, err := p.load(ctx, authorizer)
@@ -80,8 +80,11 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 	auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
 		return p.dialect.recall(ctx, token, authorizer)
 	})
-	if err == nil && !auth.Secret.Empty() {
-		return p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: authorizer, State: vault.StateActive, Secret: auth.Secret, Info: bounded(auth.Info)})
+	switch {
+	case err == nil && !auth.Secret.Empty():
+		return p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: authorizer, State: vault.StateActive, Secret: auth.Secret, Info: bounded(auth.Info)}, false)
+	case err != nil && !isNo(err):
+		return err // it is not known
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,6 +93,13 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 	}
 	p.unknown[authorizer] = time.Now().Add(noFor)
 	return apps.ErrNotAuthorized
+}
+
+// isNo reports whether WeChat has said that it has no secret for an account, and not that it cannot
+// say so now.
+func isNo(err error) bool {
+	e, ok := errors.AsType[*wechat.Error](err)
+	return errors.Is(err, errNeverAgain) || ok && e.Code != 0 && (e.Class() == wechat.ClassConfig || e.Class() == wechat.ClassOther)
 }
 
 // countInAMinute counts, and begins anew a minute after the first count.
@@ -114,11 +124,11 @@ func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wech
 	case err != nil:
 		return wechat.Credential{}, vaultAway(err)
 	case r.Rev == 0:
-		return wechat.Credential{}, p.ended(apps.ErrNotAuthorized)
+		return wechat.Credential{}, ended(apps.ErrNotAuthorized)
 	case r.State == vault.StateWithdrawn:
-		return wechat.Credential{}, p.ended(ErrWithdrawn)
+		return wechat.Credential{}, ended(ErrWithdrawn)
 	case r.Secret.Empty():
-		return wechat.Credential{}, p.ended(ErrNoPermission)
+		return wechat.Credential{}, ended(ErrNoPermission)
 	}
 	cred, err := p.refresh(ctx, r)
 	e, ok := errors.AsType[*wechat.Error](err)
@@ -129,7 +139,7 @@ func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wech
 }
 
 // ended says that there is no token for good, until an event or a person changes it.
-func (p *Platform) ended(why error) error {
+func ended(why error) error {
 	return &tokencache.FetchError{Class: tokencache.ClassEnded, Message: why.Error(), Err: why}
 }
 

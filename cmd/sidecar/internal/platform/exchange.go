@@ -103,8 +103,8 @@ func (p *Platform) finish(ctx context.Context, id string) error {
 //  3. The call. After an unclear answer once more; if the code is then spent, the first call went
 //     through, and WeChat is asked for the secret.
 //  4. The account's secret is saved.
-//  5. The code is done.
-//  6. What was fetched with an earlier secret is taken back.
+//  5. What was fetched with an earlier secret is taken back.
+//  6. The code is done.
 func (p *Platform) exchange(ctx context.Context, r vault.Record) (label string, err error) {
 	info := infoOf(r)
 	if stale, err := p.overtaken(ctx, r, info); err != nil || stale {
@@ -126,7 +126,7 @@ func (p *Platform) exchange(ctx context.Context, r vault.Record) (label string, 
 	if !info.Pushed && !auth.Date.IsZero() {
 		order = auth.Date.Unix() - redirectLead
 	}
-	if err = p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: auth.Authorizer, State: vault.StateActive, Secret: auth.Secret, Order: order, Info: bounded(auth.Info)}); err != nil {
+	if err = p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: auth.Authorizer, State: vault.StateActive, Secret: auth.Secret, Order: order, Info: bounded(auth.Info)}, info.Pushed); err != nil {
 		return "failed", err
 	}
 	if err = p.revoke(ctx, auth.Authorizer); err != nil {
@@ -238,10 +238,11 @@ func (p *Platform) close(ctx context.Context, r vault.Record, state vault.State,
 }
 
 // adopt saves what WeChat says of an authorizer, unless the vault has something newer. An empty
-// secret replaces none.
-func (p *Platform) adopt(ctx context.Context, auth vault.Record) error {
+// secret replaces none. Without a push's order, only a withdrawal is known to be newer: of two codes
+// of one authorisation, the second exchange can void what the first one brought.
+func (p *Platform) adopt(ctx context.Context, auth vault.Record, pushed bool) error {
 	return p.change(ctx, auth.ID, func(r vault.Record) (vault.Record, bool) {
-		if r.Rev > 0 && r.Order > auth.Order && auth.Order != 0 {
+		if r.Order > auth.Order && auth.Order != 0 && (pushed || r.State == vault.StateWithdrawn) {
 			return r, false
 		}
 		next := auth

@@ -15,9 +15,8 @@ package platform
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
-	"regexp"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -143,28 +143,14 @@ func New(o Options) (*Platform, error) {
 // ID returns the platform's id.
 func (p *Platform) ID() string { return p.o.ID }
 
-// Kind returns the platform's kind.
-func (p *Platform) Kind() Kind { return p.o.Kind }
-
 // TokenKey is the key of the platform's own token.
 func (p *Platform) TokenKey() tokencache.Key {
 	return tokencache.Key{App: p.o.ID, Kind: p.dialect.tokenKind()}
 }
 
-// separator is between a platform and an authorizer in the id of an app.
-const separator = ":"
-
-// AppID returns the id of an authorizer as an app.
-func AppID(platform, authorizer string) string { return platform + separator + authorizer }
-
-var authorizerPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
-
-// IsAuthorizer reports whether id can be an authorizer's: an appid or a corpid.
-func IsAuthorizer(id string) bool { return authorizerPattern.MatchString(id) }
-
 // authorizerKey is the key of an authorizer's access token.
 func (p *Platform) authorizerKey(authorizer string) tokencache.Key {
-	return tokencache.Key{App: AppID(p.o.ID, authorizer), Kind: source.AccessToken}
+	return tokencache.Key{App: apps.AccountName(p.o.ID, authorizer), Kind: source.AccessToken}
 }
 
 // revoke takes back whatever was fetched with an authorizer's secret: the token, and the tickets
@@ -198,8 +184,4 @@ func (p *Platform) observe(what, label string, err error) {
 }
 
 // jitter spreads what all replicas do at the same time: up to half more than d.
-func jitter(d time.Duration) time.Duration {
-	var b [2]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return d + d*time.Duration(int(b[0])<<8|int(b[1]))/(2<<16)
-}
+func jitter(d time.Duration) time.Duration { return d + rand.N(d/2) }

@@ -90,12 +90,12 @@ func TestTwoCodesOfOneAuthorisation(t *testing.T) {
 		if got, err := x.replicas[1].Exchange(t.Context(), secret.New(code)); err != nil || got.State != vault.StateDone {
 			t.Fatalf("%+v, %v", got, err)
 		}
+		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
+			t.Error("the vault has a refresh token that WeChat does not accept")
+		}
 		time.Sleep(time.Second)
 		for i := range x.replicas {
 			x.mustGet(i, shop)
-		}
-		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
-			t.Error("the vault has a refresh token that WeChat does not accept")
 		}
 	})
 }
@@ -122,7 +122,7 @@ func TestAWithdrawalEndsTheToken(t *testing.T) {
 						t.Errorf("replica %d: %+v, %v", i, got, err)
 					}
 				}
-				if got, err := x.cluster.Redis.Get("wxtoken:{" + AppID(id, shop) + "}:access_token"); err == nil {
+				if got, err := x.cluster.Redis.Get("wxtoken:{" + apps.AccountName(id, shop) + "}:access_token"); err == nil {
 					t.Errorf("Redis still has %q", got)
 				}
 				time.Sleep(2 * time.Second)
@@ -146,7 +146,12 @@ func TestOlderEventsChangeNothing(t *testing.T) {
 		x.sim.PushEvent(id, wechattest.Push{InfoType: "unauthorized", Authorizer: shop, Order: now - 100})
 		x.sim.PushEvent(id, wechattest.Push{InfoType: "component_verify_ticket", Ticket: "ticket@@@old", Order: now - 100})
 		time.Sleep(2 * time.Second)
-		x.mustGet(0, shop)
+		first := x.mustGet(0, shop)
+		x.sim.PushEvent(id, wechattest.Push{InfoType: "unauthorized", Authorizer: shop, Order: now - 100})
+		time.Sleep(2 * time.Second)
+		if again := x.mustGet(0, shop); !again.Value.Equal(first.Value) {
+			t.Error("an older withdrawal took the token back")
+		}
 		if r := x.record(vault.Ticket); r.Secret.Equal(secret.New("ticket@@@old")) {
 			t.Error("an older ticket replaced a newer one")
 		}
@@ -271,6 +276,31 @@ func TestGarbageIDsCostNothing(t *testing.T) {
 	})
 }
 
+// That WeChat cannot say whether it knows an account is no no: it is asked again.
+func TestAnAccountThatWeChatCannotSayAnythingAbout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		time.Sleep(time.Minute)
+		x.cluster.Redis.HDel("wxtoken:{"+id+"}:vault", shop)
+		const path = "/cgi-bin/component/api_get_authorizer_info"
+		x.sim.AddFault(wechattest.Fault{Path: path, Effect: wechattest.EffectErrcode, Code: -1, Count: 1})
+		if got, err := x.get(0, shop); err == nil || errors.Is(err, apps.ErrNotAuthorized) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		x.mustGet(0, shop)
+		for range 3 {
+			if _, err := x.get(0, "wxnobody"); !errors.Is(err, apps.ErrNotAuthorized) {
+				t.Errorf("an account that WeChat does not know: %v", err)
+			}
+		}
+		if n := x.sim.Calls(id).Paths[path]; n != 3 {
+			t.Errorf("WeChat was asked %d times, want twice for the one and once for the other", n)
+		}
+	})
+}
+
 // P5: success only for what is stored, and soon.
 func TestAPushIsAcknowledgedWhenItIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -323,7 +353,7 @@ func TestATicketOfAnAuthorizer(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := p.o.Cache.Get(t.Context(), spec.Key)
-		if err != nil || !x.sim.TicketValid(AppID(id, shop), "jsapi", got.Value.Reveal()) {
+		if err != nil || !x.sim.TicketValid(apps.AccountName(id, shop), "jsapi", got.Value.Reveal()) {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if _, err := p.Credential(t.Context(), shop, "nonsense"); !errors.Is(err, tokencache.ErrUnknown) {

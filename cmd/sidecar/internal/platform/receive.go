@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -87,7 +88,7 @@ func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
 // the authorisation has changed: then what was fetched is fetched again.
 func (p *Platform) receiveCode(ctx context.Context, push wechat.Push) error {
 	if push.Code.Empty() {
-		if push.Authorizer == "" {
+		if !apps.IsAccount(push.Authorizer) {
 			return nil
 		}
 		return p.revoke(ctx, push.Authorizer)
@@ -111,22 +112,25 @@ func (p *Platform) receiveCode(ctx context.Context, push wechat.Push) error {
 // receiveWithdrawal ends an authorisation, unless it is older than what the vault has. Of the same
 // second, either may have come first: then the next fetch tells.
 func (p *Platform) receiveWithdrawal(ctx context.Context, push wechat.Push) error {
-	if !IsAuthorizer(push.Authorizer) {
+	if !apps.IsAccount(push.Authorizer) {
 		return nil
 	}
 	label := "late"
 	err := p.change(ctx, push.Authorizer, func(r vault.Record) (vault.Record, bool) {
-		if label = "late"; push.Order <= r.Order && r.Rev > 0 {
+		switch label = "withdrawn"; {
+		case r.Rev > 0 && push.Order < r.Order:
+			label = "late"
+			return r, false
+		case r.Rev > 0 && push.Order == r.Order:
 			return r, false
 		}
-		label = "withdrawn"
 		r.State, r.Order = vault.StateWithdrawn, push.Order
 		return r, true
 	})
-	if err == nil {
+	if err == nil && label != "late" {
 		err = p.revoke(ctx, push.Authorizer)
-		p.observe(EventWithdrawn, label, err)
 	}
+	p.observe(EventWithdrawn, label, err)
 	return err
 }
 

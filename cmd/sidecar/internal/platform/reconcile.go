@@ -83,7 +83,7 @@ func (p *Platform) tidy(ctx context.Context) {
 // recoverAll compares the vault with WeChat's list, erases what has ended, and notes that it was
 // done.
 func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
-	err := p.Recover(ctx)
+	err := p.reconcile(ctx)
 	if err != nil && !errors.Is(err, errNeverAgain) {
 		p.o.Log.Warn("the vault was not compared with WeChat's list", zap.String("platform", p.o.ID), zap.Error(err))
 		return
@@ -95,10 +95,10 @@ func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
 	_, _ = p.o.Vault.Save(ctx, marker) // the next look does it again
 }
 
-// Recover puts into the vault what WeChat's list of authorizers has and the vault lacks, or has
+// reconcile puts into the vault what WeChat's list of authorizers has and the vault lacks, or has
 // with another secret of an earlier time. It takes nothing away. The error is WeChat's or the
 // vault's; on WeCom there is no such list.
-func (p *Platform) Recover(ctx context.Context) error {
+func (p *Platform) reconcile(ctx context.Context) error {
 	seen := map[string]bool{}
 	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
 		seen[a.Authorizer] = true

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -198,7 +199,7 @@ func (x *rig) get(replica int, authorizer string) (tokencache.Token, error) {
 func (x *rig) mustGet(replica int, authorizer string) tokencache.Token {
 	x.Helper()
 	token, err := x.get(replica, authorizer)
-	if err != nil || token.Stale || !x.sim.Valid(AppID(id, authorizer), token.Value.Reveal()) {
+	if err != nil || token.Stale || !x.sim.Valid(apps.AccountName(id, authorizer), token.Value.Reveal()) {
 		x.Fatalf("replica %d: %+v, %v", replica, token, err)
 	}
 	return token
@@ -236,7 +237,7 @@ func (x *rig) calls() (n int) {
 // fetches is how many calls for the token of an account reached WeChat, whatever it answered.
 func (x *rig) fetches(authorizer string) (n int) {
 	for _, path := range []string{"/cgi-bin/component/api_authorizer_token", "/cgi-bin/service/get_corp_token"} {
-		n += x.sim.Calls(id).Paths[path] + x.sim.Calls(AppID(id, authorizer)).Paths[path]
+		n += x.sim.Calls(id).Paths[path] + x.sim.Calls(apps.AccountName(id, authorizer)).Paths[path]
 	}
 	return n
 }

@@ -107,7 +107,7 @@ var (
 // token must not be overwritten; if they do, there is no such path.
 func injects(api wechat.API, path, rawQuery string) bool {
 	list := notInjected
-	if api == wechat.APICorpCall {
+	if api == wechat.APICorpCall || api == wechat.APISuite {
 		list = notInjectedCorp
 	}
 	path = strings.ToLower(strings.TrimSuffix(path, "/"))
@@ -130,22 +130,18 @@ var platformPaths = []string{"/cgi-bin/component/", "/sns/component/", "/sns/oau
 
 // tokenParam returns the parameter in which a call takes the token of app; "" if it takes none.
 func tokenParam(app *apps.App, path, rawQuery string) string {
-	if !app.IsThirdParty() {
-		if injects(app.API(), path, rawQuery) {
-			return accessToken
-		}
-		return ""
-	}
-	lower := strings.ToLower(path)
-	for _, below := range platformPaths {
-		if strings.HasPrefix(lower, below) {
-			return app.TokenParam
+	if app.IsThirdParty() {
+		lower := strings.ToLower(path)
+		for _, below := range platformPaths {
+			if strings.HasPrefix(lower, below) {
+				return app.TokenParam
+			}
 		}
 	}
-	if _, other := param(rawQuery, "provider_access_token"); other {
-		return ""
+	if injects(app.API(), path, rawQuery) {
+		return accessToken
 	}
-	return accessToken
+	return ""
 }
 
 // ownCalls are the calls of a third-party platform that the sidecar makes itself, each with the
