@@ -2,12 +2,14 @@ package main
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dev"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
 )
 
 // The ticket of a platform comes by way of the app, so the app must not wait for the platform's
@@ -23,6 +25,18 @@ func TestReadinessDoesNotDependOnTickets(t *testing.T) {
 	}
 	if ok, _ := s.started([]tokencache.Status{{Key: tokencache.Key{App: "wx2", Kind: "access_token"}}}); ok {
 		t.Error("ready before an app's token was looked for")
+	}
+}
+
+// The documents name each right of Redis that a platform needs and an app does not.
+func TestTheRightsOfAVaultAreDocumented(t *testing.T) {
+	for _, page := range []string{"docs/platforms.md", "docs/platforms.zh-CN.md"} {
+		text := readRoot(t, page)
+		for _, c := range append(vault.RedisCommands[:], "incr") { // incr counts the ids that WeChat is asked about
+			if !slices.Contains(tokencache.RedisCommands[:], c) && !strings.Contains(text, "+"+c+" ") && !strings.Contains(text, "+"+c+"`") {
+				t.Errorf("%s does not name +%s", page, c)
+			}
+		}
 	}
 }
 

@@ -115,6 +115,6 @@ func (c *Cache) keep(sl *slot, spec *Credential, v Value, asked instant, before 
 	sl.replace(old, &snapshot{
 		value: v.Value, version: old.version, uncommitted: true, asOf: asked, spread: old.spread, young: old.young,
 		end: v.Life, good: v.Life, key: v.Life - spec.margin(v.Life),
-		refutedAt: old.refutedAt, refutedValue: old.refutedValue, revoked: old.revoked,
+		refutedAt: old.refutedAt, refutedValue: old.refutedValue,
 	})
 }

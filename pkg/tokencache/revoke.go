@@ -44,6 +44,6 @@ func (sl *slot) end() {
 
 // forget drops a value that must not be handed out any more, up to version.
 func (v *snapshot) forget(version int64) {
-	*v = snapshot{version: version, asOf: v.asOf, confirmed: v.confirmed, past: v.past, young: v.young, spent: v.spent, revoked: v.revoked,
-		backoff: v.backoff, note: v.note}
+	*v = snapshot{version: version, asOf: v.asOf, confirmed: v.confirmed, past: v.past, young: v.young, spent: v.spent,
+		backoff: v.backoff, note: v.note, patience: v.patience}
 }

@@ -149,6 +149,11 @@ func TestAnEndedCredentialHandsOutNothing(t *testing.T) {
 		if c.Value() != "" {
 			t.Error("the value is still in Redis")
 		}
+		mark := c.Meta("revoked")
+		time.Sleep(time.Hour) // and further refreshes, which are no news
+		if got := c.Meta("revoked"); got != mark || mark == "" {
+			t.Errorf("the mark was %s and is %s", mark, got)
+		}
 		// It was authorised again: no caller waits for the backoff.
 		for _, s := range ended {
 			s.ended.Store(false)

@@ -84,9 +84,6 @@ func (c *Cache) adopt(sl *slot, st state, asked instant) {
 	old := sl.snapshot.Load()
 	next := old.merge(st, asked)
 	sl.replace(old, next)
-	if next.revoked > old.revoked {
-		sl.retry.reset() // the last refresh failed with a secret that was replaced, or a right that has ended
-	}
 	if n := now(); next.fresh(n) && !next.isDue(n) && sl.localBackoff.left() == 0 {
 		// What the last refresh failed at is over: Redis has a good value. That upstream refuses this
 		// pod is not over, although another one has fetched.

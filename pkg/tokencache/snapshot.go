@@ -37,8 +37,6 @@ type snapshot struct {
 	refutedAt    instant
 	refutedValue secret.String
 
-	revoked int64 // up to this version no value may be handed out
-
 	backoff time.Duration // upstream must not be asked before
 	note    note          // and why
 	young   int64
@@ -134,8 +132,8 @@ func (v *snapshot) merge(st state, asked instant) *snapshot {
 		next.doubt, next.rejected = st.doubt, st.version == v.version && st.rejected == v.version
 		next.good, next.due = 0, 0
 	}
-	if next.revoked = max(v.revoked, st.revoked); next.version < next.revoked {
-		next.forget(next.revoked)
+	if next.version < st.revoked {
+		next.forget(st.revoked)
 	}
 	next.applyRefutation()
 	// No refresh is due while another replica holds the lease, or upstream must not be asked.

@@ -99,7 +99,8 @@ func (w *worst) because(s *tokencache.Status) {
 }
 
 // worstBy returns the worst of those that share a series: what an alert compares with a limit is
-// true of it if it is true of any credential. One whose right has ended is no fault, and is left out.
+// true of it if it is true of any credential. One whose right has ended is no fault, and is left
+// out.
 func worstBy(all []tokencache.Status, series func(tokencache.Key) tokencache.Key) map[tokencache.Key]*worst {
 	found := make(map[tokencache.Key]*worst, len(all))
 	for i := range all {

@@ -17,8 +17,8 @@ func account(id string) tokencache.Key {
 	return tokencache.Key{App: "wxp:" + id, Kind: "access_token"}
 }
 
-// The accounts of a platform share their series, however many come and go; one that has withdrawn is
-// no fault.
+// The accounts of a platform share their series, however many come and go; one that has withdrawn
+// is no fault.
 func TestAccountsOfAPlatformShareTheirSeries(t *testing.T) {
 	m := observe.NewMetrics(prometheus.NewPedanticRegistry())
 	m.Together(func(k tokencache.Key) tokencache.Key {

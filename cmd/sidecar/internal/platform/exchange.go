@@ -238,8 +238,8 @@ func (p *Platform) close(ctx context.Context, r vault.Record, state vault.State,
 }
 
 // adopt saves what WeChat says of an authorizer, unless the vault has something newer. An empty
-// secret replaces none. Without a push's order, only a withdrawal is known to be newer: of two codes
-// of one authorisation, the second exchange can void what the first one brought.
+// secret replaces none. Without a push's order, only a withdrawal is known to be newer: of two
+// codes of one authorisation, the second exchange can void what the first one brought.
 func (p *Platform) adopt(ctx context.Context, auth vault.Record, pushed bool) error {
 	return p.change(ctx, auth.ID, func(r vault.Record) (vault.Record, bool) {
 		if r.Order > auth.Order && auth.Order != 0 && (pushed || r.State == vault.StateWithdrawn) {

@@ -362,8 +362,8 @@ func TestATicketOfAnAuthorizer(t *testing.T) {
 	})
 }
 
-// WeChat fails while a caller waits for its code: it is not asked in a loop, and the code is exchanged
-// once it is well.
+// WeChat fails while a caller waits for its code: it is not asked in a loop, and the code is
+// exchanged once it is well.
 func TestACodeWhileWeChatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, 2, OpenPlatform)
