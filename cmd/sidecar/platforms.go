@@ -14,6 +14,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -29,6 +30,7 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	for _, c := range cfg.Platforms {
 		ids = append(ids, c.ID)
 	}
+	s.metrics.Together(s.ofPlatform)
 	metrics := observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
 	store, err := s.openVault(cfg)
 	if err != nil {
@@ -67,6 +69,22 @@ func (s *sidecar) openVault(cfg *config.Config) (vault.Store, error) {
 	s.closeVault = store.Close
 	return store, nil
 }
+
+// database is a vault in PostgreSQL or MySQL: the store of package sqlvault, which only sql.go may
+// link.
+type database interface {
+	vault.Store
+	Check(context.Context) error
+	Durability(context.Context) (problem string, err error)
+	Close() error
+}
+
+// openSQL opens such a vault without I/O. It is nil in a program that was built without the tag sql,
+// because the drivers are large: sql.go sets it.
+var openSQL func(url secret.String) (database, error)
+
+// noSQL is the error of a vault in a database for a program without openSQL.
+const noSQL = "this program was built without vaults in PostgreSQL and MySQL: build it with -tags sql"
 
 // checkTime bounds the look at a vault at the start. A Redis that is away is waited for later.
 const checkTime = 3 * time.Second

@@ -77,7 +77,6 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = observe.NewMetrics(registry)
-	s.metrics.Together(s.ofPlatform)
 	logEvent := observe.LogEvents(log)
 	s.tracer, err = observe.NewTracer(build.Version(), func(err error) { log.Debug("traces", zap.Error(err)) })
 	if err != nil {

@@ -22,7 +22,7 @@ func (t *tree) figures() []figure {
 	helpers, most := t.helpers()
 	return []figure{
 		atMost("files in cmd/sidecar", float64(t.count("cmd/sidecar")), 8, ""),
-		atMost("files in internal/api", float64(t.count("cmd/sidecar/internal/api")), 9, "three of them the drop-in paths, one the documentation, one third-party platforms"),
+		atMost("files in internal/api", float64(t.count("cmd/sidecar/internal/api")), 9, "three of them the drop-in paths, one the documentation"),
 		atMost("edges between "+strings.Join(faces, ", "), float64(edges), 9, ""),
 		atMost("pairs of them that need each other", float64(mutual), 0, ""),
 		atMost("files of a read, in docs/architecture.md", float64(t.filesOf("A read")), 8, ""),
