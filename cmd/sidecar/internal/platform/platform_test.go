@@ -12,6 +12,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
+	"github.com/wxtoken/sidecar/pkg/vault/vaulttest"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -202,7 +203,7 @@ func TestAnOutageEndsNoAuthorisation(t *testing.T) {
 	for _, kind := range []Kind{OpenPlatform, Suite} {
 		t.Run(string(kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				x := newRig(t, 3, kind)
+				x := newRig(t, 2, kind)
 				x.start()
 				x.authorized(shop)
 				k := x.sim.PlatformKnobs(id)
@@ -415,4 +416,142 @@ func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The secret of a withdrawn authorisation is erased a day later, and its record stays.
+func TestWhatWasWithdrawnIsErased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		time.Sleep(30 * time.Minute)
+		x.sim.Withdraw(id, shop)
+		x.eventually("it is withdrawn", func() bool { return x.record(shop).State == vault.StateWithdrawn })
+		withdrawn := x.record(shop)
+		// A day by the vault's clock, but for minutes: it is compared with WeChat's list, and keeps the
+		// secret.
+		x.faults.ahead.Store(int64(23*time.Hour + 40*time.Minute))
+		x.eventually("the list was read", func() bool { return x.record(vault.Marker).Rev > 1 })
+		if r := x.record(shop); r.Rev != withdrawn.Rev || r.Secret.Empty() {
+			t.Errorf("too early: %+v", r)
+		}
+		time.Sleep(40 * time.Minute)
+		if r := x.record(shop); r.State != vault.StateWithdrawn || !r.Secret.Empty() || r.Order != withdrawn.Order {
+			t.Errorf("after a day: %+v", r)
+		}
+	})
+}
+
+// An account that authorised no API permission has no token, and costs nothing upstream.
+func TestAnAccountWithoutPermissions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		k := x.sim.PlatformKnobs(id)
+		k.NoPermissions = true
+		x.sim.SetPlatformKnobs(id, k)
+		x.start()
+		x.sim.Authorize(id, shop)
+		x.eventually("it is in the vault", func() bool { return x.record(shop).State == vault.StateActive })
+		for range 3 {
+			_, err := x.get(0, shop)
+			if f, ok := errors.AsType[*tokencache.FetchError](err); !ok || f.Class != tokencache.ClassEnded || f.Message != ErrNoPermission.Error() {
+				t.Errorf("%v", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		if n := x.fetches(shop); n != 0 {
+			t.Errorf("%d fetches", n)
+		}
+		// With permissions, the same account has a token: an exchange that brings none replaces no other.
+		k.NoPermissions = false
+		x.sim.SetPlatformKnobs(id, k)
+		x.authorized(shop)
+		x.mustGet(0, shop)
+		k.NoPermissions = true
+		x.sim.SetPlatformKnobs(id, k)
+		before := x.record(shop)
+		time.Sleep(2 * time.Second) // WeChat's times are whole seconds
+		x.sim.UpdateAuthorization(id, shop)
+		x.eventually("the update is in the vault", func() bool { return x.record(shop).Rev > before.Rev })
+		if r := x.record(shop); !r.Secret.Equal(before.Secret) {
+			t.Error("an empty secret replaced one")
+		}
+	})
+}
+
+// While the vault is away, accounts whose secret is known are served; a code waits.
+func TestAVaultThatIsAwayStopsNoRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		first := x.mustGet(0, shop)
+		x.faults.away.Store(true)
+		x.sim.KillTokens(apps.AccountName(id, shop))
+		if got, err := x.replicas[0].o.Cache.Report(t.Context(), x.replicas[0].authorizerKey(shop), first.Value); err != nil || got.Value.Equal(first.Value) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		x.mustGet(0, shop)
+		if _, err := x.replicas[0].Exchange(t.Context(), secret.New("queryauthcode@@@x")); !errors.Is(err, errAway) {
+			t.Errorf("a code: %v", err)
+		}
+		if _, err := x.replicas[0].Authorizers(t.Context(), "", 10); err != nil {
+			t.Errorf("the list is not one of the faults: %v", err)
+		}
+	})
+}
+
+// A vault whose records another key has sealed gives nothing, and loses nothing.
+func TestAVaultOfAnotherKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		before := x.record(shop)
+		p := x.replicas[0]
+		p.o.Vault = vault.New(x.faults, vaulttest.Keys(t, vaulttest.OtherKey))
+		if got, err := x.get(0, shop); !errors.Is(err, vault.ErrSealed) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		x.sim.Withdraw(id, shop)
+		time.Sleep(time.Minute)
+		if r := x.record(shop); r.Rev != before.Rev || !r.Secret.Equal(before.Secret) {
+			t.Errorf("it was overwritten: %+v", r)
+		}
+		if pushed := x.sim.Pushed(id); pushed[len(pushed)-1].OK {
+			t.Error("a withdrawal that could not be stored was acknowledged")
+		}
+	})
+}
+
+// A push under the previous key is read while the key changes; one that is forged, or empty, changes
+// nothing.
+func TestPushesThatAreNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		rev := x.record(vault.Ticket).Rev
+		k := x.sim.PlatformKnobs(id)
+		k.Deliver = func(wechattest.Push) []wechattest.Delivery { return []wechattest.Delivery{{Empty: true}} }
+		x.sim.SetPlatformKnobs(id, k)
+		x.sim.PushTicket(id)
+		time.Sleep(time.Second)
+		x.sim.ChangeAESKey(id, "zyxwvutsrqponmlkjihgfedcba9876543210ZYXWVUT")
+		k.Deliver = nil
+		x.sim.SetPlatformKnobs(id, k)
+		x.sim.PushTicket(id) // under a key that the platform does not have
+		time.Sleep(time.Second)
+		for _, p := range x.sim.Pushed(id)[1:] {
+			if p.Status != 403 {
+				t.Errorf("%+v", p)
+			}
+		}
+		if got := x.record(vault.Ticket).Rev; got != rev {
+			t.Errorf("the ticket changed: rev %d, was %d", got, rev)
+		}
+		k.Deliver = func(wechattest.Push) []wechattest.Delivery { return []wechattest.Delivery{{PreviousKey: true}} }
+		x.sim.SetPlatformKnobs(id, k)
+		x.sim.PushTicket(id)
+		x.eventually("the ticket under the previous key is stored", func() bool { return x.record(vault.Ticket).Rev > rev })
+	})
 }

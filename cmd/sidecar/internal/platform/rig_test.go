@@ -40,12 +40,13 @@ type rig struct {
 	next     atomic.Int64
 }
 
-// faultyStore is a vault that can be away.
+// faultyStore is a vault that can be away, and whose clock can be ahead.
 type faultyStore struct {
 	vault.Store
-	away atomic.Bool  // nothing is answered
-	deaf atomic.Bool  // nothing is written
-	hang atomic.Int64 // for so long, in ns
+	away  atomic.Bool  // nothing is answered
+	deaf  atomic.Bool  // nothing is written
+	hang  atomic.Int64 // for so long, in ns
+	ahead atomic.Int64 // so much older is everything, in ns
 }
 
 var errAway = errors.New("the vault is away")
@@ -54,7 +55,17 @@ func (s *faultyStore) Load(ctx context.Context, platform, id string) (vault.Row,
 	if err := s.fault(ctx); err != nil {
 		return vault.Row{}, err
 	}
-	return s.Store.Load(ctx, platform, id)
+	r, err := s.Store.Load(ctx, platform, id)
+	r.Age += time.Duration(s.ahead.Load())
+	return r, err
+}
+
+func (s *faultyStore) List(ctx context.Context, platform, after string, n int) ([]vault.Row, error) {
+	rows, err := s.Store.List(ctx, platform, after, n)
+	for i := range rows {
+		rows[i].Age += time.Duration(s.ahead.Load())
+	}
+	return rows, err
 }
 
 func (s *faultyStore) Save(ctx context.Context, r vault.Row) (int64, error) {
