@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/integration/rig"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
+	rights "github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
 
 // What a Redis server does that runs, and does not do what it is asked.
@@ -80,7 +80,7 @@ func (b *bench) dueMeanwhile(d time.Duration, class string, broken, heal func())
 const password = "CANARY-of-the-user"
 
 // least is what the sidecar's user needs.
-var least = "on resetpass >" + password + " resetkeys ~wxtoken:* resetchannels &wxtoken:events -@all +" + strings.Join(tokencache.RedisCommands[:], " +")
+var least = "on resetpass >" + password + " resetkeys ~wxtoken:* resetchannels &wxtoken:events -@all +" + strings.Join(rights.Commands[:], " +")
 
 // asUser is a Redis that the sidecars, but not those who look on, use as the user wxtoken.
 type asUser struct{ *rig.Redis }

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
@@ -88,7 +89,7 @@ func TestListenersAreThoseOfOneDatabase(t *testing.T) {
 			}
 		}
 	}
-	if a, b := tokencache.EventChannel(in(0), "wxtoken"), tokencache.EventChannel(in(3), "wxtoken"); a != "wxtoken:events" || b != "wxtoken:events:3" {
+	if a, b := acl.Channel(in(0), "wxtoken"), acl.Channel(in(3), "wxtoken"); a != "wxtoken:events" || b != "wxtoken:events:3" {
 		t.Errorf("%s and %s", a, b)
 	}
 }

@@ -13,23 +13,18 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
-// Rehearsal is what [Rehearse] found: nil, or the *[StoreError] of what failed first.
-type Rehearsal struct {
-	Read  error // of reading the credential as a cache does
-	Write error // of two whole refreshes of a credential that no program uses
-}
-
 // Rehearse runs on Redis what a [Cache] with this namespace runs for k: the same scripts, sent in
 // the same ways. It only reads the keys of k. It writes to keys of its own in the same slot, for
-// the time of the call, and publishes events that every cache ignores. With an ACL that permits no
-// keys but those of k, Write fails.
-func Rehearse(ctx context.Context, rdb redis.UniversalClient, namespace string, k Key) Rehearsal {
+// the time of the call, and publishes events that every cache ignores.
+//
+// read is of reading the credential; write is of two whole refreshes of one that no program uses,
+// and is not tried without read. Each is the *[StoreError] of what failed first. With an ACL that
+// permits no keys but those of k, writing fails.
+func Rehearse(ctx context.Context, rdb redis.UniversalClient, namespace string, k Key) (read, write error) {
 	s := newStore(rdb, namespace, "rehearsal")
-	var r Rehearsal
 	for range 2 { // the second time Redis has the script
 		if _, errs := s.loadAll(ctx, []*Credential{{Key: k}}, false); errs[0] != nil {
-			r.Read = errs[0]
-			return r
+			return errs[0], nil
 		}
 	}
 	s.scratch = true
@@ -39,8 +34,7 @@ func Rehearse(ctx context.Context, rdb redis.UniversalClient, namespace string, 
 		defer cancel()
 		_ = rdb.Del(ctx, s.keys(own.Key)...).Err() // what cannot be deleted ends by itself
 	}()
-	r.Write = s.rehearse(ctx, own)
-	return r
+	return nil, s.rehearse(ctx, own)
 }
 
 // rehearse commits a value, then begins to replace it and takes the cut back.

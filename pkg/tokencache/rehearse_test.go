@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
@@ -15,8 +16,8 @@ func TestARehearsalFindsWhatARefreshNeeds(t *testing.T) {
 	m := miniredis.RunT(t)
 	for name, addr := range map[string]string{"miniredis": m.Addr(), "redis-server": tokencachetest.RedisServer(t)} {
 		rdb := dialed(t, addr)
-		if got := tokencache.Rehearse(t.Context(), rdb, "wxtoken", tokencachetest.Key); got.Read != nil || got.Write != nil {
-			t.Errorf("%s: %+v", name, got)
+		if read, write := tokencache.Rehearse(t.Context(), rdb, "wxtoken", tokencachetest.Key); read != nil || write != nil {
+			t.Errorf("%s: reading: %v, writing: %v", name, read, write)
 		}
 		if keys := rdb.Keys(t.Context(), "*").Val(); len(keys) != 0 {
 			t.Errorf("%s: it left %q", name, keys)
@@ -35,12 +36,12 @@ func TestARehearsalMissesEachCommandThatARefreshNeeds(t *testing.T) {
 	}
 	user("on", ">p", "~wxtoken:*", "resetchannels", "-@all")
 	optional := map[string]bool{"publish": true, "subscribe": true, "unsubscribe": true, "ping": true, "xadd": true}
-	for _, name := range tokencache.RedisCommands {
+	for _, name := range acl.Commands {
 		if !optional[name] {
 			user("+" + name)
 		}
 	}
-	rehearse := func() tokencache.Rehearsal {
+	rehearse := func() (read, write error) {
 		// Else EVAL is not needed, where another test or sidecar has sent the scripts.
 		if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
 			t.Fatal(err)
@@ -49,15 +50,15 @@ func TestARehearsalMissesEachCommandThatARefreshNeeds(t *testing.T) {
 		defer rdb.Close()
 		return tokencache.Rehearse(t.Context(), rdb, "wxtoken", tokencachetest.Key)
 	}
-	if got := rehearse(); got.Read != nil || got.Write != nil {
-		t.Fatalf("with all that a refresh needs: %+v", got)
+	if read, write := rehearse(); read != nil || write != nil {
+		t.Fatalf("with all that a refresh needs: reading: %v, writing: %v", read, write)
 	}
-	for _, name := range tokencache.RedisCommands {
+	for _, name := range acl.Commands {
 		if optional[name] {
 			continue
 		}
 		user("-" + name)
-		if got := rehearse(); got.Read == nil && got.Write == nil {
+		if read, write := rehearse(); read == nil && write == nil {
 			t.Errorf("without %s it passes", name)
 		}
 		user("+" + name)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
 
 const (
@@ -59,14 +60,14 @@ type store struct {
 	health    health
 	kept      atomic.Int64  // how many credentials there are
 	turns     chan struct{} // one for each operation that may be under way at once
-	scratch   bool          // the credential has a journal of its own: see Rehearse
+	scratch   bool          // the credential has a journal of its own: see [Rehearse]
 
 	scripts struct{ load, begin, commit, finish, cut, capLease, discard, revoke, retry *redis.Script }
 }
 
 func newStore(rdb redis.UniversalClient, namespace, replica string, secrets ...secret.String) *store {
 	script := func(body string) *redis.Script { return redis.NewScript(preludeLua + body) }
-	s := &store{rdb: rdb, namespace: namespace, events: EventChannel(rdb, namespace), replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
+	s := &store{rdb: rdb, namespace: namespace, events: acl.Channel(rdb, namespace), replica: replica, secrets: secrets, turns: make(chan struct{}, maxOperations)}
 	s.scripts.load = script(loadLua)
 	s.scripts.begin = script(beginLua)
 	s.scripts.commit = script(commitLua)

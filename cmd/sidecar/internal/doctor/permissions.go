@@ -15,6 +15,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
 
 //go:embed acl.lua
@@ -39,24 +40,24 @@ func (e *examination) permissions(ctx context.Context) {
 	var missing []string
 	refused := 0
 	for _, app := range e.cfg.Apps {
-		rehearsed := e.rehearse(ctx, app)
+		read, write := e.rehearse(ctx, app)
 		lacks := e.missing(ctx, app)
 		missing = append(missing, lacks...)
-		if err := rehearsed.Read; err != nil {
+		if read != nil {
 			refused++
-			if isAboutKeys(err) {
+			if isAboutKeys(read) {
 				e.fail(checkPermissions, fmt.Sprintf("user %s may not read and write the keys of app %s, such as %s", e.username, app.CredentialID(), e.valueKey(app)),
 					"ACL SETUSER "+e.username+" ~"+e.cfg.Namespace+":*")
 				return
 			}
-			missing = append(missing, e.cannot("read", err, lacks)...)
-		} else if err := rehearsed.Write; err != nil && !isAboutKeys(err) {
+			missing = append(missing, e.cannot("read", read, lacks)...)
+		} else if write != nil && !isAboutKeys(write) {
 			refused++
-			missing = append(missing, e.cannot("store", err, lacks)...)
+			missing = append(missing, e.cannot("store", write, lacks)...)
 		}
 	}
 	if c, ok := e.rdb.(*redis.ClusterClient); ok && redis.IsPermissionError(c.Do(ctx, "COMMAND", "COUNT").Err()) {
-		missing = append(missing, tokencache.RedisClusterCommands[1])
+		missing = append(missing, acl.ClusterCommands[1])
 	}
 	lacks, eventsArrive := e.events(ctx)
 	missing = append(missing, lacks...)
@@ -84,7 +85,7 @@ func (e *examination) permissions(ctx context.Context) {
 }
 
 // rehearse runs what the sidecar runs for the token of an app.
-func (e *examination) rehearse(ctx context.Context, app config.App) tokencache.Rehearsal {
+func (e *examination) rehearse(ctx context.Context, app config.App) (read, write error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	return tokencache.Rehearse(ctx, e.rdb, e.cfg.Namespace, tokencache.Key{App: app.CredentialID(), Kind: source.AccessToken})
@@ -177,7 +178,7 @@ func namesOf(reply any) (names []string) {
 	return names
 }
 
-func (e *examination) channel() string { return tokencache.EventChannel(e.rdb, e.cfg.Namespace) }
+func (e *examination) channel() string { return acl.Channel(e.rdb, e.cfg.Namespace) }
 
 // events subscribes as the sidecar does, and returns the commands that are missing. It reports
 // itself what no command says, and then events do not arrive.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
 	"github.com/wxtoken/sidecar/integration/rig"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
 
 const permissions = "redis permissions"
@@ -130,7 +130,7 @@ func TestTheDocumentsListTheCommandsOfTheCache(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	want := append(slices.Clone(tokencache.RedisCommands[:]), tokencache.RedisStatusCommands[:]...)
+	want := append(slices.Clone(acl.Commands[:]), acl.StatusCommands[:]...)
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
@@ -141,7 +141,7 @@ func TestTheDocumentsListTheCommandsOfTheCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if more := "`+" + strings.Join(tokencache.RedisClusterCommands[:], " +") + "`"; !strings.Contains(string(text), more) {
+		if more := "`+" + strings.Join(acl.ClusterCommands[:], " +") + "`"; !strings.Contains(string(text), more) {
 			t.Errorf("%s does not say that a Cluster takes %s", page, more)
 		}
 	}
@@ -191,12 +191,12 @@ func TestTheLeastACLOfAClusterIsEnoughAndEachPartOfItIsMissed(t *testing.T) {
 		}
 	}
 	user(leastACL(t)...)
-	for _, name := range tokencache.RedisClusterCommands {
+	for _, name := range acl.ClusterCommands {
 		user("+" + name)
 	}
 	p.env["REDIS_URL"] = fmt.Sprintf("redis://wxtoken:sidecar-password@%s?addr=%s&addr=%s", c.Rest[0].Addr, c.Rest[1].Addr, c.Owner.Addr)
 	p.permitted(t, "with the ACL of docs/redis.md", allowed("user wxtoken may do all"))
-	for _, name := range tokencache.RedisClusterCommands {
+	for _, name := range acl.ClusterCommands {
 		if !p.takes(t, "-"+name) {
 			continue
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
 
 const redisNamed = "REDIS_URL (or redis.url, redis.url_file)"
@@ -191,7 +192,7 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 	case redis.IsPermissionError(err) && strings.Contains(text, "select"):
 		e.fail(check, "user "+e.username+" may not choose a database: "+text, "use database 0, or ACL SETUSER "+e.username+" +select")
 	case redis.IsPermissionError(err) && e.cfg.Redis.Form == config.RedisCluster:
-		e.mayNot(check, tokencache.RedisClusterCommands[:1], text)
+		e.mayNot(check, acl.ClusterCommands[:1], text)
 	case isTLS(err):
 		e.uncertified(err)
 	case !isAnswer(err) && e.worksWithoutHello(ctx):
