@@ -138,7 +138,8 @@ func (c *boundedConn) Close() error {
 }
 
 // boundBodies gives the body of each request a deadline that moves with it. http.Server.ReadTimeout
-// would end uploads that make progress, and the context of calls that wait.
+// would end uploads that make progress, and the context of calls that wait. A handler that sets an
+// earlier deadline has it kept.
 func boundBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
@@ -151,7 +152,7 @@ func boundBodies(next http.Handler) http.Handler {
 		// Not r itself: net/http looks at its body after the handler.
 		own := *r
 		own.Body = b
-		next.ServeHTTP(w, &own)
+		next.ServeHTTP(boundedWriter{w, b}, &own)
 	})
 }
 
@@ -160,8 +161,27 @@ type boundedBody struct {
 	conn *http.ResponseController
 
 	mu   sync.Mutex
-	over bool // the handler has returned, or the body is read: the deadline is net/http's
+	over bool      // the handler has returned, or the body is read: the deadline is net/http's
+	end  time.Time // the handler's own deadline; zero: none
 }
+
+// boundedWriter learns the deadline that a handler sets for its body, which no Read of the body
+// must move.
+type boundedWriter struct {
+	http.ResponseWriter
+	body *boundedBody
+}
+
+// SetReadDeadline is for [http.ResponseController].
+func (w boundedWriter) SetReadDeadline(t time.Time) error {
+	w.body.mu.Lock()
+	defer w.body.mu.Unlock()
+	w.body.end = t
+	return w.body.conn.SetReadDeadline(t)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w boundedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	b.extend()
@@ -178,9 +198,14 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 func (b *boundedBody) extend() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.over {
-		_ = b.conn.SetReadDeadline(time.Now().Add(ProgressTime))
+	if b.over {
+		return
 	}
+	until := time.Now().Add(ProgressTime)
+	if !b.end.IsZero() && b.end.Before(until) {
+		until = b.end
+	}
+	_ = b.conn.SetReadDeadline(until)
 }
 
 // leave gives the deadline back. A proxied call may still read the body for a moment after its

@@ -102,6 +102,42 @@ func TestSlowTransfersAndLongWaitsAreNotCut(t *testing.T) {
 	})
 }
 
+// A handler that gives its body less time has it end then, however steadily the body comes, and the
+// next request of the connection has its own time.
+func TestADeadlineOfAHandlerEndsItsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 2 * time.Second
+		read := make(chan time.Duration, 1)
+		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			begin := time.Now()
+			_ = http.NewResponseController(w).SetReadDeadline(begin.Add(most))
+			_, _ = io.Copy(io.Discard, r.Body)
+			read <- time.Since(begin)
+		})
+		conn := dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for range 2 {
+			fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxx")
+			if answer, err := http.ReadResponse(answers, nil); err != nil || answer.StatusCode != 200 {
+				t.Fatalf("a body that comes at once: %v", err)
+			}
+			<-read
+			time.Sleep(2 * most)
+		}
+		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n")
+		for range 60 {
+			if _, err := fmt.Fprint(conn, "x"); err != nil {
+				break
+			}
+			time.Sleep(most / 4)
+		}
+		if took := <-read; took != most {
+			t.Errorf("the body was read for %v, want %v", took, most)
+		}
+	})
+}
+
 func TestAnAnswerThatIsNotReadEndsItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := make(chan time.Duration, 1)
