@@ -14,7 +14,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
-	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/vaultstore"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -32,10 +32,11 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	}
 	s.metrics.Together(s.ofPlatform)
 	metrics := observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
-	store, err := s.openVault(cfg)
+	store, err := vaultstore.Open(cfg, s.redis)
 	if err != nil {
 		return err
 	}
+	s.closeVault = store.Close
 	kept := vault.New(store, cfg.Vault.Keys)
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
@@ -54,44 +55,12 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	return nil
 }
 
-// openVault returns where the configuration keeps secrets.
-func (s *sidecar) openVault(cfg *config.Config) (vault.Store, error) {
-	switch {
-	case cfg.Vault.URL.Empty():
-		return vault.NewRedis(s.redis, cfg.Namespace), nil
-	case openSQL == nil:
-		return nil, errors.New("vault.url_file: " + noSQL)
-	}
-	store, err := openSQL(cfg.Vault.URL)
-	if err != nil {
-		return nil, fmt.Errorf("vault.url_file: %w", err)
-	}
-	s.closeVault = store.Close
-	return store, nil
-}
-
-// database is a vault in PostgreSQL or MySQL: the store of package sqlvault, which only sql.go may
-// link.
-type database interface {
-	vault.Store
-	Check(context.Context) error
-	Durability(context.Context) (problem string, err error)
-	Close() error
-}
-
-// openSQL opens such a vault without I/O. It is nil in a program that was built without the tag sql,
-// because the drivers are large: sql.go sets it.
-var openSQL func(url secret.String) (database, error)
-
-// noSQL is the error of a vault in a database for a program without openSQL.
-const noSQL = "this program was built without vaults in PostgreSQL and MySQL: build it with -tags sql"
-
 // checkTime bounds the look at a vault at the start. A Redis that is away is waited for later.
 const checkTime = 3 * time.Second
 
 // checkVault refuses a vault that the keys do not open, and one that would lose what a suite cannot
 // get again.
-func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.ThirdParty, volatile bool) error {
+func (s *sidecar) checkVault(store vaultstore.Store, kept *vault.Vault, c config.ThirdParty, volatile bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
 	for _, id := range []string{vault.Ticket, vault.Marker} {
@@ -99,7 +68,7 @@ func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.Thir
 			return fmt.Errorf("platform %s: vault.key_file: %w", c.ID, err)
 		}
 	}
-	problem, sure, err := durability(ctx, store, c.ID)
+	problem, sure, err := store.Durability(ctx, c.ID)
 	switch {
 	case err != nil:
 		s.log.Error("the vault cannot be checked", zap.String("platform", c.ID), zap.Error(err))
@@ -110,22 +79,6 @@ func (s *sidecar) checkVault(store vault.Store, kept *vault.Vault, c config.Thir
 		s.log.Warn("the vault may lose what it keeps", zap.String("platform", c.ID), zap.String("why", problem))
 	}
 	return nil
-}
-
-// durability says why a store may lose what it keeps, "" if it does not, and whether that is sure.
-func durability(ctx context.Context, store vault.Store, platform string) (problem string, sure bool, err error) {
-	switch s := store.(type) {
-	case *vault.Redis:
-		d, err := s.Check(ctx, platform)
-		return d.String(), d.Unknown == nil, err
-	case database:
-		if err := s.Check(ctx); err != nil {
-			return "", false, err
-		}
-		problem, err := s.Durability(ctx)
-		return problem, true, err
-	}
-	return "", false, nil
 }
 
 // missing returns the credential that a caller asks for and the configuration does not name: a

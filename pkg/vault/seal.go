@@ -61,6 +61,9 @@ func (k Keys) seal(body, binding []byte) []byte {
 	return aead.Seal(append([]byte{sealVersion}, nonce...), nonce, body, binding)
 }
 
+// first has only the key that seals.
+func (k Keys) first() Keys { return Keys{k.aeads[:1]} }
+
 func (k Keys) open(sealed, binding []byte) ([]byte, error) {
 	for _, aead := range k.aeads {
 		size := 1 + aead.NonceSize()

@@ -155,7 +155,7 @@ func (v *Vault) Load(ctx context.Context, platform, id string) (Record, error) {
 		return Record{}, err
 	}
 	row.Platform, row.ID = platform, id
-	return v.open(row)
+	return v.Open(row)
 }
 
 // Save writes r over what was loaded as r.Rev, and returns it as it is now. The secret of an active
@@ -176,6 +176,29 @@ func (v *Vault) Save(ctx context.Context, r Record) (Record, error) {
 	return r, nil
 }
 
+// Reseal seals a record again with the first key, if another one has sealed it, and reports whether
+// it did. But for its rev and its age, the record stays as it is. The error is as of [Vault.Load]
+// and [Vault.Save].
+func (v *Vault) Reseal(ctx context.Context, platform, id string) (bool, error) {
+	for {
+		row, err := v.store.Load(ctx, platform, id)
+		if err != nil || row.Rev == 0 {
+			return false, err
+		}
+		row.Platform, row.ID = platform, id
+		if _, err := v.keys.first().open(row.Sealed, row.binding()); err == nil {
+			return false, nil
+		}
+		r, err := v.Open(row)
+		if err != nil {
+			return false, err
+		}
+		if _, err = v.Save(ctx, r); !errors.Is(err, ErrConflict) { // else look at what is there now
+			return err == nil, err
+		}
+	}
+}
+
 // List returns at most n authorizers of a platform, whose IDs come after the given one in byte
 // order, in that order. The error is as of [Vault.Load]; one record that no key opens fails the
 // call.
@@ -187,7 +210,7 @@ func (v *Vault) List(ctx context.Context, platform, after string, n int) ([]Reco
 	records := make([]Record, len(rows))
 	for i, row := range rows {
 		row.Platform = platform
-		if records[i], err = v.open(row); err != nil {
+		if records[i], err = v.Open(row); err != nil {
 			return nil, err
 		}
 	}
@@ -206,12 +229,18 @@ type content struct {
 	Info   []byte `json:"info,omitempty"`
 }
 
-func (v *Vault) open(row Row) (Record, error) {
+// Open returns the record of a row, whose Platform and ID are set. The error is [ErrSealed]. What is
+// left of a code that was exchanged holds no secret, and is read without a key: so a key can be
+// taken away although the code may be delivered once more.
+func (v *Vault) Open(row Row) (Record, error) {
 	r := Record{Platform: row.Platform, ID: row.ID, State: row.State, Order: row.Order, Rev: row.Rev, Age: row.Age}
 	if row.Rev == 0 {
 		return Record{Platform: row.Platform, ID: row.ID}, nil
 	}
 	body, err := v.keys.open(row.Sealed, row.binding())
+	if err != nil && IsCode(row.ID) && !row.IsOpen() {
+		return r, nil
+	}
 	if err != nil {
 		return Record{}, err
 	}

@@ -54,6 +54,7 @@ func Store(t *testing.T, open func(t *testing.T) (store vault.Store, raw func() 
 	}
 	t.Run("nothing secret rests in it", func(t *testing.T) { nothingSecretRests(t, open) })
 	t.Run("keys change", func(t *testing.T) { keysChange(t, open) })
+	t.Run("records are sealed again", func(t *testing.T) { recordsAreSealedAgain(t, open) })
 	t.Run("a repeat is no conflict", func(t *testing.T) { aRepeatIsNoConflict(t, open) })
 }
 
@@ -322,6 +323,38 @@ func keysChange(t *testing.T, open func(*testing.T) (vault.Store, func() string)
 	}
 	if _, err := changed.Load(t.Context(), Platform, "wx2"); !errors.Is(err, vault.ErrSealed) {
 		t.Errorf("moved to another record: %v", err)
+	}
+}
+
+func recordsAreSealedAgain(t *testing.T, open func(*testing.T) (vault.Store, func() string)) {
+	store, _ := open(t)
+	old, both, changed := vault.New(store, Keys(t, Key)), vault.New(store, Keys(t, OtherKey, Key)), vault.New(store, Keys(t, OtherKey))
+	r := save(t, old, active("wx1", "refresh"))
+	code := vault.Record{Platform: Platform, ID: vault.CodeID(secret.New("code")), State: vault.StateDone, Info: []byte("{}")}
+	save(t, old, code)
+	reseal := func(v *vault.Vault, id string, want bool) {
+		t.Helper()
+		if did, err := v.Reseal(t.Context(), Platform, id); err != nil || did != want {
+			t.Errorf("%s was sealed again: %v, %v", id, did, err)
+		}
+	}
+	if _, err := changed.Reseal(t.Context(), Platform, "wx1"); !errors.Is(err, vault.ErrSealed) {
+		t.Errorf("without the old key: %v", err)
+	}
+	reseal(both, "wx1", true)
+	reseal(both, "wx1", false)
+	reseal(both, "wx2", false) // there is none
+	if got := load(t, changed, "wx1"); !got.Secret.Equal(r.Secret) || got.Order != r.Order || got.State != r.State || got.Rev != r.Rev+1 {
+		t.Errorf("%+v", got)
+	}
+	// A code that is delivered again after the old key is gone is known to be done.
+	if got := load(t, changed, code.ID); got.State != vault.StateDone || got.Rev != 1 {
+		t.Errorf("%+v", got)
+	}
+	code.ID, code.State = vault.CodeID(secret.New("other")), vault.StateSent
+	save(t, old, code)
+	if _, err := changed.Load(t.Context(), Platform, code.ID); !errors.Is(err, vault.ErrSealed) {
+		t.Errorf("a code that is not exchanged: %v", err)
 	}
 }
 

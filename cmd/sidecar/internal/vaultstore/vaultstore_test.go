@@ -1,17 +1,18 @@
-package main
+package vaultstore
 
 import (
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // The drivers of databases are in a program that was built with the tag sql, and in no other.
 func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
 	for tags, want := range map[string]bool{"": false, "dev": false, "sql": true} {
-		out, err := exec.Command("go", "list", "-deps", "-tags", tags, module+"cmd/sidecar").Output()
+		out, err := exec.Command("go", "list", "-deps", "-tags", tags, "github.com/wxtoken/sidecar/cmd/sidecar").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -21,16 +22,17 @@ func TestOnlyTheTagSQLLinksDrivers(t *testing.T) {
 			}
 		}
 	}
+	cfg := &config.Config{Vault: config.Vault{URL: secret.New("mysql://user@host/database")}}
+	store, err := Open(cfg, nil)
+	schema, noSchema := Schema(cfg)
 	if openSQL == nil {
-		if !strings.Contains(noSQL, "-tags sql") {
-			t.Error("without the tag, there is no advice")
+		if err == nil || noSchema == nil || !strings.Contains(err.Error(), "-tags sql") || !strings.Contains(noSchema.Error(), "-tags sql") {
+			t.Errorf("without the tag, there is no advice: %v, %v", err, noSchema)
 		}
 		return
 	}
-	url := secret.New("mysql://user@host/database")
-	store, err := openSQL(url)
-	if err != nil || store == nil {
-		t.Fatal(err)
+	if err != nil || noSchema != nil || !strings.Contains(schema, "CREATE TABLE wxtoken_vault") {
+		t.Fatal(err, noSchema)
 	}
 	if err := store.Close(); err != nil {
 		t.Error(err)

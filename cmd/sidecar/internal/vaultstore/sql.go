@@ -1,6 +1,6 @@
 //go:build sql
 
-package main
+package vaultstore
 
 import (
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -9,4 +9,8 @@ import (
 
 func init() {
 	openSQL = func(url secret.String) (database, error) { return sqlvault.Open(url) }
+	schemaSQL = func(url secret.String) (string, error) {
+		kind, err := sqlvault.KindOf(url)
+		return sqlvault.Schema(kind), err
+	}
 }
