@@ -31,13 +31,13 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 		ids = append(ids, c.ID)
 	}
 	s.metrics.Together(s.ofPlatform)
-	metrics := observe.NewPlatformMetrics(registry, ids, func(id string) (time.Duration, bool) { return s.platform(id).TicketAge() })
+	metrics := observe.NewPlatformMetrics(registry, ids, s.platformStatus)
 	store, err := vaultstore.Open(cfg, s.redis)
 	if err != nil {
 		return err
 	}
 	s.closeVault = store.Close
-	kept := vault.New(store, cfg.Vault.Keys)
+	kept := vault.New(metrics.Vault(store), cfg.Vault.Keys)
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
 			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
@@ -95,10 +95,21 @@ func (s *sidecar) missing(ctx context.Context, k tokencache.Key) (tokencache.Cre
 	return spec, nil
 }
 
-// ofPlatform returns the key of the series that all accounts of a platform share.
+// platformStatus returns what is known of each platform.
+func (s *sidecar) platformStatus() []platform.Status {
+	var all []platform.Status
+	for _, p := range s.platforms {
+		all = append(all, p.Status())
+	}
+	return all
+}
+
+// ofPlatform returns the key of the series that all accounts of a platform share. Its app is no
+// platform's, so that an alert can tell what concerns one account of many from what concerns them
+// all.
 func (s *sidecar) ofPlatform(k tokencache.Key) tokencache.Key {
 	if id, _, ok := strings.Cut(k.App, ":"); ok && s.platform(id) != nil {
-		k.App = id
+		k.App = id + observe.Accounts
 	}
 	return k
 }

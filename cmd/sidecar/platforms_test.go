@@ -87,7 +87,8 @@ func TestAPlatformAndAnAccountThatAuthorisesIt(t *testing.T) {
 	if !strings.Contains(metrics, `app="`+dev.App.ID+`",kind="wx_card_ticket"`) || strings.Contains(metrics, dev.Shop) {
 		t.Error("a ticket that is kept on demand has series, and an account of a platform has none")
 	}
-	for _, want := range []string{`wxtoken_platform_exchanges_total{platform="` + dev.Platform.ID + `",result="done"} 1`, "wxtoken_platform_pushes_total{"} {
+	for _, want := range []string{`wxtoken_platform_exchanges_total{platform="` + dev.Platform.ID + `",result="done",via="push"} 1`, "wxtoken_platform_pushes_total{",
+		`wxtoken_platform_ticket_age_seconds{kind="open_platform",platform="`, `wxtoken_vault_duration_seconds_count{op="save"}`, `{app="` + dev.Platform.ID + `:*",kind="access_token"`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics has no %s", want)
 		}

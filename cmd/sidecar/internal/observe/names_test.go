@@ -25,6 +25,12 @@ func exposed(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	reg.MustRegister(c)
+	return exposition(t, reg)
+}
+
+// exposition is what a registry shows, without its comments.
+func exposition(t *testing.T, reg *prometheus.Registry) string {
+	t.Helper()
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(w.Body.String(), "")

@@ -21,6 +21,10 @@ type tracked struct {
 // counted. Without it, each has its own.
 func (m *Metrics) Together(f func(tokencache.Key) tokencache.Key) { m.together = f }
 
+// Accounts ends the label app of the series that all accounts of a platform share: it is the
+// platform's id and this.
+const Accounts = ":*"
+
 // series returns which series a credential has.
 func (m *Metrics) series(k tokencache.Key) tokencache.Key {
 	if m.together == nil {

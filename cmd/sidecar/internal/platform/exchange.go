@@ -89,8 +89,12 @@ func (p *Platform) finish(ctx context.Context, id string) error {
 	if err != nil || r.Rev == 0 || r.State == vault.StateDone || r.State == vault.StateLost {
 		return err
 	}
+	via := "redirect"
+	if infoOf(r).Pushed {
+		via = "push"
+	}
 	label, err := p.exchange(own, r)
-	p.observe(EventExchange, label, err)
+	p.o.Observe(Event{Platform: p.o.ID, What: EventExchange, Label: label, Via: via, Err: err})
 	return err
 }
 

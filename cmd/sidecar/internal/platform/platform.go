@@ -18,7 +18,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -72,16 +71,18 @@ type Event struct {
 	Platform string
 	// What is one of the constants below. Label says which of its kind, from a bounded set.
 	What, Label string
+	// Via is how an exchange's code came: push or redirect.
+	Via string
 	// Err is why it failed, or nil.
 	Err error
 }
 
 // What an [Event] is about.
 const (
-	EventPush      = "push"      // Label: the InfoType, or other
+	EventPush      = "push"      // Label: the InfoType, or other, also of a push that was not opened
 	EventExchange  = "exchange"  // Label: done, skipped, recovered, lost, failed
 	EventRecovery  = "recovery"  // Label: added, replaced, unchanged, unlisted
-	EventWithdrawn = "withdrawn" // Label: withdrawn, late
+	EventWithdrawn = "withdrawn" // Label: withdrawn, late, test (by an account of WeChat's release test)
 )
 
 // Platform is one platform at work. Safe for concurrent use. Create it with [New].
@@ -89,13 +90,13 @@ type Platform struct {
 	o       Options
 	dialect dialect
 
-	ticketFrom atomic.Int64 // when the newest ticket was stored, in Unix ns by this host's clock; 0: not known
-
 	work chan string // IDs of codes that this replica has just stored
 
 	mu         sync.Mutex
 	remembered map[string]memory    // by authorizer
 	unknown    map[string]time.Time // authorizers that WeChat does not know either, until when
+	seen       view
+	since      time.Time // of this replica; immutable
 }
 
 const (
@@ -126,7 +127,7 @@ func New(o Options) (*Platform, error) {
 	if o.Echo == nil {
 		o.Echo = o.Envelope
 	}
-	p := &Platform{o: o, work: make(chan string, maxWaiting), remembered: map[string]memory{}, unknown: map[string]time.Time{}}
+	p := &Platform{o: o, work: make(chan string, maxWaiting), remembered: map[string]memory{}, unknown: map[string]time.Time{}, since: time.Now()}
 	switch o.Kind {
 	case OpenPlatform:
 		p.dialect = open{o.Client, o.ID, o.Secret}

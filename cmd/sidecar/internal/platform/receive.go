@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -32,16 +33,10 @@ func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo
 // The error is one of the envelope's, or [wechat.ErrPush]: then the push is forged, or for another
 // receiver. Any other error is the vault's: the sender must come again.
 func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (Received, error) {
-	opened, err := p.o.Envelope.Open(query, body)
+	message, push, err := p.open(query, body)
 	if err != nil {
+		p.observe(EventPush, "other", err)
 		return Received{}, err
-	}
-	push, err := wechat.ParsePush(opened.Message)
-	if err != nil {
-		return Received{}, err
-	}
-	if opened.Sender != p.o.ID || push.Platform != p.o.ID {
-		return Received{}, wechat.ErrReceiver
 	}
 	got := Received{InfoType: push.InfoType, Authorizer: push.Authorizer, Order: push.Order}
 	label := push.InfoType
@@ -53,10 +48,25 @@ func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (
 	case wechat.PushUnauthorized, wechat.PushCancelAuth:
 		err = p.receiveWithdrawal(ctx, push)
 	default:
-		got.Event, label = opened.Message, "other"
+		got.Event, label = message, "other"
 	}
 	p.observe(EventPush, label, err)
 	return got, err
+}
+
+// open opens a push that is for this platform.
+func (p *Platform) open(query url.Values, body []byte) (message []byte, push wechat.Push, err error) {
+	opened, err := p.o.Envelope.Open(query, body)
+	if err != nil {
+		return nil, push, err
+	}
+	if push, err = wechat.ParsePush(opened.Message); err != nil {
+		return nil, push, err
+	}
+	if opened.Sender != p.o.ID || push.Platform != p.o.ID {
+		return nil, push, wechat.ErrReceiver
+	}
+	return opened.Message, push, nil
 }
 
 // receiveTicket stores a ticket that is newer than the one that is there. Two of one second cannot
@@ -65,8 +75,10 @@ func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
 	if push.Ticket.Empty() {
 		return wechat.ErrPush
 	}
+	isNew := false
 	err := p.change(ctx, vault.Ticket, func(r vault.Record) (vault.Record, bool) {
-		if push.Order < r.Order || push.Order == r.Order && push.Ticket.Equal(r.Secret) {
+		isNew = push.Order > r.Order || push.Order == r.Order && !push.Ticket.Equal(r.Secret)
+		if !isNew {
 			return r, false
 		}
 		r.State, r.Secret, r.Order = vault.StateReceived, push.Ticket, push.Order
@@ -74,6 +86,9 @@ func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
 	})
 	if err != nil {
 		return err
+	}
+	if isNew {
+		p.see(func(v *view) { v.ticketFrom = time.Now() })
 	}
 	// What failed for want of a ticket need not wait any longer.
 	if _, well := p.o.Cache.Fresh(p.TokenKey(), 0); !well {
@@ -129,6 +144,9 @@ func (p *Platform) receiveWithdrawal(ctx context.Context, push wechat.Push) erro
 	})
 	if err == nil && label != "late" {
 		err = p.revoke(ctx, push.Authorizer)
+		if wechat.IsReleaseTest(push.Authorizer) {
+			label = "test"
+		}
 	}
 	p.observe(EventWithdrawn, label, err)
 	return err

@@ -47,6 +47,7 @@ func (p *Platform) Run(ctx context.Context) {
 			}
 		})
 	}
+	_, _ = p.look(ctx) // the next one is told of
 	for sleep(ctx, jitter(leftEvery)) {
 		p.tidy(ctx)
 	}
@@ -55,17 +56,14 @@ func (p *Platform) Run(ctx context.Context) {
 // workers is how many codes a replica exchanges at once: a call to WeChat that hangs holds up one.
 const workers = 4
 
-// tidy notes how old the ticket is, and does what only one replica need do.
+// tidy looks at the vault, and does what only one replica need do.
 func (p *Platform) tidy(ctx context.Context) {
-	if r, err := p.o.Vault.Load(ctx, p.o.ID, vault.Ticket); err == nil && r.Rev > 0 {
-		p.ticketFrom.Store(time.Now().Add(-r.Age).UnixNano())
-	}
+	ids, err := p.look(ctx)
 	if !p.once(ctx, "tidy", leftEvery) {
 		return
 	}
-	ids, err := p.o.Vault.Codes(ctx, p.o.ID)
 	if err != nil {
-		p.o.Log.Warn("the vault does not say which codes are left", zap.String("platform", p.o.ID), zap.Error(err))
+		p.o.Log.Warn("the vault does not say what it has", zap.String("platform", p.o.ID), zap.Error(err))
 		return
 	}
 	for _, id := range ids {
@@ -207,12 +205,6 @@ func (p *Platform) erase(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// TicketAge returns how old the newest ticket is that the vault has, and whether that is known.
-func (p *Platform) TicketAge() (time.Duration, bool) {
-	from := p.ticketFrom.Load()
-	return time.Since(time.Unix(0, from)), from != 0
 }
 
 // Authorizers returns at most n of the accounts that the vault knows, whose ids come after the

@@ -47,6 +47,7 @@ type faultyStore struct {
 	deaf  atomic.Bool  // nothing is written
 	hang  atomic.Int64 // for so long, in ns
 	ahead atomic.Int64 // so much older is everything, in ns
+	lists atomic.Int64 // calls of List
 }
 
 var errAway = errors.New("the vault is away")
@@ -61,6 +62,7 @@ func (s *faultyStore) Load(ctx context.Context, platform, id string) (vault.Row,
 }
 
 func (s *faultyStore) List(ctx context.Context, platform, after string, n int) ([]vault.Row, error) {
+	s.lists.Add(1)
 	rows, err := s.Store.List(ctx, platform, after, n)
 	for i := range rows {
 		rows[i].Age += time.Duration(s.ahead.Load())
