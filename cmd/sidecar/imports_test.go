@@ -46,7 +46,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/web/webtest":         {},
 	"cmd/sidecar/internal/cli":                 {"cmd/sidecar/internal/build", "cmd/sidecar/internal/config", "cmd/sidecar/internal/statuspage"},
 	"cmd/sidecar/internal/listener":            {},
-	"cmd/sidecar/internal/redisclient":         {"cmd/sidecar/internal/config", "pkg/secret", "pkg/tokencache"},
+	"cmd/sidecar/internal/redisclient":         {"cmd/sidecar/internal/config", "pkg/secret"},
 	"cmd/sidecar":                              {"cmd/sidecar/internal/api", "cmd/sidecar/internal/apps", "cmd/sidecar/internal/build", "cmd/sidecar/internal/cli", "cmd/sidecar/internal/config", "cmd/sidecar/internal/doctor", "cmd/sidecar/internal/listener", "cmd/sidecar/internal/observe", "cmd/sidecar/internal/ops", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/redisclient", "cmd/sidecar/internal/source", "cmd/sidecar/internal/statuspage", "cmd/sidecar/internal/tlsface", "cmd/sidecar/internal/vaultstore", "pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat"},
 	"integration":                              {},
 	"integration/faults":                       {},

@@ -89,7 +89,7 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 var ErrLimited = errors.New("the allowance of upstream calls is spent, waiting for the next")
 
 // StoreError is a failed operation on Redis. Err is go-redis' error, or wraps it if its text had to
-// be scrubbed (see [ScrubRedis]).
+// be scrubbed ([secret.ScrubRedisError]).
 type StoreError struct {
 	Op  string // load, lease, caplease, begin, discard, commit, finish, cut, revoke, watch
 	Err error

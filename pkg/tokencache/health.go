@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 // Health is what this replica knows of its ways to Redis.
@@ -66,7 +68,7 @@ func (h *health) answered(op string) {
 
 // failed reports an operation that failed to the observer, and returns its error.
 func (s *store) failed(k Key, op string, err error) *StoreError {
-	h, failed := &s.health, &StoreError{Op: op, Err: s.scrub(err)}
+	h, failed := &s.health, &StoreError{Op: op, Err: secret.ScrubRedisError(err, s.secrets...)}
 	if errors.Is(err, context.Canceled) {
 		return failed // this replica is stopping, or a caller gave up
 	}

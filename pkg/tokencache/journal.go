@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 //go:embed lua/journal.lua
@@ -150,7 +152,7 @@ func (s *store) journalError(ctx context.Context, app string, err error) error {
 			return ErrJournalDenied
 		}
 	}
-	return &StoreError{Op: "journal", Err: s.scrub(err)}
+	return &StoreError{Op: "journal", Err: secret.ScrubRedisError(err, s.secrets...)}
 }
 
 func (s *store) journalKey(app string) string { return s.namespace + ":{" + app + "}:journal" }

@@ -22,7 +22,6 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/pkg/secret"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // State is how a check ended.
@@ -102,7 +101,7 @@ func (e *examination) fail(check, text, fix string) { e.found(Finding{check, Fai
 
 // found passes a finding on. What peers say may hold what was sent to them.
 func (e *examination) found(f Finding) {
-	f.Text, f.Fix = oneLine(tokencache.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Fix, e.secrets...))
+	f.Text, f.Fix = oneLine(secret.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Fix, e.secrets...))
 	e.report(f)
 }
 

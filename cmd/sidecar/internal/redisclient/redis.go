@@ -14,7 +14,6 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/secret"
-	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
 // How long go-redis tries before it lets the cache decide. The cache bounds an operation by 1 s, so
@@ -144,6 +143,6 @@ type logger struct {
 
 func (l *logger) Printf(_ context.Context, format string, v ...any) {
 	if l.log.Level().Enabled(zap.DebugLevel) {
-		l.log.Debug(tokencache.ScrubRedis(fmt.Sprintf(format, v...), l.secrets...))
+		l.log.Debug(secret.ScrubRedis(fmt.Sprintf(format, v...), l.secrets...))
 	}
 }

@@ -1,10 +1,6 @@
-package tokencache
+package secret
 
-import (
-	"regexp"
-
-	"github.com/wxtoken/sidecar/pkg/secret"
-)
+import "regexp"
 
 var (
 	// repeatedArgs is what a Redis appends to its complaint about a command that it does not know:
@@ -17,15 +13,28 @@ var (
 
 // ScrubRedis returns a text that came from Redis or from go-redis without what such a text can
 // repeat: the arguments of a command, a piece of a reply, and the given secrets in every form that
-// [secret.Scrub] knows. Every error of this package is scrubbed; use it for what goes another way,
-// such as go-redis' own log.
-func ScrubRedis(text string, secrets ...secret.String) string {
-	text = repeatedArgs.ReplaceAllString(text, "$1: [redacted]")
-	text = quotedReply.ReplaceAllString(text, `$1"[redacted]"`)
-	return secret.Scrub(text, secrets...)
+// [Scrub] knows. It is for go-redis' own log, say.
+func ScrubRedis(text string, secrets ...String) string {
+	text = repeatedArgs.ReplaceAllString(text, "$1: "+redacted)
+	text = quotedReply.ReplaceAllString(text, `$1"`+redacted+`"`)
+	return Scrub(text, secrets...)
 }
 
-// scrubbed is an error of go-redis with a text that can be shown.
+// ScrubRedisError returns an error with a text as of [ScrubRedis], and err inside for [errors.Is]
+// and [errors.As]. What they find must not be printed. An err whose text is clean is returned
+// as it is.
+func ScrubRedisError(err error, secrets ...String) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if clean := ScrubRedis(text, secrets...); clean != text {
+		return &scrubbed{clean, err}
+	}
+	return err
+}
+
+// scrubbed is an error with a text that can be shown.
 type scrubbed struct {
 	text string
 	err  error
@@ -33,14 +42,4 @@ type scrubbed struct {
 
 func (e *scrubbed) Error() string { return e.text }
 
-// Unwrap is for the class of the error.
 func (e *scrubbed) Unwrap() error { return e.err }
-
-// scrub returns err with a text that repeats nothing of what was sent to Redis.
-func (s *store) scrub(err error) error {
-	text := err.Error()
-	if clean := ScrubRedis(text, s.secrets...); clean != text {
-		return &scrubbed{clean, err}
-	}
-	return err
-}
