@@ -23,9 +23,6 @@ type Options struct {
 	Namespace string
 	// Replica is this process' name in the journal. Default: the host name and a random part.
 	Replica string
-	// RefreshWait is how long a read waits for a refresh while it has an old value to fall back on.
-	// Default 2 s.
-	RefreshWait time.Duration
 	// Reread is how often everything is read again from Redis, in case an event was lost: the time
 	// is drawn between it and half more. Default 10 s, so that an event lost costs at most 15 s.
 	// Where replicas times credentials are more than Reread in s times 1200, the time grows, so
@@ -82,9 +79,6 @@ func New(rdb redis.UniversalClient, o Options) *Cache {
 	if o.Replica == "" {
 		host, _ := os.Hostname()
 		o.Replica = host + "-" + rand.Text()[:6]
-	}
-	if o.RefreshWait <= 0 {
-		o.RefreshWait = 2 * time.Second
 	}
 	if o.Reread <= 0 {
 		o.Reread = 10 * time.Second

@@ -23,7 +23,7 @@ var journalScript = redis.NewScript(journalLua)
 
 // ErrJournalDenied says that Redis answers, but that the user of this process may not read the
 // journal.
-var ErrJournalDenied = errors.New("no permission to read the journal: add +xrevrange to the ACL of the sidecar's Redis user")
+var ErrJournalDenied = errors.New("no permission to read the journal: add +xrevrange to the ACL of the Redis user")
 
 // Entry is one line of the journal: what a replica did. It holds no value.
 type Entry struct {
@@ -48,8 +48,7 @@ type Journal struct {
 	Reachable bool   // Redis answered, if only with an error
 	Took      time.Duration
 	// Listeners is how many connections listen for events: the running replicas of this namespace
-	// and database. -1 if that is
-	// not known, as without the permission +pubsub|numsub.
+	// and database. -1 if that is not known, as without the permission +pubsub|numsub.
 	Listeners int
 	Entries   []Entry // of all apps, newest first
 }

@@ -44,9 +44,8 @@ func (v *snapshot) token(n instant) Token {
 }
 
 // Get returns the value to use now. A fresh one comes from memory: no lock, no I/O, no allocation.
-// Otherwise Get joins the refresh: for at most RefreshWait if there is an old value that still
-// lives, which it then returns as Stale; else until ctx ends. A refresh goes on without its
-// callers.
+// Otherwise Get joins the refresh: for at most 2 s if there is an old value that still lives, which
+// it then returns as Stale; else until ctx ends. A refresh goes on without its callers.
 //
 // The error is [ErrUnknown], what [Options.Missing] returned, or an *[UnavailableError].
 func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
@@ -63,7 +62,7 @@ func (c *Cache) Get(ctx context.Context, k Key) (Token, error) {
 			return sl.best(k, FromMemory, sl.whyNotNow())
 		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.opts.RefreshWait)
+		ctx, cancel = context.WithTimeout(ctx, refreshWait)
 		defer cancel()
 	}
 	from, err := c.ensure(ctx, sl, need{reason: ReasonMissing, version: v.version, since: now()})
@@ -128,6 +127,9 @@ func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool
 
 const minReread = 100 * time.Millisecond
 
+// refreshWait is how long a read waits for a refresh while it has an old value to fall back on.
+const refreshWait = 2 * time.Second
+
 // turnSoon is how long a caller of GetAtLeast waits for the moment from which upstream has a better
 // value. Further away, waiting does not help.
 const turnSoon = 5 * time.Second
@@ -135,7 +137,7 @@ const turnSoon = 5 * time.Second
 // GetAtLeast is [Cache.Get] for callers who subtract a reserve from ExpiresIn and take the rest for
 // the value's life: it joins the refresh when there is no more life than least left, although the
 // value is good. While upstream is well, ExpiresIn of the answer is greater than least, if upstream
-// has a better value by then; otherwise it is what there is, after at most RefreshWait and 5 s.
+// has a better value by then; otherwise it is what there is, after at most 7 s.
 func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Token, error) {
 	sl, err := c.demanded(ctx, k)
 	if err != nil {
@@ -157,7 +159,7 @@ func (c *Cache) GetAtLeast(ctx context.Context, k Key, least time.Duration) (Tok
 	if wait > turnSoon || wait > 0 && !sleep(ctx, wait) {
 		return v.token(now()), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.opts.RefreshWait)
+	ctx, cancel := context.WithTimeout(ctx, refreshWait)
 	defer cancel()
 	from, err := c.ensure(ctx, sl, need{reason: ReasonMissing, version: v.version, since: now(), least: least})
 	return sl.best(k, from, err)

@@ -47,7 +47,7 @@ func TestOneExpiryCostsOneFetchHoweverManyReplicasAndCallersThereAre(t *testing.
 	})
 }
 
-// The margin has begun and upstream is slow: a caller waits RefreshWait and gets the old value.
+// The margin has begun and upstream is slow: a caller waits 2 s and gets the old value.
 func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T) {
 	t.Parallel()
 	u := &upstream{Fault: func(n int, _ string) fault {
@@ -62,7 +62,7 @@ func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T)
 		a := storm(c, 4, get)
 		a.want(t, 0, 16, 0)
 		if a.last != 2*time.Second {
-			t.Errorf("they waited %v, want RefreshWait", a.last)
+			t.Errorf("they waited %v, want 2 s", a.last)
 		}
 		time.Sleep(10 * time.Second)
 		storm(c, 4, get).want(t, 16, 0, 0)
