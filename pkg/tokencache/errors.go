@@ -149,25 +149,6 @@ var answers = map[string]StoreClass{
 	"MOVED": StoreUnavailable, "ASK": StoreUnavailable, "CROSSSLOT": StoreUnavailable,
 }
 
-// Title says for people, in a few words, whether Redis is away or what it refuses.
-func (c StoreClass) Title() string {
-	switch c {
-	case StoreRefused, StoreTimeout, StoreClosed:
-		return "Redis cannot be reached"
-	case StoreTLS:
-		return "There is no TLS with Redis"
-	case StoreNoAuth:
-		return "Redis refuses the login"
-	case StoreNoPerm:
-		return "Redis refuses a command"
-	case StoreReadOnly, StoreOOM:
-		return "Redis takes no writes"
-	case StoreLoading, StoreUnavailable:
-		return "Redis is not ready"
-	}
-	return "Redis answers with an error"
-}
-
 // Class returns what kind of failure it is.
 func (e *StoreError) Class() StoreClass {
 	var answer redis.Error

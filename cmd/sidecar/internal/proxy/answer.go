@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -118,7 +119,7 @@ func noToken(api wechat.API, err error) *refusal {
 		r.text += ": the sidecar is stopping"
 	}
 	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
-		r.text += ": " + s.Class().Title()
+		r.text += ": " + text.RedisTitle(s.Class())
 	}
 	return r
 }

@@ -8,6 +8,25 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
+// RedisTitle says in a few words whether Redis is away or what it refuses.
+func RedisTitle(c tokencache.StoreClass) string {
+	switch c {
+	case tokencache.StoreRefused, tokencache.StoreTimeout, tokencache.StoreClosed:
+		return "Redis cannot be reached"
+	case tokencache.StoreTLS:
+		return "There is no TLS with Redis"
+	case tokencache.StoreNoAuth:
+		return "Redis refuses the login"
+	case tokencache.StoreNoPerm:
+		return "Redis refuses a command"
+	case tokencache.StoreReadOnly, tokencache.StoreOOM:
+		return "Redis takes no writes"
+	case tokencache.StoreLoading, tokencache.StoreUnavailable:
+		return "Redis is not ready"
+	}
+	return "Redis answers with an error"
+}
+
 // Redis says in words what is wrong with Redis.
 func Redis(err error) string {
 	var dns *net.DNSError

@@ -126,7 +126,7 @@ func ProblemOf(err error) *Problem {
 		return p
 	}
 	if s, ok := errors.AsType[*tokencache.StoreError](err); ok {
-		p.Kind, p.Title = "redis", s.Class().Title()
+		p.Kind, p.Title = "redis", text.RedisTitle(s.Class())
 		p.Detail = text.Redis(s) + " No usable value is in memory."
 		return p
 	}
