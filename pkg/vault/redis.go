@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/base64"
@@ -134,8 +135,7 @@ func (s *Redis) Save(ctx context.Context, r Row) (int64, error) {
 		return 0, fmt.Errorf("vault: redis: save: %w", err)
 	}
 	defer conn.Close()
-	rev, err := saveScript.Run(ctx, conn, []string{key, s.codes(r.Platform)}, r.ID, r.Rev, string(r.State), r.Order,
-		base64.StdEncoding.EncodeToString(r.Sealed), r.Life().Milliseconds(), flag(r.IsOpen())).Int64()
+	rev, err := saveScript.Run(ctx, conn, []string{key, s.codes(r.Platform)}, saveArgs(r)...).Int64()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("vault: redis: save: %w", err)
@@ -147,6 +147,57 @@ func (s *Redis) Save(ctx context.Context, r Row) (int64, error) {
 		}
 	}
 	return rev, nil
+}
+
+// saveArgs are the arguments of save.lua.
+func saveArgs(r Row) []any {
+	return []any{r.ID, r.Rev, string(r.State), r.Order, base64.StdEncoding.EncodeToString(r.Sealed), r.Life().Milliseconds(), flag(r.IsOpen())}
+}
+
+// SaveAll is Save for rows of one platform that are no codes. Redis waits for the disk with all that
+// one connection wrote, so rows that need it wait for it once, and not a second each.
+func (s *Redis) SaveAll(ctx context.Context, rows []Row) []error {
+	errs := make([]error, len(rows))
+	if len(rows) == 0 {
+		return errs
+	}
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	if err := s.saveAll(ctx, rows, errs); err != nil {
+		for i := range errs {
+			errs[i] = cmp.Or(errs[i], fmt.Errorf("vault: redis: save: %w", err))
+		}
+	}
+	return errs
+}
+
+// saveAll fills in the errors of single rows, and returns that of all others.
+func (s *Redis) saveAll(ctx context.Context, rows []Row, errs []error) error {
+	keys := []string{s.hash(rows[0].Platform), s.codes(rows[0].Platform)}
+	conn, err := s.conn(ctx, keys[0])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	// The first one brings the script, which a pipeline cannot.
+	replies := []*redis.Cmd{saveScript.Run(ctx, conn, keys, saveArgs(rows[0])...)}
+	pipe := conn.Pipeline()
+	for _, r := range rows[1:] {
+		replies = append(replies, saveScript.EvalSha(ctx, pipe, keys, saveArgs(r)...))
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its own error
+	for i, reply := range replies {
+		switch rev, err := reply.Int64(); {
+		case err != nil:
+			errs[i] = fmt.Errorf("vault: redis: save: %w", err)
+		case rev < 0:
+			errs[i] = ErrConflict
+		}
+	}
+	if !slices.ContainsFunc(rows, Row.NeedsDisk) {
+		return nil
+	}
+	return waitForDisk(ctx, conn)
 }
 
 // conn returns a connection to the node that has key.

@@ -107,6 +107,43 @@ func TestRedisWaitsForTheDiskOnlyWithWhatIsNotGivenAgain(t *testing.T) {
 	}
 }
 
+// Redis waits for the disk with a connection's writes, a second of them: many records that need it wait
+// once. If it does not acknowledge, none of them counts as saved.
+func TestManyRecordsWaitForTheDiskOnce(t *testing.T) {
+	m := miniredis.RunT(t)
+	local, waits := 1, 0
+	if err := m.Server().Register("WAITAOF", func(c *server.Peer, _ string, _ []string) {
+		waits++
+		c.WriteLen(2)
+		c.WriteInt(local)
+		c.WriteInt(0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	v := vault.New(vault.NewRedis(dial(t, m.Addr()), "ns"), vaulttest.Keys(t, vaulttest.Key))
+	for name, unsaved := range map[string]int{"a": 0, "b": 500} {
+		waits, local = 0, 1-unsaved/500
+		var list []vault.Record
+		for i := range 500 {
+			list = append(list, vault.Record{Platform: "wx1", ID: fmt.Sprint(name, i), State: vault.StateActive, Secret: secret.New("r")})
+		}
+		failed := 0
+		for _, err := range v.SaveAll(t.Context(), list) {
+			if err != nil {
+				failed++
+			}
+		}
+		if waits != 1 || failed != unsaved {
+			t.Errorf("%d waits, %d not saved, want %d", waits, failed, unsaved)
+		}
+	}
+	ticket := vault.Record{Platform: "wx1", ID: vault.Ticket, State: vault.StateReceived, Secret: secret.New("t")}
+	waits = 0
+	if errs := v.SaveAll(t.Context(), []vault.Record{ticket}); errs[0] != nil || waits != 0 {
+		t.Errorf("a ticket: %v after %d waits", errs, waits)
+	}
+}
+
 func TestWhatARedisSaysOfItsDurability(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string

@@ -44,6 +44,7 @@ func Store(t *testing.T, open func(t *testing.T) (store vault.Store, raw func() 
 		"platforms do not meet":                        platformsDoNotMeet,
 		"what is not valid":                            whatIsNotValid,
 		"the end of the context ends a call":           theEndOfTheContext,
+		"many at once":                                 manyAtOnce,
 		"an erased record keeps its state and order":   anErasedRecord,
 		"codes are records of their own, and not seen": codes,
 	} {
@@ -369,5 +370,37 @@ func aRepeatIsNoConflict(t *testing.T, open func(*testing.T) (vault.Store, func(
 	row.Sealed = []byte("of another call")
 	if _, err := store.Save(t.Context(), row); !errors.Is(err, vault.ErrConflict) {
 		t.Errorf("another call: %v", err)
+	}
+}
+
+// manyAtOnce are saved together; what cannot be saved of them holds up no other.
+func manyAtOnce(t *testing.T, v *vault.Vault) {
+	save(t, v, active("wx0100", "there"))
+	invalid := active("wx0200", "x")
+	invalid.State = "nonsense"
+	records := []vault.Record{active("wx0100", "conflict"), invalid}
+	for i := range 30 {
+		records = append(records, active(fmt.Sprintf("wx%04d", i), fmt.Sprintf("secret %d", i)))
+	}
+	for i, err := range v.SaveAll(t.Context(), records) {
+		switch {
+		case i == 0 && !errors.Is(err, vault.ErrConflict):
+			t.Errorf("over what was not seen: %v", err)
+		case i == 1 && (err == nil || errors.Is(err, vault.ErrConflict)):
+			t.Errorf("what is not valid: %v", err)
+		case i > 1 && err != nil:
+			t.Errorf("%s: %v", records[i].ID, err)
+		}
+	}
+	if got := load(t, v, "wx0100"); got.Rev != 1 || got.Secret.Reveal() != "there" {
+		t.Errorf("%+v", got)
+	}
+	for i, want := range records[2:] {
+		if got := load(t, v, want.ID); got.Rev != 1 || !got.Secret.Equal(want.Secret) {
+			t.Errorf("%d: %+v", i, got)
+		}
+	}
+	if errs := v.SaveAll(t.Context(), nil); len(errs) != 0 {
+		t.Errorf("of none: %v", errs)
 	}
 }
