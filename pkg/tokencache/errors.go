@@ -42,7 +42,7 @@ const (
 	// [Cache.Retry] end that.
 	ClassEnded Class = "ended"
 
-	ClassLimited Class = "limited" // no answer of upstream: an allowance of the credential is spent
+	ClassLimited Class = "limited" // no answer of upstream, which was not asked: an allowance is spent, of the credential or of its Source
 )
 
 // FetchError says why a [Source] has no value. It holds no secret and no value.

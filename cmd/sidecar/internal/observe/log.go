@@ -59,8 +59,12 @@ func describe(e tokencache.Event) (zapcore.Level, string) {
 	case tokencache.ResultCommitted:
 		return zap.InfoLevel, "token replaced"
 	case tokencache.ResultFailed:
-		if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok && f.Unclear {
+		f, ok := errors.AsType[*tokencache.FetchError](e.Err)
+		switch {
+		case ok && f.Unclear:
 			return zap.WarnLevel, "refresh failed, and upstream may have issued a value that is lost"
+		case ok && f.Class == tokencache.ClassLimited: // thousands at once, when Redis was emptied
+			return zap.DebugLevel, "refresh waits for its turn"
 		}
 		return zap.WarnLevel, "refresh failed"
 	case tokencache.ResultLeaseLost:

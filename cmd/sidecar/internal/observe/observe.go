@@ -82,6 +82,9 @@ func (m *Metrics) beside(c *Credential, e tokencache.Event) bool {
 func (m *Metrics) fetched(c *Credential, e tokencache.Event) {
 	result := fetchOK
 	if f, ok := errors.AsType[*tokencache.FetchError](e.Err); ok {
+		if f.Class == tokencache.ClassLimited {
+			return // upstream was not asked
+		}
 		result = fetchFailed
 		if f.Unclear {
 			result = fetchUnclear

@@ -151,7 +151,11 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 		next secret.String
 	}
 	ask := func(token secret.String) (answer, error) {
+		if err := p.turn(ctx, r.ID); err != nil {
+			return answer{}, err
+		}
 		cred, next, err := p.dialect.authorizerToken(ctx, token, r.ID, r.Secret)
+		p.noteQuota(ctx, r.ID, err)
 		return answer{cred, next}, err
 	}
 	var a answer

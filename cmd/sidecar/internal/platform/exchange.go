@@ -202,11 +202,12 @@ func (p *Platform) recall(ctx context.Context, authorizer string) (wechat.Author
 		return auth, err
 	}
 	newest := wechat.ListedAuthorizer{}
-	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
-		if a.AuthTime > newest.AuthTime && !a.RefreshToken.Empty() {
-			newest = a
+	err := p.eachPage(ctx, func(page []wechat.ListedAuthorizer) {
+		for _, a := range page {
+			if a.AuthTime > newest.AuthTime && !a.RefreshToken.Empty() {
+				newest = a
+			}
 		}
-		return nil
 	})
 	switch {
 	case errors.Is(err, errNeverAgain), err == nil && newest.Authorizer == "":

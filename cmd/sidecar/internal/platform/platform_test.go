@@ -239,27 +239,6 @@ func TestAnOutageEndsNoAuthorisation(t *testing.T) {
 	}
 }
 
-// The vault was emptied, with everything else in Redis: WeChat's list fills it again.
-func TestAnEmptiedVaultIsFilledAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		x := newRig(t, 2, OpenPlatform)
-		x.start()
-		for _, a := range []string{"wx1", "wx2", "wx3"} {
-			x.authorized(a)
-			x.mustGet(0, a)
-		}
-		time.Sleep(time.Minute)
-		x.cluster.Redis.FlushAll()
-		time.Sleep(20 * time.Minute) // a ticket, and the next look
-		for _, a := range []string{"wx1", "wx2", "wx3"} {
-			if r := x.record(a); r.State != vault.StateActive || !x.sim.Accepts(id, a, r.Secret.Reveal()) {
-				t.Errorf("%s: %+v", a, r)
-			}
-			x.mustGet(1, a)
-		}
-	})
-}
-
 // P6: ids of no account cost next to nothing.
 func TestGarbageIDsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

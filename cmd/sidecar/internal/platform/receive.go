@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -90,23 +93,42 @@ func (p *Platform) receiveTicket(ctx context.Context, push wechat.Push) error {
 	if isNew {
 		p.see(func(v *view) { v.ticketFrom = time.Now() })
 	}
-	// What failed for want of a ticket need not wait any longer.
-	if _, well := p.o.Cache.Fresh(p.TokenKey(), 0); !well {
-		if err := p.o.Cache.Retry(ctx, p.TokenKey()); err != nil {
-			p.o.Log.Debug("the backoff of the platform's token stays", zap.String("platform", p.o.ID), zap.Error(err))
-		}
+	if p.needsToken() {
+		p.retryToken(ctx)
 	}
 	return nil
 }
 
-// receiveCode stores a code, to be exchanged afterwards. A push without one says that something of
-// the authorisation has changed: then what was fetched is fetched again.
+// needsToken reports whether this replica has no good token of the platform's own.
+func (p *Platform) needsToken() bool {
+	_, well := p.o.Cache.Fresh(p.TokenKey(), 0)
+	return !well
+}
+
+// retryToken ends the backoff of the platform's own token: what failed for want of a ticket need not
+// wait any longer than for the next one.
+func (p *Platform) retryToken(ctx context.Context) {
+	if err := p.o.Cache.Retry(ctx, p.TokenKey()); err != nil {
+		p.o.Log.Debug("the backoff of the platform's token stays", zap.String("platform", p.o.ID), zap.Error(err))
+	}
+}
+
+// useTicket ends the backoff of the platform's own token once for each ticket: the replica that stored
+// it may have ended before it did that.
+func (p *Platform) useTicket(ctx context.Context) {
+	if !p.needsToken() {
+		return
+	}
+	r, err := p.o.Vault.Load(ctx, p.o.ID, vault.Ticket)
+	if err == nil && r.Rev > 0 && p.once(ctx, "ticket:"+strconv.FormatInt(r.Rev, 10), p.dialect.ticketLife()) {
+		p.retryToken(ctx)
+	}
+}
+
+// receiveCode stores a code, to be exchanged afterwards.
 func (p *Platform) receiveCode(ctx context.Context, push wechat.Push) error {
 	if push.Code.Empty() {
-		if !apps.IsAccount(push.Authorizer) {
-			return nil
-		}
-		return p.revoke(ctx, push.Authorizer)
+		return p.receiveChange(ctx, push)
 	}
 	id := vault.CodeID(push.Code)
 	isNew := false
@@ -122,6 +144,32 @@ func (p *Platform) receiveCode(ctx context.Context, push wechat.Push) error {
 		p.enqueue(id)
 	}
 	return err
+}
+
+// receiveChange takes back what was fetched for an account, because a push without a code says that
+// its authorisation has changed: then it is fetched again, once for each such push. A record like a
+// code's remembers it. The account's own order does not: a code that happened before the change and
+// comes after it must still be exchanged.
+func (p *Platform) receiveChange(ctx context.Context, push wechat.Push) error {
+	if !apps.IsAccount(push.Authorizer) {
+		return nil
+	}
+	a, err := p.o.Vault.Load(ctx, p.o.ID, push.Authorizer)
+	if err != nil || a.Rev == 0 || push.Order < a.Order {
+		return err // what an older push changed was taken back with the newer one
+	}
+	id := vault.CodeID(secret.New(fmt.Sprintf("%s %s %d", push.InfoType, push.Authorizer, push.Order)))
+	seen, err := p.o.Vault.Load(ctx, p.o.ID, id)
+	if err != nil || seen.Rev > 0 {
+		return err
+	}
+	if err := p.revoke(ctx, push.Authorizer); err != nil {
+		return err
+	}
+	return p.change(ctx, id, func(r vault.Record) (vault.Record, bool) {
+		r.State, r.Order = vault.StateDone, push.Order
+		return r, r.Rev == 0
+	})
 }
 
 // receiveWithdrawal ends an authorisation, unless it is older than what the vault has. Of the same

@@ -1,12 +1,14 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -62,6 +64,7 @@ func (p *Platform) tidy(ctx context.Context) {
 	if !p.once(ctx, "tidy", leftEvery) {
 		return
 	}
+	p.useTicket(ctx)
 	if err != nil {
 		p.o.Log.Warn("the vault does not say what it has", zap.String("platform", p.o.ID), zap.Error(err))
 		return
@@ -70,7 +73,11 @@ func (p *Platform) tidy(ctx context.Context) {
 		p.enqueue(id)
 	}
 	marker, err := p.o.Vault.Load(ctx, p.o.ID, vault.Marker)
-	if err != nil || marker.Rev > 0 && marker.Age < recoverEvery || !p.once(ctx, "recover", recoverAgain) {
+	if err != nil || marker.Rev > 0 && marker.Age < recoverEvery {
+		return
+	}
+	// Without a token nothing can be compared: then the next look tries, and not one minutes later.
+	if token, err := p.o.Cache.Get(ctx, p.TokenKey()); err != nil || token.Rejected || !p.once(ctx, "recover", recoverAgain) {
 		return
 	}
 	own, cancel := context.WithTimeout(ctx, recoverAgain/2)
@@ -93,51 +100,100 @@ func (p *Platform) recoverAll(ctx context.Context, marker vault.Record) {
 	_, _ = p.o.Vault.Save(ctx, marker) // the next look does it again
 }
 
+const (
+	// pagesAtOnce is how many pages of WeChat's list are saved at once: each may wait a second for the
+	// disk of Redis, and has one connection meanwhile.
+	pagesAtOnce = 3
+	// revokesAtOnce is how many of a page's accounts are revoked at once.
+	revokesAtOnce = 4
+)
+
 // reconcile puts into the vault what WeChat's list of authorizers has and the vault lacks, or has
 // with another secret of an earlier time. It takes nothing away. The error is WeChat's or the
 // vault's; on WeCom there is no such list.
 func (p *Platform) reconcile(ctx context.Context) error {
-	seen := map[string]bool{}
-	err := p.eachListed(ctx, func(a wechat.ListedAuthorizer) error {
-		seen[a.Authorizer] = true
-		return p.recoverOne(ctx, a)
-	})
-	if err != nil {
+	kept := map[string]vault.Record{}
+	if err := p.eachKept(ctx, func(r vault.Record) error { kept[r.ID] = r; return nil }); err != nil {
 		return err
 	}
-	return p.eachKept(ctx, func(r vault.Record) error {
-		if r.State == vault.StateActive && !seen[r.ID] {
+	seen := map[string]bool{}
+	var pages errgroup.Group
+	pages.SetLimit(pagesAtOnce)
+	err := p.eachPage(ctx, func(page []wechat.ListedAuthorizer) {
+		for _, a := range page {
+			seen[a.Authorizer] = true
+		}
+		pages.Go(func() error { return p.recoverPage(ctx, page, kept) })
+	})
+	if err = cmp.Or(pages.Wait(), err); err != nil {
+		return err
+	}
+	for id, r := range kept {
+		if r.State == vault.StateActive && !seen[id] {
 			// It may have hidden behind an entry that left the list meanwhile. Only an event ends it.
 			p.observe(EventRecovery, "unlisted", nil)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// recoverOne compares one authorizer of the list.
-func (p *Platform) recoverOne(ctx context.Context, a wechat.ListedAuthorizer) error {
-	label := "unchanged"
-	err := p.change(ctx, a.Authorizer, func(r vault.Record) (vault.Record, bool) {
-		switch label = "unchanged"; {
-		case a.RefreshToken.Empty(), r.Rev > 0 && a.RefreshToken.Equal(r.Secret), r.Rev > 0 && a.AuthTime <= r.Order:
-			return r, false
-		case r.Rev == 0:
-			label = "added"
-		default:
-			label = "replaced"
+// recoverPage compares a page of the list with what the vault kept, and saves together what differs.
+func (p *Platform) recoverPage(ctx context.Context, page []wechat.ListedAuthorizer, kept map[string]vault.Record) error {
+	var differ []wechat.ListedAuthorizer
+	var next []vault.Record
+	for _, a := range page {
+		r, label := p.compare(a, kept[a.Authorizer])
+		if label == unchanged {
+			p.observe(EventRecovery, label, nil)
+			continue
 		}
-		return vault.Record{Platform: p.o.ID, ID: a.Authorizer, State: vault.StateActive, Secret: a.RefreshToken, Order: a.AuthTime, Rev: r.Rev}, true
-	})
-	if err == nil && label != "unchanged" {
+		differ, next = append(differ, a), append(next, r)
+	}
+	errs := p.o.Vault.SaveAll(ctx, next)
+	var g errgroup.Group
+	g.SetLimit(revokesAtOnce)
+	for i, a := range differ {
+		g.Go(func() error { return p.recoverOne(ctx, a, kept[a.Authorizer], errs[i]) })
+	}
+	return g.Wait()
+}
+
+// recoverOne ends the recovery of one authorizer, which was compared with r and saved with err: it
+// takes back what was fetched with the earlier secret. If the record has changed meanwhile, it is
+// compared again.
+func (p *Platform) recoverOne(ctx context.Context, a wechat.ListedAuthorizer, r vault.Record, err error) error {
+	_, label := p.compare(a, r)
+	if errors.Is(err, vault.ErrConflict) {
+		err = p.change(ctx, a.Authorizer, func(r vault.Record) (next vault.Record, changed bool) {
+			next, label = p.compare(a, r)
+			return next, label != unchanged
+		})
+	}
+	if err == nil && label != unchanged {
 		err = p.revoke(ctx, a.Authorizer)
 	}
 	p.observe(EventRecovery, label, err)
 	return err
 }
 
-// eachListed calls f for each authorizer of WeChat's list; for all of them once more if the list
-// changed meanwhile, because an entry that leaves it hides another one.
-func (p *Platform) eachListed(ctx context.Context, f func(wechat.ListedAuthorizer) error) error {
+// unchanged is the label of an authorizer of which the vault has what the list has, or something
+// newer.
+const unchanged = "unchanged"
+
+// compare returns what the vault should have of an authorizer of the list instead of r, and why.
+func (p *Platform) compare(a wechat.ListedAuthorizer, r vault.Record) (next vault.Record, label string) {
+	switch label = "replaced"; {
+	case a.RefreshToken.Empty(), r.Rev > 0 && a.RefreshToken.Equal(r.Secret), r.Rev > 0 && a.AuthTime <= r.Order:
+		return r, unchanged
+	case r.Rev == 0:
+		label = "added"
+	}
+	return vault.Record{Platform: p.o.ID, ID: a.Authorizer, State: vault.StateActive, Secret: a.RefreshToken, Order: a.AuthTime, Rev: r.Rev}, label
+}
+
+// eachPage calls f for each page of WeChat's list of authorizers; for all of them once more if the
+// list changed meanwhile, because an entry that leaves it hides another one.
+func (p *Platform) eachPage(ctx context.Context, f func([]wechat.ListedAuthorizer)) error {
 	type page struct {
 		total int
 		list  []wechat.ListedAuthorizer
@@ -157,11 +213,7 @@ func (p *Platform) eachListed(ctx context.Context, f func(wechat.ListedAuthorize
 				first = got.total
 			}
 			changed = changed || got.total != first
-			for _, a := range got.list {
-				if err := f(a); err != nil {
-					return err
-				}
-			}
+			f(got.list)
 			if offset += len(got.list); len(got.list) == 0 || offset >= got.total {
 				break
 			}

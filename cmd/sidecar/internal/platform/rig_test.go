@@ -3,8 +3,12 @@ package platform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,6 +84,18 @@ func (s *faultyStore) Save(ctx context.Context, r vault.Row) (int64, error) {
 	return s.Store.Save(ctx, r)
 }
 
+// SaveAll is what [vault.Vault.SaveAll] prefers.
+func (s *faultyStore) SaveAll(ctx context.Context, rows []vault.Row) []error {
+	err := s.fault(ctx)
+	if s.deaf.Load() {
+		err = errAway
+	}
+	if err == nil {
+		return s.Store.(*vault.Redis).SaveAll(ctx, rows)
+	}
+	return slices.Repeat([]error{err}, len(rows))
+}
+
 func (s *faultyStore) fault(ctx context.Context) error {
 	if d := s.hang.Load(); d > 0 && !sleep(ctx, time.Duration(d)) {
 		return ctx.Err()
@@ -117,6 +133,8 @@ func newRig(t *testing.T, n int, kind Kind) *rig {
 	for _, r := range x.cluster.Replicas {
 		rdb := redis.NewClient(&redis.Options{
 			Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
+			PoolSize:       10_000, // a wait for a connection uses timers that are of no bubble
+			ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10,
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		})
 		t.Cleanup(func() { _ = rdb.Close() })
@@ -177,6 +195,81 @@ func (x *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 	default:
 		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
+// long reports whether WXTOKEN_LONG is 1, as make histories sets it: then the histories here have
+// their full size.
+var long = os.Getenv("WXTOKEN_LONG") == "1"
+
+// atFullSize returns the first number, or the second one if the histories are short.
+func atFullSize(full, short int) int {
+	if long {
+		return full
+	}
+	return short
+}
+
+// seed puts n authorizers into the vault, as if they had authorised before, and returns their ids.
+func (x *rig) seed(n int) []string {
+	k := x.sim.PlatformKnobs(id)
+	before := k.NoCodePush
+	k.NoCodePush = true
+	x.sim.SetPlatformKnobs(id, k)
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("wx%016d", i)
+		x.sim.Authorize(id, ids[i])
+	}
+	k.NoCodePush = before
+	x.sim.SetPlatformKnobs(id, k)
+	records := make([]vault.Record, n)
+	for i, a := range x.sim.Ledger(id).Authorizers {
+		var place int
+		_, _ = fmt.Sscanf(i, "wx%d", &place)
+		records[place] = vault.Record{Platform: id, ID: i, State: vault.StateActive, Order: time.Now().Unix(), Secret: secret.New(a.Accepts[0])}
+	}
+	for _, err := range vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).SaveAll(x.Context(), records) {
+		if err != nil {
+			x.Fatal(err)
+		}
+	}
+	return ids
+}
+
+// patiently reads a token as an app does that heeds Retry-After, until it has one.
+func (x *rig) patiently(replica int, authorizer string) tokencache.Token {
+	for {
+		token, err := x.get(replica, authorizer)
+		u, ok := errors.AsType[*tokencache.UnavailableError](err)
+		if !ok {
+			if err != nil {
+				x.Error(err)
+			}
+			return token
+		}
+		time.Sleep(max(time.Second, u.RetryAfter))
+	}
+}
+
+// clockFetches notes when WeChat is asked for a token of an account, until the test ends.
+func (x *rig) clockFetches() (times func() []time.Time) {
+	var mu sync.Mutex
+	var all []time.Time
+	x.sim.Tune(func(k *wechattest.Knobs) {
+		k.LatencyFunc = func(r *http.Request) time.Duration {
+			if r.URL.Path == "/cgi-bin/component/api_authorizer_token" {
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, time.Now())
+			}
+			return 100 * time.Millisecond
+		}
+	})
+	return func() []time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
 	}
 }
 

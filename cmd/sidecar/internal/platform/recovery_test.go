@@ -1,0 +1,116 @@
+package platform
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/alicebob/miniredis/v2/server"
+
+	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
+)
+
+// Check 5: Redis was emptied, with the vault in it. WeChat's list fills it again, without any
+// customer: soon with the token that memory has, and with the next ticket if that is lost, too. Then
+// each account that is used costs one fetch.
+func TestAnEmptiedVaultIsFilledAgain(t *testing.T) {
+	t.Parallel()
+	n := atFullSize(5000, 6)
+	for name, cold := range map[string]bool{"replicas have the platform's token": false, "replicas are cold": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newRig(t, 3, OpenPlatform)
+				x.start()
+				accounts := make([]string, n)
+				for i := range accounts {
+					accounts[i] = fmt.Sprintf("wx%016d", i)
+					x.sim.Authorize(id, accounts[i])
+					if i%200 == 199 {
+						x.eventually("these have authorised", func() bool { return x.record(accounts[i]).State == vault.StateActive })
+					}
+				}
+				x.eventually("all are in the vault", func() bool { return x.active() == n })
+				used := accounts[:max(3, n/20)]
+				for i, a := range used {
+					x.mustGet(i%3, a)
+				}
+				time.Sleep(11 * time.Minute) // it was compared with the list at the beginning
+				x.flushesEachSecond()
+				lists := x.sim.Calls(id).Paths["/cgi-bin/component/api_get_authorizer_list"]
+				x.cluster.Redis.FlushAll()
+				if cold {
+					x.forgetAll()
+				}
+				began := time.Now()
+				for x.active() < n && time.Since(began) < time.Hour {
+					time.Sleep(time.Second)
+				}
+				if took := time.Since(began); took > 25*time.Second { // 15 s until it is noticed
+					t.Errorf("whole again after %v", took)
+				}
+				for _, a := range accounts {
+					if r := x.record(a); !x.sim.Accepts(id, a, r.Secret.Reveal()) {
+						t.Fatalf("%s: %+v", a, r)
+					}
+				}
+				if got := x.sim.Calls(id).Paths["/cgi-bin/component/api_get_authorizer_list"] - lists; got != (n+499)/500 {
+					t.Errorf("%d calls for the list of %d", got, n)
+				}
+				for i, a := range used {
+					x.patiently(i%3, a)
+					x.mustGet((i+1)%3, a)
+					if got := x.fetches(a); got != 2 {
+						t.Errorf("%d fetches for %s in all, want one before and one after", got, a)
+					}
+				}
+				for a, l := range x.sim.Ledger(id).Authorizers {
+					if l.Exchanges != 1 {
+						t.Errorf("%s authorised again", a)
+					}
+				}
+			})
+		})
+	}
+}
+
+// forgetAll makes every replica as one that has just started, and returns with the next ticket.
+func (x *rig) forgetAll() {
+	for _, p := range x.replicas {
+		for _, set := range [][]tokencache.Credential{nil, p.Credentials()} {
+			if err := p.o.Cache.Set(set...); err != nil {
+				x.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(time.Minute)
+	x.sim.PushTicket(id)
+}
+
+// active counts the accounts that the vault has as active.
+func (x *rig) active() (n int) {
+	err := x.replicas[0].eachKept(x.Context(), func(r vault.Record) error {
+		if r.State == vault.StateActive {
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		x.Fatal(err)
+	}
+	return n
+}
+
+// flushesEachSecond makes Redis write its append-only file to the disk once a second, as by default.
+func (x *rig) flushesEachSecond() {
+	err := x.cluster.Redis.Server().Register("WAITAOF", func(c *server.Peer, _ string, _ []string) {
+		time.Sleep(time.Second - time.Duration(time.Now().UnixNano())%time.Second)
+		c.WriteLen(2)
+		c.WriteInt(1)
+		c.WriteInt(0)
+	})
+	if err != nil {
+		x.Fatal(err)
+	}
+}
