@@ -82,7 +82,7 @@ func (p *Platform) know(ctx context.Context, authorizer string) error {
 	})
 	switch {
 	case err == nil && !auth.Secret.Empty():
-		return p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: authorizer, State: vault.StateActive, Secret: auth.Secret, Info: bounded(auth.Info)}, false)
+		return p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: authorizer, State: vault.StateActive, Secret: auth.Secret, Info: newAccountInfo("", auth.Info)}, false)
 	case err != nil && !isNo(err):
 		return err // it is not known
 	}
@@ -290,12 +290,4 @@ func (p *Platform) forget(authorizer string) {
 	defer p.mu.Unlock()
 	delete(p.remembered, authorizer)
 	delete(p.unknown, authorizer)
-}
-
-// bounded drops an info that is too long to be kept: it is for people.
-func bounded(info []byte) []byte {
-	if len(info) > 4<<10 {
-		return nil
-	}
-	return info
 }

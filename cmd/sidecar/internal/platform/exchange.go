@@ -28,6 +28,26 @@ func infoOf(r vault.Record) (i codeInfo) {
 	return i
 }
 
+// accountInfo is what an authorizer's record says besides the secret.
+type accountInfo struct {
+	// Code is the ID of the code whose exchange brought the secret: a replica that takes an exchange
+	// over finds out that its secret was saved.
+	Code string `json:"code,omitempty"`
+	// Said is what WeChat said of the authorisation, if it is short enough.
+	Said json.RawMessage `json:"said,omitempty"`
+}
+
+// mostSaid keeps an accountInfo below the 4 KiB that a record can have.
+const mostSaid = 3 << 10
+
+func newAccountInfo(code string, said []byte) []byte {
+	if len(said) > mostSaid || !json.Valid(said) {
+		said = nil
+	}
+	info, _ := json.Marshal(accountInfo{code, said}) // a text and valid JSON: cannot fail
+	return info
+}
+
 // Outcome is what became of a code.
 type Outcome struct {
 	State      vault.State
@@ -130,7 +150,7 @@ func (p *Platform) exchange(ctx context.Context, r vault.Record) (label string, 
 	if !info.Pushed && !auth.Date.IsZero() {
 		order = auth.Date.Unix() - redirectLead
 	}
-	if err = p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: auth.Authorizer, State: vault.StateActive, Secret: auth.Secret, Order: order, Info: bounded(auth.Info)}, info.Pushed); err != nil {
+	if err = p.adopt(ctx, vault.Record{Platform: p.o.ID, ID: auth.Authorizer, State: vault.StateActive, Secret: auth.Secret, Order: order, Info: newAccountInfo(r.ID, auth.Info)}, info.Pushed); err != nil {
 		return "failed", err
 	}
 	if err = p.revoke(ctx, auth.Authorizer); err != nil {
@@ -180,20 +200,18 @@ func (p *Platform) spend(ctx context.Context, r vault.Record, info codeInfo, aga
 	if !again || !ok || !e.BadCode() {
 		return auth, false, err
 	}
-	auth, recall := p.recall(ctx, info.Authorizer)
-	if recall != nil {
-		return auth, true, recall
-	}
-	return auth, true, nil
+	auth, err = p.recall(ctx, r.ID, info.Authorizer)
+	return auth, true, err
 }
 
 // errGone says that a code was spent and what it was for cannot be had again.
 var errGone = errors.New("the code was exchanged, and its answer is lost")
 
-// recall asks WeChat for what an exchange would have brought.
-func (p *Platform) recall(ctx context.Context, authorizer string) (wechat.Authorization, error) {
+// recall finds out what the exchange of a code has brought: from WeChat, or from the vault, if the
+// replica that exchanged it ended after it had saved that.
+func (p *Platform) recall(ctx context.Context, code, authorizer string) (auth wechat.Authorization, err error) {
 	if authorizer != "" {
-		auth, err := withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
+		auth, err = withToken(ctx, p, func(token secret.String) (wechat.Authorization, error) {
 			return p.dialect.recall(ctx, token, authorizer)
 		})
 		if errors.Is(err, errNeverAgain) {
@@ -201,8 +219,18 @@ func (p *Platform) recall(ctx context.Context, authorizer string) (wechat.Author
 		}
 		return auth, err
 	}
+	err = p.eachKept(ctx, func(r vault.Record) error {
+		var info accountInfo
+		if json.Unmarshal(r.Info, &info) == nil && info.Code == code {
+			auth = wechat.Authorization{Authorizer: r.ID, Secret: r.Secret, Info: info.Said, Date: time.Unix(r.Order+redirectLead, 0)}
+		}
+		return nil
+	})
+	if err != nil || auth.Authorizer != "" {
+		return auth, err
+	}
 	newest := wechat.ListedAuthorizer{}
-	err := p.eachPage(ctx, func(page []wechat.ListedAuthorizer) {
+	err = p.eachPage(ctx, func(page []wechat.ListedAuthorizer) {
 		for _, a := range page {
 			if a.AuthTime > newest.AuthTime && !a.RefreshToken.Empty() {
 				newest = a

@@ -229,8 +229,8 @@ func (x *rig) seed(n int) []string {
 		_, _ = fmt.Sscanf(i, "wx%d", &place)
 		records[place] = vault.Record{Platform: id, ID: i, State: vault.StateActive, Order: time.Now().Unix(), Secret: secret.New(a.Accepts[0])}
 	}
-	for _, err := range vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).SaveAll(x.Context(), records) {
-		if err != nil {
+	for page := range slices.Chunk(records, 500) {
+		if err := errors.Join(vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).SaveAll(x.Context(), page)...); err != nil {
 			x.Fatal(err)
 		}
 	}
