@@ -172,11 +172,15 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 	if !changed && r.State == vault.StateActive {
 		return a.cred, nil
 	}
+	before := r
 	if changed {
 		r.Secret = a.next
 	}
 	r.State = vault.StateActive // it was refused, and is accepted again
 	saved, err := p.o.Vault.Save(ctx, r)
+	if errors.Is(err, vault.ErrConflict) {
+		saved, err = p.saveOverResealed(ctx, before, r)
+	}
 	switch {
 	case err == nil:
 		p.remember(saved)
@@ -190,6 +194,21 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 	}
 	return wechat.Credential{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Unclear: true, Err: err,
 		Message: "the vault did not keep the new refresh token, so the access token is not used: " + err.Error()}
+}
+
+// saveOverResealed saves r although the record has another rev than before, if nothing else of it
+// is another: while r was fetched, a person has sealed the records again with a new key. The new
+// secret must not be lost for that. The error is [vault.ErrConflict] if more has changed.
+func (p *Platform) saveOverResealed(ctx context.Context, before, r vault.Record) (vault.Record, error) {
+	now, err := p.o.Vault.Load(ctx, p.o.ID, r.ID)
+	switch {
+	case err != nil:
+		return now, err
+	case now.State != before.State || now.Order != before.Order || !now.Secret.Equal(before.Secret):
+		return now, vault.ErrConflict
+	}
+	r.Rev = now.Rev
+	return p.o.Vault.Save(ctx, r)
 }
 
 const (
