@@ -27,6 +27,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/doctor"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/vaultcmd"
 )
 
 func main() {
@@ -48,6 +49,7 @@ func commands() []cli.Command {
 		cli.Status,
 		cli.Healthcheck,
 		doctor.Command,
+		vaultcmd.Command(os.Stdin),
 		cli.Version,
 		cli.Help,
 	}

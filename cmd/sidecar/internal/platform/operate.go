@@ -83,8 +83,10 @@ func (p *Platform) Recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.reconcile(ctx); err != nil && !errors.Is(err, errNeverAgain) {
-		return err
+	if p.o.Kind == OpenPlatform {
+		if err := p.reconcile(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.erase(ctx); err != nil {
 		return err
