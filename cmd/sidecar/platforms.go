@@ -41,7 +41,7 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
 			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
-			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: s.redis, Namespace: cfg.Namespace,
+			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: s.redis, Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
 			Log: s.log, Observe: metrics.Observe,
 		})
 		if err != nil {

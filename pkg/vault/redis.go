@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
 var (
@@ -30,10 +32,23 @@ var (
 type Redis struct {
 	rdb       redis.UniversalClient
 	namespace string
+	secrets   []secret.String
 }
 
-// NewRedis returns a store whose keys begin with namespace. It does no I/O.
-func NewRedis(rdb redis.UniversalClient, namespace string) *Redis { return &Redis{rdb, namespace} }
+// NewRedis returns a store whose keys begin with namespace. It does no I/O. secrets are the
+// passwords that rdb sends to Redis: a server that does not know AUTH repeats them in its error, so
+// they are taken out of the text of every error.
+func NewRedis(rdb redis.UniversalClient, namespace string, secrets ...secret.String) *Redis {
+	return &Redis{rdb, namespace, secrets}
+}
+
+// failed returns the error of an operation on Redis; nil if there is none.
+func (s *Redis) failed(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("vault: redis: %s: %w", op, secret.ScrubRedisError(err, s.secrets...))
+}
 
 const (
 	// redisTimeout bounds one operation.
@@ -76,7 +91,7 @@ func (s *Redis) load(ctx context.Context, key string, ids []any) ([]Row, error) 
 	defer cancel()
 	reply, err := loadScript.Run(ctx, s.rdb, []string{key}, ids...).Slice()
 	if err != nil {
-		return nil, fmt.Errorf("vault: redis: load: %w", err)
+		return nil, s.failed("load", err)
 	}
 	if len(reply) != 2 {
 		return nil, errReply
@@ -132,18 +147,18 @@ func (s *Redis) Save(ctx context.Context, r Row) (int64, error) {
 	// Redis waits for the writes of one connection, so both commands need the same one.
 	conn, err := s.conn(ctx, key)
 	if err != nil {
-		return 0, fmt.Errorf("vault: redis: save: %w", err)
+		return 0, s.failed("save", err)
 	}
 	defer conn.Close()
 	rev, err := saveScript.Run(ctx, conn, []string{key, s.codes(r.Platform)}, saveArgs(r)...).Int64()
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("vault: redis: save: %w", err)
+		return 0, s.failed("save", err)
 	case rev < 0:
 		return 0, ErrConflict
 	case r.NeedsDisk():
 		if err := waitForDisk(ctx, conn); err != nil {
-			return 0, fmt.Errorf("vault: redis: save: %w", err)
+			return 0, s.failed("save", err)
 		}
 	}
 	return rev, nil
@@ -260,7 +275,7 @@ func (s *Redis) List(ctx context.Context, platform, after string, n int) ([]Row,
 	ids, err := s.rdb.HKeys(keys, s.hash(platform)).Result()
 	cancel()
 	if err != nil {
-		return nil, fmt.Errorf("vault: redis: list: %w", err)
+		return nil, s.failed("list", err)
 	}
 	slices.Sort(ids)
 	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= after || !IsAuthorizer(id) })
@@ -292,7 +307,7 @@ func (s *Redis) Codes(ctx context.Context, platform string) ([]string, error) {
 	defer cancel()
 	ids, err := s.rdb.ZRange(ctx, s.codes(platform), 0, mostCodes-1).Result()
 	if err != nil {
-		return nil, fmt.Errorf("vault: redis: codes: %w", err)
+		return nil, s.failed("codes", err)
 	}
 	return ids, nil
 }
@@ -331,7 +346,7 @@ func (s *Redis) Check(ctx context.Context, platform string) (Durability, error) 
 	defer cancel()
 	conn, err := s.conn(ctx, s.hash(platform))
 	if err != nil {
-		return Durability{}, fmt.Errorf("vault: redis: check: %w", err)
+		return Durability{}, s.failed("check", err)
 	}
 	defer conn.Close()
 	info, err := conn.Info(ctx, "persistence", "memory").Result()
@@ -341,9 +356,9 @@ func (s *Redis) Check(ctx context.Context, platform string) (Durability, error) 
 	aof, policy := field(info, "aof_enabled"), field(info, "maxmemory_policy")
 	switch {
 	case isReply(err) || err == nil && aof == "":
-		return Durability{Unknown: errors.Join(err, errors.New("vault: redis: INFO says nothing"))}, nil
+		return Durability{Unknown: errors.Join(s.failed("check", err), errors.New("vault: redis: INFO says nothing"))}, nil
 	case err != nil:
-		return Durability{}, fmt.Errorf("vault: redis: check: %w", err)
+		return Durability{}, s.failed("check", err)
 	}
 	return Durability{Persists: aof == "1", Evicts: strings.HasPrefix(policy, "allkeys-")}, nil
 }

@@ -230,3 +230,28 @@ func TestTheUserOfAVaultNeedsTheseCommands(t *testing.T) {
 		}
 	}
 }
+
+// A server that does not know a command repeats its arguments, those of AUTH too.
+func TestNoErrorOfRedisRepeatsThePassword(t *testing.T) {
+	const password = "HUSH-redis-password"
+	m := miniredis.RunT(t)
+	m.Server().SetPreHook(func(c *server.Peer, cmd string, _ ...string) bool {
+		c.WriteError("ERR unknown command '" + cmd + "', with args beginning with: 'HUSH-re' and not " + password)
+		return true
+	})
+	s := vault.NewRedis(dial(t, m.Addr()), "ns", secret.New(password))
+	_, loading := s.Load(t.Context(), "wx1", vault.Ticket)
+	_, saving := s.Save(t.Context(), vault.Row{Platform: "wx1", ID: vault.Ticket, State: vault.StateReceived, Sealed: []byte("x")})
+	_, listing := s.List(t.Context(), "wx1", "", 1)
+	_, codes := s.Codes(t.Context(), "wx1")
+	durability, checking := s.Check(t.Context(), "wx1")
+	if checking != nil || durability.Unknown == nil {
+		t.Errorf("a Redis that only refuses: %v, %v", durability, checking)
+	}
+	for what, err := range map[string]error{"load": loading, "save": saving, "list": listing, "codes": codes, "check": durability.Unknown} {
+		var answer redis.Error
+		if text := fmt.Sprint(err); !errors.As(err, &answer) || strings.Contains(text, "HUSH") || !strings.Contains(text, what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -42,7 +42,7 @@ const (
 	Template     Kind = "wecom_dk"      // of apps that are developed on behalf of corps
 )
 
-// Options say what a platform is. All but Idle, Log and Observe are required.
+// Options say what a platform is. All but Secrets, Idle, Log and Observe are required.
 type Options struct {
 	ID       string
 	Kind     Kind
@@ -57,6 +57,8 @@ type Options struct {
 	// Redis and Namespace are for leases, of which there is one for each code.
 	Redis     redis.UniversalClient
 	Namespace string
+	// Secrets are the passwords of that Redis, which no error may repeat. Default: none.
+	Secrets []secret.String
 
 	// Idle is how long an authorizer's token is kept after it was asked for. Default 2 h.
 	Idle time.Duration
@@ -171,7 +173,8 @@ func (p *Platform) revoke(ctx context.Context, authorizer string) error {
 func (p *Platform) lease(ctx context.Context, name string, ttl time.Duration) (*lock.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return lock.New(p.o.Redis, p.o.Namespace+":{"+p.o.ID+"}:vault:lease:"+name, ttl).Obtain(ctx)
+	lease, err := lock.New(p.o.Redis, p.o.Namespace+":{"+p.o.ID+"}:vault:lease:"+name, ttl).Obtain(ctx)
+	return lease, secret.ScrubRedisError(err, p.o.Secrets...)
 }
 
 // once reports whether this call is the first one with this name in the cluster for as long as ttl.

@@ -28,7 +28,7 @@ type Store interface {
 // Open opens the store of the configuration without I/O. rdb is its Redis, which the caller closes.
 func Open(cfg *config.Config, rdb redis.UniversalClient) (Store, error) {
 	if cfg.Vault.URL.Empty() {
-		return inRedis{vault.NewRedis(rdb, cfg.Namespace)}, nil
+		return inRedis{vault.NewRedis(rdb, cfg.Namespace, cfg.Redis.Secrets()...)}, nil
 	}
 	if openSQL == nil {
 		return nil, errNoSQL
