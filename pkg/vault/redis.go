@@ -180,7 +180,7 @@ func (s *Redis) SaveAll(ctx context.Context, rows []Row) []error {
 	defer cancel()
 	if err := s.saveAll(ctx, rows, errs); err != nil {
 		for i := range errs {
-			errs[i] = cmp.Or(errs[i], fmt.Errorf("vault: redis: save: %w", err))
+			errs[i] = cmp.Or(errs[i], s.failed("save", err))
 		}
 	}
 	return errs
@@ -204,7 +204,7 @@ func (s *Redis) saveAll(ctx context.Context, rows []Row, errs []error) error {
 	for i, reply := range replies {
 		switch rev, err := reply.Int64(); {
 		case err != nil:
-			errs[i] = fmt.Errorf("vault: redis: save: %w", err)
+			errs[i] = s.failed("save", err)
 		case rev < 0:
 			errs[i] = ErrConflict
 		}
