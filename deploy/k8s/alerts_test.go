@@ -69,6 +69,12 @@ func once(at time.Duration, was float64) float64 {
 	return was + 1
 }
 
+// accounts is the label of all accounts of the platform.
+var accounts = map[string]string{"app": "wx00000000000000cc:*"}
+
+// steady is a metric that goes on as it was, whatever another history says.
+func steady(_ time.Duration, was float64) float64 { return was }
+
 // renewed is an expiry that moves on 4 minutes before the end, as on stable_token, until stuck.
 func renewed(stuck time.Duration) func(time.Duration, float64) float64 {
 	return func(at time.Duration, _ float64) float64 {
@@ -191,6 +197,18 @@ func TestNoAlertFiresWhileAllIsWell(t *testing.T) {
 		"a single stale read":      {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, once}},
 		"a new configuration":      {{"wxtoken_config_reloads_total", map[string]string{"result": "ok"}, counts(time.Minute)}},
 		"others report old values": {{"wxtoken_reports_total", map[string]string{"outcome": "not_current"}, counts(time.Second)}},
+		"customers come and go": {
+			{"wxtoken_platform_exchanges_total", map[string]string{"result": "done"}, counts(10 * time.Minute)},
+			{"wxtoken_platform_withdrawals_total", map[string]string{"result": "withdrawn"}, counts(30 * time.Minute)},
+			{"wxtoken_platform_withdrawals_total", map[string]string{"result": "test"}, counts(time.Second)},
+			{"wxtoken_platform_exchanges_total", map[string]string{"result": "failed", "via": "push"}, once},
+		},
+		"one of 1000 accounts is refused": {
+			{"wxtoken_platform_authorizers", map[string]string{"state": "active"}, func(time.Duration, float64) float64 { return 1000 }},
+			{"wxtoken_platform_authorizers", map[string]string{"state": "refused"}, since(1)},
+			{"wxtoken_reads_total", map[string]string{"outcome": "memory", "app": accounts["app"]}, counts(time.Second)},
+			{"wxtoken_reads_total", map[string]string{"outcome": "error", "app": accounts["app"]}, counts(time.Minute)},
+		},
 	} {
 		for _, f := range forms {
 			t.Run(name+", "+f.name, func(t *testing.T) {
@@ -271,8 +289,8 @@ func TestEachAlertFiresForItsTrouble(t *testing.T) {
 	troubles := map[string][]history{
 		"WxtokenTokenExpiring":        {{"wxtoken_token_expiry_timestamp_seconds", nil, renewed(trouble)}},
 		"WxtokenNoGoodToken":          {{"wxtoken_token_fresh", nil, since(0)}},
-		"WxtokenReadsFailing":         {{"wxtoken_reads_total", map[string]string{"outcome": "error"}, counts(time.Minute)}},
-		"WxtokenStaleReads":           {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, counts(time.Minute)}},
+		"WxtokenReadsFailing":         {{"wxtoken_reads_total", map[string]string{"outcome": "error"}, counts(time.Minute)}, {"wxtoken_reads_total", accounts, steady}},
+		"WxtokenStaleReads":           {{"wxtoken_reads_total", map[string]string{"outcome": "stale"}, counts(time.Minute)}, {"wxtoken_reads_total", accounts, steady}},
 		"WxtokenFetchRefused":         failures("permanent", 10*time.Minute),
 		"WxtokenQuotaSpent":           failures("quota", 10*time.Minute),
 		"WxtokenAddressRefused":       failures("local", 10*time.Minute),
@@ -289,12 +307,41 @@ func TestEachAlertFiresForItsTrouble(t *testing.T) {
 		"WxtokenPanic":                {{"wxtoken_http_panics_total", nil, once}},
 		"WxtokenSidecarDown":          {{"up", map[string]string{"pod": "web-1"}, since(0)}},
 		"WxtokenAbsent":               {{"up", nil, since(gone)}},
+		"WxtokenPushesRefused":        {{"wxtoken_platform_pushes_total", map[string]string{"result": "key"}, counts(time.Minute)}},
+		"WxtokenAuthorizationLost":    {{"wxtoken_platform_exchanges_total", map[string]string{"result": "lost", "via": "push", "pod": "web-1"}, once}},
+		"WxtokenExchangesFailing":     {{"wxtoken_platform_exchanges_total", map[string]string{"result": "failed", "via": "redirect"}, counts(time.Minute)}},
+		"WxtokenVaultFailing":         {{"wxtoken_vault_errors_total", map[string]string{"op": "save"}, counts(time.Minute)}},
+		"WxtokenAccountsRefused":      {{"wxtoken_platform_authorizers", map[string]string{"state": "refused"}, since(1)}},
+		"WxtokenAccountsFailing": {
+			{"wxtoken_reads_total", map[string]string{"outcome": "error", "app": accounts["app"]}, counts(time.Minute)},
+			{"wxtoken_reads_total", map[string]string{"outcome": "memory", "app": accounts["app"]}, counts(10 * time.Second)},
+		},
+		"WxtokenManyWithdrawals": {{"wxtoken_platform_withdrawals_total", map[string]string{"result": "withdrawn"}, counts(5 * time.Minute)}},
 	}
+	// A ticket's age has two limits.
+	old := func(kind string, after time.Duration) []history {
+		return []history{{"wxtoken_platform_ticket_age_seconds", map[string]string{"kind": kind}, func(at time.Duration, was float64) float64 {
+			return max(was, min(at-trouble, after).Seconds())
+		}}}
+	}
+	for _, h := range [][]history{old("open_platform", 29*time.Minute), old("wecom_suite", 14*time.Minute)} {
+		if got := firing(t, perApp, h...); len(got) != 0 {
+			t.Errorf("%v fire while a ticket is not old", got)
+		}
+	}
+	if got := firing(t, perApp, old("wecom_suite", 16*time.Minute)...); !slices.Equal(got, []string{"WxtokenTicketOld"}) {
+		t.Errorf("%v fire for a suite", got)
+	}
+	troubles["WxtokenTicketOld"] = old("open_platform", 31*time.Minute)
 	for _, a := range alerts(t) {
 		t.Run(a.Alert, func(t *testing.T) {
 			h, ok := troubles[a.Alert]
 			if !ok {
 				t.Fatal("nothing here says when it should fire")
+			}
+			forms := forms
+			if strings.HasPrefix(h[0].metric, "wxtoken_platform_") || strings.HasPrefix(h[0].metric, "wxtoken_vault_") {
+				forms = forms[:1] // they are the same in both
 			}
 			for _, f := range forms {
 				if got := firing(t, f, h...); !slices.Equal(got, []string{a.Alert}) {

@@ -43,11 +43,46 @@ var (
 	forms  = []*form{perApp, summed}
 )
 
+// platforms are what a sidecar with a third-party platform exports besides, in either form.
+var platforms struct {
+	once    sync.Once
+	samples []sample
+}
+
+// scrapePlatforms returns what a sidecar exports of its platform and of the reads of the accounts.
+// What differs with a suite is the value of one label, which the configuration has.
+func scrapePlatforms(t *testing.T) []sample {
+	t.Helper()
+	platforms.once.Do(func() {
+		dev, err := start(t, nil, "--dev")
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the account has no token", func() bool {
+			status, _ := do(t, "GET", "http://"+dev.values+"/v1/apps/platform:wx00000000000000f0/token", "")
+			return status == 200
+		})
+		_, text := do(t, "GET", "http://"+dev.ops+"/metrics", "")
+		for _, s := range parseMetrics(t, text) {
+			name := s.labels.Get("__name__")
+			accounts := name == "wxtoken_reads_total" && strings.HasSuffix(s.labels.Get("app"), ":*")
+			if !accounts && !strings.HasPrefix(name, "wxtoken_platform_") && !strings.HasPrefix(name, "wxtoken_vault_") {
+				continue
+			}
+			platforms.samples = append(platforms.samples, s)
+			if s.labels.Get("kind") == "open_platform" {
+				platforms.samples = append(platforms.samples, sample{labels.NewBuilder(s.labels).Set("kind", "wecom_suite").Set("platform", "ww1").Labels(), s.value})
+			}
+		}
+	})
+	return platforms.samples
+}
+
 // scrape returns what a sidecar exports after some of everything has been asked of it, with the
 // target's labels.
 func (f *form) scrape(t *testing.T) []sample {
 	t.Helper()
-	f.once.Do(func() { f.samples = f.scrapeNow(t) })
+	f.once.Do(func() { f.samples = append(f.scrapeNow(t), scrapePlatforms(t)...) })
 	if f.samples == nil {
 		t.Fatal("there is nothing to compare with: another test has failed")
 	}

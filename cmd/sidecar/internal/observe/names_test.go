@@ -17,7 +17,9 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
+	"github.com/wxtoken/sidecar/pkg/vault"
 )
 
 // exposed is what a collector shows, without its comments.
@@ -49,6 +51,11 @@ func everything(t *testing.T) *prometheus.Registry {
 			return tokencache.Health{RedisAnswered: time.Now(), RereadBound: time.Second}
 		}),
 	)
+	platforms := observe.NewPlatformMetrics(reg, []string{"wxp"}, func() []platform.Status {
+		return []platform.Status{{ID: "wxp", TicketLife: time.Hour, Authorizers: map[vault.State]int{}}}
+	})
+	platforms.Observe(platform.Event{Platform: "wxp", What: platform.EventRecovery, Label: "added"})
+	_, _ = platforms.Vault(hasty{}).Load(t.Context(), "", "") // it takes what it takes
 	m.Track(shop)
 	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonReport, Result: tokencache.ResultCommitted})
 	m.Observe(tokencache.Event{Key: shop, Reason: tokencache.ReasonDue, Result: tokencache.ResultFetched})

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
@@ -160,16 +159,5 @@ func TestTheMetricsOfPlatformsAreFew(t *testing.T) {
 	_, _ = store.Codes(t.Context(), "")
 	if n := len(exposition(t, reg)); n > 96<<10 {
 		t.Errorf("they have %d bytes", n)
-	}
-}
-
-func TestTheMetricsOfPlatformsAreLintFree(t *testing.T) {
-	reg := prometheus.NewPedanticRegistry()
-	observe.NewPlatformMetrics(reg, []string{"wxp"}, func() []platform.Status {
-		return []platform.Status{{ID: "wxp", TicketLife: time.Hour, Authorizers: map[vault.State]int{}}}
-	})
-	problems, err := testutil.GatherAndLint(reg)
-	if err != nil || len(problems) > 0 {
-		t.Error(err, problems)
 	}
 }
