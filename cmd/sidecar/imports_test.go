@@ -38,7 +38,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/proxy":               {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/text", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/source":              {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/config", "pkg/secret", "pkg/tokencache", "pkg/wechat"},
 	"cmd/sidecar/internal/source/sourcetest":   {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/config", "cmd/sidecar/internal/source", "pkg/tokencache", "pkg/tokencache/tokencachetest", "pkg/wechat", "pkg/wechat/wechattest"},
-	"cmd/sidecar/internal/statuspage":          {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/build", "cmd/sidecar/internal/text", "cmd/sidecar/internal/web", "pkg/tokencache", "pkg/wechat"},
+	"cmd/sidecar/internal/statuspage":          {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/build", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/text", "cmd/sidecar/internal/web", "pkg/tokencache", "pkg/vault", "pkg/wechat"},
 	"cmd/sidecar/internal/tlsface":             {},
 	"cmd/sidecar/internal/text":                {"pkg/tokencache"},
 	"cmd/sidecar/internal/vaultcmd":            {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/cli", "cmd/sidecar/internal/config", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/redisclient", "cmd/sidecar/internal/text", "cmd/sidecar/internal/vaultstore", "pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat"},

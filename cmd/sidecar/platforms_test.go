@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strings"
@@ -92,5 +93,12 @@ func TestAPlatformAndAnAccountThatAuthorisesIt(t *testing.T) {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics has no %s", want)
 		}
+	}
+	var stdout, stderr bytes.Buffer
+	getenv := func(name string) string {
+		return map[string]string{"WXTOKEN_OPS_LISTEN": strings.TrimPrefix(p.ops, "http://")}[name]
+	}
+	if code := command(t.Context(), []string{"status"}, getenv, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "\nplatform platform: ticket of ") {
+		t.Errorf("status: %d %s%s", code, &stdout, &stderr)
 	}
 }

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -68,6 +71,9 @@ func printStatus(w io.Writer, s statuspage.Status) error {
 	if !s.Started {
 		fmt.Fprintf(w, "not started: %s\n", oneLine(s.Missing))
 	}
+	for _, p := range s.Platforms {
+		fmt.Fprintf(w, "platform %s: %s\n", oneLine(cmp.Or(p.Alias, p.ID)), platformLine(p))
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "APP\tKIND\tSTATE\tLIFE LEFT\tRENEWS IN\tVERSION\tLAST ERROR")
 	for _, app := range s.Apps {
@@ -98,6 +104,24 @@ func printStatus(w io.Writer, s statuspage.Status) error {
 		}
 	}
 	return table.Flush()
+}
+
+// platformLine says how a platform is.
+func platformLine(p statuspage.Platform) string {
+	var parts []string
+	switch {
+	case p.Ticket != nil && p.Ticket.None:
+		parts = append(parts, "no ticket yet")
+	case p.Ticket != nil:
+		parts = append(parts, fmt.Sprintf("ticket of %v ago", seconds(p.Ticket.Age)))
+	}
+	for _, state := range slices.Sorted(maps.Keys(p.Accounts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", p.Accounts[state], oneLine(state)))
+	}
+	if p.VaultError != "" {
+		parts = append(parts, "the vault does not answer: "+oneLine(p.VaultError))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // seconds is a duration that an answer states, which may be any number.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
@@ -19,6 +20,8 @@ type Options struct {
 	// Apps returns the configured apps, for their aliases and whose API they belong to. Default:
 	// none.
 	Apps func() *apps.Set
+	// Platforms are the third-party platforms. Default: none.
+	Platforms func() []platform.Status
 	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
 	// says nothing of Redis.
 	Journal func(ctx context.Context, perApp int) (tokencache.Journal, error)
@@ -45,6 +48,9 @@ func New(o Options) *Handler {
 	}
 	if o.Apps == nil {
 		o.Apps = func() *apps.Set { return nil }
+	}
+	if o.Platforms == nil {
+		o.Platforms = func() []platform.Status { return nil }
 	}
 	if o.Configuration == nil {
 		o.Configuration = func() Configuration { return Configuration{} }

@@ -134,7 +134,11 @@ func newPage(s Status, refresh int) *page {
 		}
 		for _, e := range s.Journal.Entries {
 			if e.Errcode != 0 {
-				p.advice[e.Errcode] = advice(platforms[e.App], e.Kind, e.Errcode)
+				id := e.App
+				if _, ok := platforms[id]; !ok {
+					id, _, _ = strings.Cut(id, ":") // an account's API is its platform's
+				}
+				p.advice[e.Errcode] = advice(platforms[id], e.Kind, e.Errcode)
 			}
 		}
 	}
@@ -167,7 +171,10 @@ func (p *page) called(name string) string {
 
 // summarize says everything in one sentence.
 func (p *page) summarize() {
-	credentials, without, lacking := 0, 0, 0
+	credentials, without, lacking, unserved := 0, 0, 0, 0
+	for _, one := range p.Platforms {
+		unserved += one.Unserved
+	}
 	for _, a := range p.Apps {
 		before := without
 		for _, c := range a.Credentials {
@@ -187,6 +194,8 @@ func (p *page) summarize() {
 	switch {
 	case p.Level == levelTrouble:
 		p.title, p.summary = "Trouble", lack
+	case p.Level == levelAttention && unserved > 0:
+		p.title, p.summary = "Attention", text.Count(unserved, "account")+" of a platform cannot be served."
 	case p.Level == levelAttention && without > 0:
 		p.title, p.summary = "Starting", "The credentials are being looked for."
 	case p.Level == levelAttention:

@@ -21,6 +21,7 @@ func (p *page) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	p.putBanner(w)
 	p.putProblems(w)
 	p.putApps(w)
+	p.putPlatforms(w)
 	w.put(`<div class="cards">` + "\n")
 	p.putRedis(w)
 	p.putReplicas(w)

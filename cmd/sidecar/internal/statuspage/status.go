@@ -43,6 +43,7 @@ type Status struct {
 	Revision      string              `json:"revision"`
 	Replica       string              `json:"replica,omitempty"` // its name in the journal
 	Apps          []App               `json:"apps"`
+	Platforms     []Platform          `json:"platforms,omitempty"`
 	Redis         *redisStatus        `json:"redis,omitempty"`
 	Configuration configurationStatus `json:"configuration"`
 	Replicas      []replicaStatus     `json:"replicas,omitempty"`
@@ -179,7 +180,7 @@ func (h *Handler) look() Status {
 	})
 	var found problems
 	apps := h.opts.Apps()
-	for _, c := range all {
+	for _, c := range h.platforms(&s, all, &found) {
 		if n := len(s.Apps); n == 0 || s.Apps[n-1].ID != c.Key.App {
 			app := App{ID: c.Key.App}
 			if known := apps.Named(c.Key.App); known != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web/webtest"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -371,6 +372,9 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 			return statuspage.Configuration{Warnings: []string{hostile}, Read: time.Now(), Err: errors.New(hostile), NeedsRestart: []string{hostile}}
 		},
 		Started: func() (bool, string) { return false, hostile },
+		Platforms: func() []platform.Status {
+			return []platform.Status{{ID: hostile, Kind: hostile, Vault: errors.New(hostile), Worst: []platform.Account{{ID: hostile, State: hostile, Since: time.Hour}}}}
+		},
 	}
 	markup, text := page(t, o)
 	for _, tag := range []string{"<script", "<img", "onerror=alert(1)>"} {
@@ -378,7 +382,7 @@ func TestHostileTextIsShownAsText(t *testing.T) {
 			t.Errorf("the page has %s", tag)
 		}
 	}
-	if n := strings.Count(text, "<script>alert(1)</script>"); n < 9 {
+	if n := strings.Count(text, "<script>alert(1)</script>"); n < 14 {
 		t.Errorf("the text can be read %d times in\n%s", n, text)
 	}
 }
