@@ -1,7 +1,7 @@
 -- Which of the commands of a refresh may this user not run, and which (name?) does this Redis not
 -- have? They are run on the keys in ARGV, which no program uses. KEYS has one of the sidecar's, for
 -- the way in a Cluster. A key that the ACL does not permit is no matter: the command is.
-local value, meta, lock, backoff, journal, channel = unpack(ARGV)
+local value, meta, lock, backoff, journal, channel, vault = unpack(ARGV)
 local missing, seen = {}, {}
 
 -- may returns whether the command is permitted, and nil if this Redis has none of this name: it was
@@ -39,6 +39,15 @@ need('hmget', meta, 'f')
 need('hdel', meta, 'f')
 need('xadd', journal, 'MAXLEN', '~', '1', '*', 'f', 'v')
 need('publish', channel, '{}') -- no event: sidecars ignore it
+if vault == '1' then
+  need('hget', meta, 'f')
+  need('hkeys', meta)
+  need('zadd', backoff, '1', 'm')
+  need('zrange', backoff, '0', '-1')
+  need('zrem', backoff, 'm')
+  need('zremrangebyscore', backoff, '0', '1')
+  need('incr', lock)
+end
 for _, key in ipairs({ value, meta, lock, backoff, journal }) do
   redis.pcall('pexpire', key, '10000')
   redis.pcall('del', key)

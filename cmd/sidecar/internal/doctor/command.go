@@ -28,10 +28,14 @@ keys of its own, for seconds. On stable_token it asks WeChat for the token, whic
 On the endpoint token, and on WeCom, asking could end the token that is in use: there it tries out
 the token in Redis, and fetches none.
 
+Of third-party platforms it looks at the keys of the callback, the vault and its durability, the age
+of the ticket, the platform's token, how many accounts WeChat lists, and the token of one account.
+
 examples:
   sidecar doctor
   kubectl exec POD -c wxtoken -- /sidecar doctor
   sidecar doctor --config new.yaml --json
+  sidecar doctor --callback https://api.example.com/wechat/callback
 
 exit status:
   0  no FAIL; warnings are allowed
@@ -45,6 +49,8 @@ func run(ctx context.Context, c *cli.Invocation) int {
 	cli.AllFlags(set, &o)
 	asJSON := set.Bool("json", false, "print each finding as a JSON object on one line")
 	fetch := set.Bool("fetch", false, "where Redis has no token, fetch one from WeChat, even if that invalidates a token in use elsewhere")
+	callback := set.String("callback", "", "send a push of an unknown kind to this `URL`, the public address of the platforms' callback; {platform} in it is the platform's id")
+	startPush := set.Bool("start-push", false, "ask WeChat to push the tickets of the platforms again")
 	timeout := set.Duration("timeout", time.Minute, "`duration` that all of it may take (default 1m)")
 	if _, status, done := c.Parse(set, 0); done {
 		return status
@@ -56,7 +62,7 @@ func run(ctx context.Context, c *cli.Invocation) int {
 	Examine(ctx, Options{
 		Load:    func() (*config.Config, error) { return config.Load(o, c.Getenv) },
 		Connect: redisclient.Connect,
-		Fetch:   *fetch,
+		Fetch:   *fetch, Callback: *callback, StartPush: *startPush,
 	}, func(f Finding) {
 		if f.State == Fail {
 			status = cli.Failed

@@ -52,6 +52,11 @@ type Options struct {
 	// Fetch permits to try the secret of an app where that ends the app's present token, if there
 	// is one: on the endpoint token, and on WeCom. It is not done while Redis has a token.
 	Fetch bool
+	// Callback is the public address of the platforms' callbacks, to which a push of the doctor's own
+	// is sent; {platform} in it is the id. Empty: none is sent.
+	Callback string
+	// StartPush permits to ask WeChat to push tickets again.
+	StartPush bool
 }
 
 // patience bounds each question to Redis, to a name service or to a peer that is dialled; WeChat
@@ -60,7 +65,7 @@ const patience = 3 * time.Second
 
 // Examine makes every check that makes sense, in order, and hands each finding to report at once.
 func Examine(ctx context.Context, o Options, report func(Finding)) {
-	e := &examination{opts: o, report: report}
+	e := &examination{opts: o, report: report, answers: map[string]bool{}}
 	cfg, ok := e.config()
 	if !ok {
 		e.skipped("redis, wechat", "not looked at: that needs a valid configuration")
@@ -71,9 +76,14 @@ func Examine(ctx context.Context, o Options, report func(Finding)) {
 	for _, app := range cfg.Apps {
 		e.secrets = append(e.secrets, app.Secret)
 	}
+	e.secrets = append(e.secrets, cfg.Vault.URL)
+	for _, p := range cfg.Platforms {
+		e.secrets = append(e.secrets, p.Secret)
+	}
 	e.secretFiles()
 	e.redis(ctx)
 	e.wechat(ctx)
+	e.platforms(ctx)
 	if e.rdb != nil {
 		_ = e.rdb.Close() // nothing is waiting for it
 	}
@@ -89,6 +99,7 @@ type examination struct {
 	rdb      redis.UniversalClient // nil unless Redis answers
 	username string                // of Redis
 	secure   func(redisclient.Side, string) *tls.Config
+	answers  map[string]bool // whether WeChat answers, by base
 }
 
 func (e *examination) ok(check, text string) { e.found(Finding{check, OK, text, ""}) }
@@ -126,6 +137,9 @@ func (e *examination) config() (*config.Config, bool) {
 	if n := len(cfg.Apps); n != 1 {
 		text = "valid: " + count(n, "app")
 	}
+	if n := len(cfg.Platforms); n > 0 {
+		text += " and " + count(n, "platform")
+	}
 	e.ok(check, text+", namespace "+cfg.Namespace+", values at "+cfg.Listen+", operations at "+cfg.OpsListen)
 	return cfg, true
 }
@@ -142,6 +156,10 @@ func (e *examination) secretFiles() {
 	paths := []string{e.cfg.BearerTokenFile}
 	for _, app := range e.cfg.Apps {
 		paths = append(paths, app.SecretFile)
+	}
+	paths = append(paths, e.cfg.Vault.KeysFile, e.cfg.Vault.URLFile)
+	for _, p := range e.cfg.Platforms {
+		paths = append(paths, p.SecretFile, p.TokenFile, p.AESKeyFile)
 	}
 	for _, path := range paths {
 		if seen[path] {

@@ -130,7 +130,7 @@ func TestDoctorNamesTheFaultOfRedisAndTheFix(t *testing.T) {
 }
 
 // checkAmong is check for a fault that shows in more than one place.
-func (p *patient) checkAmong(t *testing.T, w want) {
+func (p *patient) checkAmong(t *testing.T, w want, args ...string) {
 	t.Helper()
 	p.until(t, func(findings []doctor.Finding, _ string, code int) []string {
 		for _, f := range findings {
@@ -139,7 +139,7 @@ func (p *patient) checkAmong(t *testing.T, w want) {
 			}
 		}
 		return []string{fmt.Sprintf("exit status %d, and not found: %+v", code, w)}
-	})
+	}, args...)
 }
 
 func TestDoctorFindsAFullRedis(t *testing.T) {

@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // refused explains why WeChat gave nothing.
-func (e *examination) refused(check string, app config.App, err error) {
+func (e *examination) refused(check string, err error) {
 	w, ok := errors.AsType[*wechat.Error](err)
 	if !ok {
 		e.fail(check, oneLine(err.Error()), "")

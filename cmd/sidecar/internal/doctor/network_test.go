@@ -2,6 +2,7 @@ package doctor_test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,32 @@ func TestDoctorNamesTheFaultOfTheNetwork(t *testing.T) {
 			p.check(t, want{"redis writes", doctor.OK, "a key can be written", ""})
 		})
 	}
+}
+
+// Something before Redis resets each connection. That says nothing about TLS.
+func TestDoctorTakesAResetForAReset(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))    // the question
+			_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not an end
+			_ = conn.Close()
+		}
+	}()
+	p.env["REDIS_URL"] = "redis://" + l.Addr().String()
+	p.check(t, want{"redis connection", doctor.Fail, "closes them before the first answer; it speaks no TLS either", "something ends the connection"})
+	p.env["REDIS_URL"] = "rediss://" + l.Addr().String()
+	p.check(t, want{"redis TLS", doctor.Fail, "closes the connection in the TLS handshake", "if it speaks without TLS, write redis://"})
 }
 
 // What a Redis in trouble answers, word for word.

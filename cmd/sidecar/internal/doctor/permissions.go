@@ -39,7 +39,7 @@ const checkPermissions = "redis permissions"
 func (e *examination) permissions(ctx context.Context) {
 	var missing []string
 	refused := 0
-	for _, app := range e.cfg.Apps {
+	for _, app := range e.examined() {
 		read, write := e.rehearse(ctx, app)
 		lacks := e.missing(ctx, app)
 		missing = append(missing, lacks...)
@@ -82,6 +82,14 @@ func (e *examination) permissions(ctx context.Context) {
 	default:
 		e.mayNot(checkPermissions, missing, "")
 	}
+}
+
+// examined returns the apps whose keys are tried: where there is none, a platform in its place.
+func (e *examination) examined() []config.App {
+	if len(e.cfg.Apps) > 0 {
+		return e.cfg.Apps
+	}
+	return []config.App{{ID: e.cfg.Platforms[0].ID}}
 }
 
 // rehearse runs what the sidecar runs for the token of an app.
@@ -162,11 +170,16 @@ func (e *examination) missing(ctx context.Context, app config.App) []string {
 	defer cancel()
 	key := e.scratch(app)
 	reply, err := e.rdb.Eval(ctx, aclLua, []string{e.valueKey(app)},
-		key, key+":meta", key+":lock", key+":backoff", key+":journal", e.channel()).Result()
+		key, key+":meta", key+":lock", key+":backoff", key+":journal", e.channel(), e.vaultIsInRedis()).Result()
 	if redis.IsPermissionError(err) && !isAboutKeys(err) {
 		return []string{"eval"}
 	}
 	return namesOf(reply)
+}
+
+// vaultIsInRedis reports whether the sidecar needs the rights of a vault, too.
+func (e *examination) vaultIsInRedis() bool {
+	return len(e.cfg.Platforms) > 0 && e.cfg.Vault.URL.Empty()
 }
 
 // namesOf returns the names in the script's answer.

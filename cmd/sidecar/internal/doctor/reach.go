@@ -168,7 +168,11 @@ func unsecured(t target, err error) (text, fix string) {
 	if c, ok := errors.AsType[x509.CertificateInvalidError](err); ok && c.Reason == x509.Expired {
 		return "the certificate of " + t.address + " is not valid now", "renew it, or set this host's clock: it says " + time.Now().UTC().Format(time.RFC3339)
 	}
-	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() || errors.Is(err, syscall.ECONNRESET) || strings.HasSuffix(err.Error(), "EOF") {
+	if errors.Is(err, syscall.ECONNRESET) || strings.HasSuffix(err.Error(), "EOF") {
+		return t.address + " closes the connection in the TLS handshake",
+			"if it speaks without TLS, " + t.plain + "; else look at the log of " + t.who + ", and at what is before it"
+	}
+	if n, ok := errors.AsType[net.Error](err); ok && n.Timeout() {
 		return t.address + " does not answer the TLS handshake: it probably speaks without TLS", t.plain
 	}
 	return "TLS with " + t.address + ": " + err.Error(), "let " + t.who + " and this host agree on TLS"

@@ -137,8 +137,11 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	}
 	answer := oneLine(strings.ToValidUTF8(string(line[:n]), "?"))
 	switch {
-	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err):
+	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err) && speaksTLS(t):
 		e.fail("redis TLS", t.address+" does not answer without TLS", t.secured)
+	case n == 0 && t.tls == nil && !isTimeout(err):
+		e.fail(check, t.address+" accepts connections, and closes them before the first answer; it speaks no TLS either",
+			"look at Redis' log, and at a proxy, a service mesh or a NetworkPolicy before it: something ends the connection")
 	case n == 0 && t.tls != nil && conn.(*secured).askedForCertificate && !isTimeout(err):
 		if e.cfg.Redis.TLS.CertFile != "" {
 			e.fail("redis TLS", t.address+" refuses the certificate in tls_cert_file", "let its CA be in Redis' tls-ca-cert-file, and look whether it has expired")
@@ -157,6 +160,20 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 		return true
 	}
 	return false
+}
+
+// speaksTLS reports whether the peer answers a TLS handshake, with whatever certificate. Nothing
+// secret is sent.
+func speaksTLS(t target) bool {
+	d := &net.Dialer{Timeout: patience}
+	conn, err := tls.DialWithDialer(d, t.network, t.address, &tls.Config{InsecureSkipVerify: true}) // only to see whether it does
+	if err == nil {
+		_ = conn.Close()
+		return true
+	}
+	_, alert := errors.AsType[tls.AlertError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	return alert || isOp && op.Op == "remote error"
 }
 
 func isTimeout(err error) bool {

@@ -125,7 +125,7 @@ func (e *examination) writes(ctx context.Context) {
 	const check = "redis writes"
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	key := e.scratch(e.cfg.Apps[0])
+	key := e.scratch(e.examined()[0])
 	err := e.rdb.Set(ctx, key, "doctor", 10*time.Second).Err()
 	text := oneLine(fmt.Sprint(err))
 	switch {

@@ -20,19 +20,27 @@ const baseNamed = "WECHAT_API_BASE (or api_base)"
 
 // wechat looks at the way to each upstream, and then at what it says to each app.
 func (e *examination) wechat(ctx context.Context) {
-	answers := map[string]bool{} // by base
 	for _, app := range e.cfg.Apps {
-		good, seen := answers[app.APIBase]
-		if !seen {
-			good = e.base(ctx, app)
-			answers[app.APIBase] = good
-		}
-		if !good {
+		if !e.answersAt(ctx, app.APIBase, app.Platform == config.PlatformWeCom) {
 			e.skipped(appCheck(app), "not looked at: "+app.APIBase+" does not answer as WeChat does")
 			continue
 		}
 		e.app(ctx, app)
 	}
+}
+
+// answersAt reports whether WeChat, or WeCom, answers at a base. It is looked at once.
+func (e *examination) answersAt(ctx context.Context, base string, weCom bool) bool {
+	good, seen := e.answers[base]
+	if !seen {
+		app := config.App{APIBase: base}
+		if weCom {
+			app.Platform = config.PlatformWeCom
+		}
+		good = e.base(ctx, app)
+		e.answers[base] = good
+	}
+	return good
 }
 
 func appCheck(app config.App) string {
@@ -106,7 +114,7 @@ func (e *examination) app(ctx context.Context, app config.App) {
 	check := appCheck(app)
 	if app.Endpoint == config.EndpointStable {
 		cred, err := client(app).StableToken(ctx, app.ID, app.Secret, wechat.Normal)
-		e.fetched(check, app, cred, err)
+		e.fetched(check, cred, err)
 		return
 	}
 	token, err := e.standing(ctx, app)
@@ -120,10 +128,10 @@ func (e *examination) app(ctx context.Context, app config.App) {
 		e.skipped(check, "Redis has no token, and fetching one from WeChat invalidates any in use elsewhere: if there is none, use --fetch")
 	case app.Platform == config.PlatformWeCom:
 		cred, err := client(app).CorpToken(ctx, app.ID, app.Secret)
-		e.fetched(check, app, cred, err)
+		e.fetched(check, cred, err)
 	default:
 		cred, err := client(app).Token(ctx, app.ID, app.Secret)
-		e.fetched(check, app, cred, err)
+		e.fetched(check, cred, err)
 	}
 }
 
@@ -138,13 +146,13 @@ func (e *examination) standing(ctx context.Context, app config.App) (secret.Stri
 	return secret.New(value), err
 }
 
-func (e *examination) fetched(check string, app config.App, cred wechat.Credential, err error) {
+func (e *examination) fetched(check string, cred wechat.Credential, err error) {
 	if err == nil {
 		e.secrets = append(e.secrets, cred.Value)
 		e.ok(check, "WeChat accepts id, secret and address; the token has "+cred.ExpiresIn.Round(time.Second).String()+" left")
 		return
 	}
-	e.refused(check, app, err)
+	e.refused(check, err)
 }
 
 // tried tries out a token that is in use.
@@ -158,6 +166,6 @@ func (e *examination) tried(ctx context.Context, check string, app config.App, t
 		e.fail(check, "WeChat rejects the token in Redis: "+says(w),
 			"find out who else fetches tokens of this app and stop them; the next report by an app replaces this one")
 	default:
-		e.refused(check, app, err)
+		e.refused(check, err)
 	}
 }
