@@ -141,7 +141,7 @@ func (a *attempt) fetchAndCommit(ctx context.Context, reason Reason, bad string)
 		}
 	}
 	if failed != nil {
-		return a.failed(failed)
+		return a.failed(failed, before)
 	}
 	return a.commit(v, a.fetchedAt, before)
 }
@@ -211,8 +211,8 @@ func (a *attempt) cut(why Result) {
 	}
 }
 
-// failed is step 8: upstream gave no value.
-func (a *attempt) failed(f *FetchError) error {
+// failed is step 8: upstream gave no value. before was the snapshot when it was asked.
+func (a *attempt) failed(f *FetchError, before *snapshot) error {
 	o := outcome{result: ResultFailed, undo: !f.Unclear, failed: f, atLeast: f.RetryAfter}
 	if a.c.ctx.Err() != nil {
 		o.failed = nil // this replica is stopping: that says nothing about upstream
@@ -221,7 +221,7 @@ func (a *attempt) failed(f *FetchError) error {
 	case ClassLocal:
 		a.sl.failLocally(a.spec, f)
 	case ClassEnded:
-		a.sl.end()
+		a.sl.end(before)
 	}
 	if err := a.finish(o); err != nil && f.Unclear {
 		a.cut(ResultFailed)

@@ -63,7 +63,7 @@ func (c *Cache) fetchAlone(ctx context.Context, sl *slot, spec *Credential, w ne
 	}
 	if failed != nil {
 		if failed.Class == ClassEnded {
-			sl.end()
+			sl.end(v)
 		}
 		if failed.Class != ClassTransient {
 			sl.failLocally(spec, failed) // the backoff of the cluster cannot be written

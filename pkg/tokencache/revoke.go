@@ -32,11 +32,16 @@ func (c *Cache) tell(ctx context.Context, k Key, change func(context.Context, *C
 	return err
 }
 
-// end takes the value away from this replica, which Redis cannot be told now.
-func (sl *slot) end() {
+// end takes the value away from this replica, which Redis cannot be told now, unless a version later
+// than before has come meanwhile: B revoked and fetched anew while this replica's fetch hung, whose
+// answer concerns the right of before.
+func (sl *slot) end(before *snapshot) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	old := sl.snapshot.Load()
+	if old.version != before.version {
+		return
+	}
 	next := *old
 	next.forget(old.version)
 	sl.replace(old, &next)

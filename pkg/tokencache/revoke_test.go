@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
@@ -243,4 +244,84 @@ func TestRevokeOfWhatIsNotKept(t *testing.T) {
 			t.Errorf("without Redis: %v", err)
 		}
 	})
+}
+
+// Redis lost what it knew of the value, and so of its version: an end takes the value away all the
+// same.
+func TestAnEndTakesAwayAValueWithoutMeta(t *testing.T) {
+	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
+		s := &endedSource{}
+		bubble(t, 1, &upstream{Mode: mode}, func(t *testing.T, c *cluster) {
+			r := c.Replicas[0]
+			r.MustGet(t)
+			s.ended.Store(true)
+			c.Redis.Del(c.ValueKey() + ":meta")
+			r.Start() // which looks, and finds that data was lost
+			time.Sleep(5 * time.Second)
+			if got := c.Value(); got != "" {
+				t.Errorf("%q is still in Redis", got)
+			}
+			if got := r.Cache.Peek(tokencachetest.Key); got.Value != "" {
+				t.Errorf("the replica keeps %q", got.Value)
+			}
+		}, tokencachetest.Configure(func(_ string, spec *tokencache.Credential) {
+			s.Source = spec.Source
+			spec.Source = s
+		}))
+	})
+}
+
+// A fetch whose lease a revocation ended says late that the right has ended. That was another
+// right: the value that came of the next one stays in memory.
+func TestALateEndForgetsNoLaterValue(t *testing.T) {
+	u := &upstream{Mode: superseding, Fault: func(n int, _ string) fault {
+		if n == 1 {
+			return fault{Delay: 12 * time.Second, Detached: true, Err: &endedError}
+		}
+		return fault{}
+	}}
+	bubble(t, 2, u, func(t *testing.T, c *cluster) {
+		slow, other := c.Replicas[0], c.Replicas[1]
+		slow.Start()
+		time.Sleep(time.Second) // its fetch is under way
+		other.Start()
+		if err := other.Cache.Revoke(t.Context(), tokencachetest.Key); err != nil {
+			t.Fatal(err)
+		}
+		later := other.MustGet(t).Value
+		time.Sleep(time.Second)
+		slow.Link.Refuse() // memory is all it has
+		time.Sleep(20 * time.Second)
+		if got := slow.Cache.Peek(tokencachetest.Key); !later.Equal(secret.New(got.Value)) {
+			t.Errorf("it has %q in memory, want the later value", got.Value)
+		}
+	})
+}
+
+// Without Redis, a replica remembers for itself that the right has ended. A revocation ends that,
+// too: the secret is another one.
+func TestARevocationEndsABackoffOfOneReplica(t *testing.T) {
+	s := &endedSource{}
+	bubble(t, 1, &upstream{Mode: repeating}, func(t *testing.T, c *cluster) {
+		r := c.Replicas[0]
+		s.ended.Store(true)
+		r.Link.Refuse()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := r.Cache.Get(ctx, tokencachetest.Key)
+		if f, ok := errors.AsType[*tokencache.FetchError](err); !ok || f.Class != tokencache.ClassEnded {
+			t.Fatalf("without Redis: %v", err)
+		}
+		s.ended.Store(false)
+		r.Link.Heal()
+		if err := r.Cache.Revoke(t.Context(), tokencachetest.Key); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.Cache.Get(t.Context(), tokencachetest.Key); err != nil || got.Stale {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}, tokencachetest.Configure(func(_ string, spec *tokencache.Credential) {
+		s.Source = spec.Source
+		spec.Source = s
+	}))
 }

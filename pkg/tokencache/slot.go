@@ -89,6 +89,11 @@ func (c *Cache) adopt(sl *slot, st state, asked instant) {
 		// pod is not over, although another one has fetched.
 		sl.retry.reset()
 	}
+	if next != old && old.version < st.revoked {
+		// Upstream refused the secret of before, and this replica alone remembers it: Redis was away.
+		sl.localBackoff.reset()
+		sl.retry.reset()
+	}
 	dataLost := false
 	if next != old {
 		dataLost = sl.audit.dataLost(st.version < old.version)

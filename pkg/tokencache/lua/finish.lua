@@ -26,7 +26,8 @@ if undo and get('cut_by') == lease then
   unset('cut_by')
 end
 
-if ended and num('revoked') ~= num('version') then revoke() end
+-- The versions are no evidence of a value: Redis may have lost its meta.
+if ended and (redis.call('DEL', KEYS[1]) > 0 or num('revoked') ~= num('version')) then revoke() end
 
 -- A probe that found a dead value costs nothing: it was worth it.
 if result == 'accepted' or result == 'unknown' then spend('probe_tat', probe_gap) end
