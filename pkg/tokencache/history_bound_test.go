@@ -2,6 +2,7 @@ package tokencache_test
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -72,8 +73,9 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 	if w.plan.Mode == repeating && kills > 0 {
 		kills = 2*kills + int(time.Since(w.kills[0])/(4*time.Minute))
 	}
-	return renewals + faults + len(w.losses) + kills,
-		fmt.Sprintf("%d renewals, %d for faults, %d losses, %d for kills", renewals, faults, len(w.losses), kills)
+	taken := len(w.taken) + 2*w.unclear // such a one may come later, to a fetch under way
+	return renewals + faults + len(w.losses) + taken + kills,
+		fmt.Sprintf("%d renewals, %d for faults, %d losses, %d taken back, %d for kills", renewals, faults, len(w.losses), taken, kills)
 }
 
 // disturbed reports, with mu held, whether f's holder, its link or Redis was not well while it was
@@ -83,7 +85,7 @@ func (w *world) disturbed(f tokencachetest.Fetch) bool {
 	if end, ok := w.ends[f.Replica]; ok && end.Before(to) {
 		return true
 	}
-	for _, at := range w.losses {
+	for _, at := range slices.Concat(w.losses, w.taken) {
 		if at.After(from) && at.Before(to) {
 			return true
 		}
@@ -121,7 +123,7 @@ func (w *world) healTime() time.Duration {
 	if w.slowed[tokencache.ClassQuota] > 0 {
 		d += 31 * time.Minute
 	}
-	if w.slowed[tokencache.ClassPermanent]+w.slowed[tokencache.ClassLocal] > 0 {
+	if w.slowed[tokencache.ClassPermanent]+w.slowed[tokencache.ClassLocal]+w.slowed[tokencache.ClassEnded] > 0 {
 		d += 11 * time.Minute
 	}
 	if w.plan.Frugal {

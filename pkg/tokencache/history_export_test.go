@@ -9,6 +9,7 @@ func Scripts() map[string]string {
 	s := newStore(nil, "", "").scripts
 	return map[string]string{
 		s.load.Hash(): "load", s.begin.Hash(): "begin", s.commit.Hash(): "commit", s.finish.Hash(): "finish", s.cut.Hash(): "cut",
+		s.revoke.Hash(): "revoke", s.retry.Hash(): "retry",
 	}
 }
 

@@ -1,6 +1,7 @@
 package tokencache_test
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,9 @@ func (w *world) fault(n int, replica string) fault {
 	if w.refused[replica] {
 		return w.answers(n, upstreamErrors[4])
 	}
+	if w.isEnded {
+		return w.answers(n, endedError)
+	}
 	if time.Now().Before(w.down) {
 		f := w.answers(n, w.downWith)
 		w.faulty[n] = 2 // one that issues nothing, and whose answer is lost
@@ -65,7 +69,7 @@ func (w *world) fault(n int, replica string) fault {
 	}
 	e, isClass := f.Err.(*tokencache.FetchError)
 	if isClass {
-		w.slowed[e.Class]++
+		w.slow(e.Class)
 	}
 	if isClass && !e.Unclear && f.Delay == 0 {
 		w.faulty[n] = 1 // sure, so it costs itself and is tried again
@@ -83,8 +87,16 @@ func (w *world) fault(n int, replica string) fault {
 // answers is an error that upstream goes on answering with, with mu held.
 func (w *world) answers(n int, e tokencache.FetchError) fault {
 	w.faulty[n] = 1
-	w.slowed[e.Class]++
+	w.slow(e.Class)
 	return fault{Err: &e}
+}
+
+// slow notes, with mu held, that a fetch that begins now is answered with an error.
+func (w *world) slow(c tokencache.Class) {
+	w.slowed[c]++
+	if c == tokencache.ClassEnded {
+		w.endedAt = time.Now()
+	}
 }
 
 func (w *world) disturb(f fault) {
@@ -128,6 +140,7 @@ func (w *world) foreign() {
 
 // unlink notes that something is going to be wrong with r's link.
 func (w *world) unlink(r *replica) {
+	w.touch(r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if l := w.links[r.Name]; len(l) == 0 || !l[len(l)-1].to.IsZero() {
@@ -139,6 +152,7 @@ func (w *world) heal(r *replica) {
 	r.Link.LoseReply(0, 0)
 	r.Link.LoseReplyTo("")
 	r.Link.Heal()
+	w.touch(r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closeWindow(r)
@@ -173,7 +187,7 @@ func (w *world) healAll() {
 	w.next = nil
 	clear(w.nextOf)
 	clear(w.refused)
-	w.down = time.Time{}
+	w.down, w.isEnded = time.Time{}, false
 	w.mu.Unlock()
 	for _, r := range w.replicas() {
 		w.heal(r)
@@ -241,7 +255,7 @@ func (w *world) excused(fate tokencachetest.Fate) bool {
 		return true
 	}
 	unguarded := fate.Superseded.Sub(by.At) >= workTime
-	for _, at := range w.losses {
+	for _, at := range slices.Concat(w.losses, w.taken) {
 		unguarded = unguarded || at.After(by.At.Add(-time.Second)) && !at.After(fate.Superseded)
 	}
 	if !unguarded {

@@ -42,6 +42,7 @@ type registerState struct{ holder, value string }
 // registerInput is an operation. state is for a "set".
 type registerInput struct {
 	op, lease, value string
+	ended            bool // the right to ask has ended
 	state            registerState
 }
 
@@ -52,7 +53,8 @@ const (
 	opEnd    = "finish"
 	opEnds   = "maybe finish"
 	opRead   = "read"
-	opSet    = "set" // by the history
+	opSet    = "set"          // by the history
+	opRevoke = "maybe revoke" // its call failed
 	opUnlock = "unlock"
 	opDelete = "delete"
 )
@@ -73,13 +75,14 @@ var register = porcupine.Model{
 				return true, registerState{"", in.value}
 			}
 			return true, s
-		case opEnd:
-			return s.holder == in.lease, registerState{"", s.value}
-		case opEnds:
-			if s.holder == in.lease {
-				return true, registerState{"", s.value}
+		case opEnd, opEnds:
+			if s.holder != in.lease {
+				return in.op == opEnds, s
 			}
-			return true, s
+			if in.ended {
+				return true, registerState{} // and the value with it
+			}
+			return true, registerState{"", s.value}
 		case opRead:
 			return s.value == in.value, s
 		case opUnlock:
@@ -105,7 +108,7 @@ func (r *recorder) add(call int64, in registerInput) {
 	defer r.mu.Unlock()
 	r.clock++
 	op := porcupine.Operation{Input: in, Call: call, Return: r.clock}
-	if in.op == opMaybe || in.op == opEnds {
+	if in.op == opMaybe || in.op == opEnds || in.op == opRevoke {
 		op.Return = math.MaxInt64
 	}
 	r.ops = append(r.ops, op)
@@ -169,7 +172,7 @@ func (recordHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		name := scriptOf(cmd.Args())
-		if name != "begin" && name != "commit" && name != "finish" {
+		if name != "begin" && name != "commit" && name != "finish" && name != "revoke" {
 			return next(ctx, cmd)
 		}
 		call := h.tick()
@@ -178,6 +181,14 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return err
 		}
 		reply, _ := cmd.(*redis.Cmd).Result()
+		if name == "revoke" {
+			in := registerInput{op: opSet}
+			if err != nil {
+				in.op = opRevoke
+			}
+			h.add(call, in)
+			return err
+		}
 		argument := func(name string) string {
 			list := cmd.Args()[3+5:] // after the script, the number of keys and the keys: names and values in turn
 			return list[slices.Index(list, any(name))+1].(string)
@@ -190,7 +201,7 @@ func (h recordHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return err
 		}
 		if name == "finish" {
-			in := registerInput{op: opEnds, lease: lease}
+			in := registerInput{op: opEnds, lease: lease, ended: argument("ended") == "1"}
 			if parts, ok := reply.([]any); ok && err == nil && parts[0] == int64(1) {
 				in.op = opEnd
 			}

@@ -68,6 +68,13 @@ var happenings = []happening{
 	{"secret wrong", 1, func(w *world, _ *replica, _ int) { w.secret(wrongSecret) }},
 	{"secret right", 1, func(w *world, _ *replica, _ int) { w.secret("f1") }},
 
+	{"revoke", 2, func(w *world, r *replica, _ int) { w.revoke(r) }},
+	{"revoke again", 2, (*world).revokeAgain},
+	{"retry", 1, func(w *world, r *replica, _ int) { w.retry(r) }},
+	{"end", 2, func(w *world, _ *replica, _ int) { w.setEnded(true) }},
+	{"withdraw", 1, func(w *world, r *replica, _ int) { w.setEnded(true); w.revoke(r) }},
+	{"authorise", 2, (*world).authorise},
+
 	{"heal", 4, func(w *world, r *replica, _ int) { w.heal(r) }},
 	{"refuse", 2, func(w *world, r *replica, _ int) { w.unlink(r); r.Link.Refuse() }},
 	{"refuse all", 1, func(w *world, _ *replica, n int) {
@@ -87,9 +94,11 @@ var happenings = []happening{
 		r.Link.Deafen()
 		w.healAfter(time.Duration(n)*10*time.Second, r)
 	}},
+	// Every event is lost, without a sign of it: the re-read is for that, so it may cost nothing.
+	{"mute", 1, func(w *world, r *replica, _ int) { w.touch(r); r.Link.Mute() }},
 	{"delay", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.Delay(time.Duration(n) * 25 * time.Millisecond) }},
 	// Less than go-redis waits for: nothing is lost, so it may cost nothing.
-	{"slow", 3, func(_ *world, r *replica, n int) { r.Link.Delay(time.Duration(n) * 6 * time.Millisecond) }},
+	{"slow", 3, func(w *world, r *replica, n int) { w.touch(r); r.Link.Delay(time.Duration(n) * 6 * time.Millisecond) }},
 	{"pause", 2, (*world).pause},
 	{"lose reply", 2, func(w *world, r *replica, n int) { w.unlink(r); r.Link.LoseReply(n%7, 1+n%3) }},
 	{"lose reply to", 3, (*world).loseReplyTo},
@@ -176,6 +185,7 @@ var upstreamErrors = []tokencache.FetchError{
 	{Class: tokencache.ClassQuota, Code: 45009, Message: "quota"},
 	{Class: tokencache.ClassPermanent, Code: 40125, Message: "secret"},
 	{Class: tokencache.ClassLocal, Code: 40164, Message: "address"},
+	endedError,
 }
 
 const wrongSecret = "f2"
@@ -202,7 +212,7 @@ func (w *world) healAfter(d time.Duration, r *replica) {
 	})
 }
 
-var scriptNames = []string{"begin", "commit", "finish", "cut", "load"}
+var scriptNames = []string{"begin", "commit", "finish", "cut", "load", "revoke"}
 
 func (w *world) loseReplyTo(r *replica, n int) {
 	w.unlink(r)

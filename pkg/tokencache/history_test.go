@@ -35,6 +35,7 @@ type world struct {
 	downWith tokencache.FetchError
 
 	ledger
+	withdrawals
 	seen map[*replica]*sight
 }
 
@@ -45,7 +46,7 @@ func newWorld(t *testing.T, h history) *world {
 	w := &world{
 		plan: h, reread: 2 * time.Minute, start: time.Now(), over: make(chan struct{}),
 		nextOf: map[string]fault{}, refused: map[string]bool{}, seen: map[*replica]*sight{},
-		ledger: newLedger(),
+		ledger: newLedger(), withdrawals: withdrawals{touched: map[string]time.Time{}},
 	}
 	u := &upstream{Mode: h.Mode, Latency: h.Upstream, Fault: w.fault}
 	w.cluster = tokencachetest.New(t, h.Replicas, u, rarely(w.reread), tokencachetest.Hook(w.record.hook), tokencachetest.Latency(h.Latency),
@@ -209,6 +210,15 @@ func TestHistoriesThatFailed(t *testing.T) {
 		// for a repetition and kept the earlier version, which the replica did not believe.
 		"an older version of the same value": {Mode: 1, Replicas: 1, Upstream: 100 * time.Millisecond, Steps: []step{
 			{"get", 0, 1}, {"replicate", 2, 37}, {"delete meta", 1, 33}, {"sleep long", 0, 4}, {"failover", 0, 26},
+		}},
+		// The script finish compared two versions that Redis had lost, and left the value.
+		"an end without the meta": {Mode: 1, Replicas: 1, Upstream: 100 * time.Millisecond, Steps: []step{
+			{"get", 0, 1}, {"end", 0, 1}, {"delete meta", 0, 1}, {"sleep long", 0, 5},
+		}},
+		// The second revocation ends the lease of a fetch whose answer, that the right has ended,
+		// comes when the other replica has committed.
+		"an end after the next authorisation": {Replicas: 2, Upstream: 100 * time.Millisecond, Steps: []step{
+			{"sleep", 0, 1}, {"fail late", 0, 29}, {"revoke", 0, 1}, {"sleep", 0, 1}, {"revoke", 0, 1}, {"sleep", 0, 14}, {"get", 0, 1}, {"get", 1, 1},
 		}},
 	} {
 		t.Run(what, func(t *testing.T) {

@@ -44,6 +44,7 @@ func (w *world) watch() (stop func()) {
 func (w *world) lookAround() {
 	w.record.read(w.Value)
 	w.checkRedis(w.Value())
+	w.checkWithdrawn()
 	for _, r := range w.replicas() {
 		w.glance(r)
 	}
@@ -106,6 +107,9 @@ func (w *world) glance(r *replica) glimpse {
 		w.values = append(w.values, g.Value)
 	}
 	stale, why := w.late(r, g)
+	back, whyBack := w.withdrawn(r, g)
+	fate, _ := w.Upstream.Fate(before.Value)
+	forgotten := g.Value == "" && before.Alive && time.Until(before.ends) > time.Second && !w.mayBeTaken(fate.Issued)
 	w.mu.Unlock()
 	if g.Alive {
 		w.checkValue(r.Name, g.Value, g.Good)
@@ -116,6 +120,10 @@ func (w *world) glance(r *replica) glimpse {
 		w.fail("I2: a replica's version went back", "%s: from %d to %d", r.Name, before.Version, g.Version)
 	case !g.Alive && before.Alive && g.Value == before.Value && g.Version == before.Version && time.Until(before.ends) > time.Second:
 		w.fail("I6: a warm replica forgot a value that lives", "%s: %s has %v left", r.Name, g.Value, time.Until(before.ends))
+	case forgotten:
+		w.fail("I6: a warm replica forgot a value that was not taken back", "%s: %s has %v left", r.Name, before.Value, time.Until(before.ends))
+	case back:
+		w.fail("P4: "+whyBack, "%s: %+v, %v after it was taken back as %d", r.Name, g, time.Since(w.last.at), w.last.mark)
 	case stale:
 		w.fail("staleness: "+why, "%s: %+v", r.Name, g)
 	}
@@ -130,12 +138,10 @@ func (w *world) late(r *replica, g glimpse) (bool, string) {
 	if !g.Good {
 		return false, ""
 	}
-	// The re-read comes after its time plus half of it, and takes up to a second; so may the
-	// connection.
-	bound := w.reread*3/2 + 3*time.Second
+	bound := w.rereadBound()
 	healthy := r.Link.Healthy() && time.Since(w.healthySince(r.Name)) > bound
 	if !healthy {
-		bound = 4*time.Minute + 3*time.Second
+		bound = goodAlone
 	}
 	if at := w.rejected[g.Version]; healthy && !at.IsZero() && at.After(w.lost) && time.Since(at) > bound {
 		return true, "a value known to be rejected is handed out as good"

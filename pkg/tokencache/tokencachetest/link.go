@@ -157,6 +157,13 @@ func (l *Link) Healthy() bool {
 	return !l.refuse && !l.hole && !l.deaf && !l.mute && l.delay == 0 && l.lose == 0 && l.mark == ""
 }
 
+// Deaf reports whether events are lost, and nothing else is wrong with the link now.
+func (l *Link) Deaf() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return (l.deaf || l.mute) && !l.refuse && !l.hole && l.delay == 0 && l.lose == 0 && l.mark == ""
+}
+
 func (l *Link) refused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
