@@ -21,6 +21,9 @@ static unsigned long key(int i) {
 	KEY(1, p->val == now.r.val); KEY(1, p->doubt); KEY(2, p->good); KEY(1, p->force); KEY(1, p->late); KEY(1, p->settle); KEY(1, p->pend); KEY(1, p->stale);
 	KEY(1, now.lock == i+1); KEY(1, now.r.cutby == i+1); KEY(1, now.r.granted == i+1); KEY(1, now.r.finished == i+1);
 	KEY(1, now.exempt[p->val]); KEY(1, now.overdue[p->val]);
+#ifdef WITHDRAW
+	KEY(1, p->early); KEY(1, p->saw); KEY(1, p->end); KEY(1, now.taken[p->val]); KEY(1, now.taken[p->got]);
+#endif
 #ifdef FAILOVER
 	KEY(1, now.s.cutby == i+1); KEY(1, now.s.granted == i+1); KEY(1, now.s.finished == i+1); KEY(1, p->val == now.s.val);
 #endif
@@ -44,6 +47,10 @@ static void canon(void) {
 
 	memset(slot, 0, sizeof slot); nslots = 0;
 	for (i = 0; i < VALUES; i++) { phase[i] = now.phase[i]; overdue[i] = now.overdue[i]; exempt[i] = now.exempt[i]; }
+#ifdef WITHDRAW
+	unsigned char taken[VALUES];
+	for (i = 0; i < VALUES; i++) { taken[i] = now.taken[i]; now.taken[i] = 0; }
+#endif
 	VALUE(now.newest); VALUE(now.r.val);
 #ifdef FAILOVER
 	VALUE(now.s.val);
@@ -52,16 +59,25 @@ static void canon(void) {
 	for (i = 0; i < VALUES; i++) { now.phase[i] = 0; now.overdue[i] = 0; now.exempt[i] = 0; }
 	for (i = 1; i < VALUES; i++) if (slot[i]) {
 		n = slot[i]; now.phase[n] = phase[i]; now.exempt[n] = exempt[i]; now.overdue[n] = overdue[i];
+#ifdef WITHDRAW
+		now.taken[n] = taken[i];
+#endif
 	}
 
 	memset(used, 0, sizeof used);
 	USED(now.r.ver); USED(now.due); USED(now.vmax);
+#ifdef WITHDRAW
+	USED(now.mark);
+#endif
 #ifdef FAILOVER
 	USED(now.s.ver);
 #endif
 	for (i = 0; i < REPLICAS; i++) { USED(now.R[i].ver); USED(now.R[i].want); }
 	for (i = 1, n = 0; i < 32; i++) if (used[i]) rank[i] = ++n;
 	RANK(now.r.ver); RANK(now.due); RANK(now.vmax);
+#ifdef WITHDRAW
+	RANK(now.mark);
+#endif
 #ifdef FAILOVER
 	RANK(now.s.ver);
 #endif

@@ -1,5 +1,5 @@
-// Command model checks the refresh protocol with spin: exhaustively as it is, then with each guard
-// taken out, which must be found out. README.md says what is modelled. With -trace NAME it prints
+// Command model checks the refresh protocol and the life of an authorisation with spin:
+// exhaustively as they are, then with each guard taken out, which must be found out. README.md says what is modelled. With -trace NAME it prints
 // the counterexample of one variant in the words of the design.
 package main
 
@@ -20,7 +20,13 @@ import (
 )
 
 //go:embed refresh.pml
-var source []byte
+var refresh []byte
+
+//go:embed authorisation.pml
+var authorisation []byte
+
+// sources are the models by their files.
+var sources = map[string][]byte{"refresh.pml": refresh, "authorisation.pml": authorisation}
 
 //go:embed canon.h
 var canon []byte
@@ -129,7 +135,7 @@ var landmark = regexp.MustCompile(`SEEN\(\d+, "([^"]+)"\)`)
 
 // landmarks are the moments that the whole model must come by.
 func landmarks() (names []string) {
-	for _, m := range landmark.FindAllSubmatch(source, -1) {
+	for _, m := range landmark.FindAllSubmatch(slices.Concat(refresh, authorisation), -1) {
 		if name := string(m[1]); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -156,8 +162,8 @@ var (
 	reached   = regexp.MustCompile(`(?m)^reached: (.+)$`)
 	stored    = regexp.MustCompile(`(?m)^\s*(\d+) states, stored`)
 	depth     = regexp.MustCompile(`depth reached (\d+)`)
-	invariant = regexp.MustCompile(`(?m)^\s*(I\d: .+)$`)
-	step      = regexp.MustCompile(`(?m)^\s*((?:[A-C]|time|upstream|Redis|I\d): .+)$`)
+	invariant = regexp.MustCompile(`(?m)^\s*([IP]\d: .+)$`)
+	step      = regexp.MustCompile(`(?m)^\s*((?:[A-C]|time|upstream|WeChat|Redis|vault|handler|exchange|[IP]\d): .+)$`)
 )
 
 // check looks through all states, or until something is found.
@@ -174,7 +180,7 @@ func (v variant) check(dir string) result {
 	case strings.Contains(out, "errors: 0") && !strings.Contains(out, "Search not completed") && !strings.Contains(out, "too small"):
 		r.found = "nothing"
 	case strings.Contains(out, "assertion violated"):
-		replay, _ := command(dir, "./pan", "-r", "refresh.pml.trail")
+		replay, _ := command(dir, "./pan", "-r", v.model()+".trail")
 		r.found = last(invariant, replay)
 	default:
 		r.err = errors.New("spin did not finish: " + firstLine(out))
@@ -192,7 +198,7 @@ func (v variant) counterexample(dir string) (string, error) {
 	if !strings.Contains(out, "assertion violated") {
 		return "", fmt.Errorf("%s: nothing was found", v.name)
 	}
-	replay, _ := command(dir, "./pan", "-r", "refresh.pml.trail")
+	replay, _ := command(dir, "./pan", "-r", v.model()+".trail")
 	var b strings.Builder
 	for _, m := range step.FindAllStringSubmatch(replay, -1) {
 		fmt.Fprintln(&b, m[1])
@@ -205,7 +211,7 @@ func (v variant) pan(dir string, defines, flags []string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	for name, content := range map[string][]byte{"refresh.pml": source, "canon.h": canon} {
+	for name, content := range map[string][]byte{v.model(): sources[v.model()], "canon.h": canon} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return "", err
 		}
@@ -216,7 +222,7 @@ func (v variant) pan(dir string, defines, flags []string) (string, error) {
 			args = append(args, "-D"+d)
 		}
 	}
-	if out, err := command(dir, "spin", append(args, "-a", "refresh.pml")...); err != nil {
+	if out, err := command(dir, "spin", append(args, "-a", v.model())...); err != nil {
 		return "", fmt.Errorf("spin: %w: %s", err, firstLine(out))
 	}
 	args = slices.Concat(args, flags, []string{"-O1", "-w", "-DSAFETY", "-DMEMLIM=4000", "-o", "pan", "pan.c"})

@@ -14,7 +14,11 @@
 #define FAULTS 2	/* faults in one run, of all kinds together */
 #endif
 #define N 3		/* replicas, A to C in a trace */
-#define SLOTS 9		/* values that are still held; 0 is none */
+#ifdef WITHDRAW
+#define SLOTS 11	/* values that are still held; 0 is none */
+#else
+#define SLOTS 9
+#endif
 
 /* What a replica is about to do. */
 #define IDLE    0
@@ -87,6 +91,11 @@ typedef Replica {
 	byte got;		/* what upstream gave it */
 	byte victim;		/* what its request superseded */
 	bit late;		/* ... when the lease was not its own */
+#ifdef WITHDRAW
+	bit early;		/* it has been at work since before the last withdrawal */
+	bit saw;		/* its snapshot has changed since it asked upstream */
+	bit end;		/* upstream told it that the right to ask has ended */
+#endif
 	bit stale		/* another replica committed since it obtained its lease */
 }
 Replica R[N];
@@ -97,6 +106,19 @@ bit overdue[SLOTS];		/* superseded by a request that was acted on without its le
 bit exempt[SLOTS];		/* no running replica can know that it was superseded: what the design does not cover */
 byte newest;
 bit opend;			/* the request of a dead holder may still be acted on */
+
+#ifdef WITHDRAW
+/* The authorisation: the secret can be replaced (ACTIVE to RENEWED), or withdrawn and given again. What is
+   saved in the vault comes first, and then Revoke: between the two everything may happen. */
+#define ACTIVE    0
+#define WITHDRAWN 1	/* in the vault; upstream is not asked any more */
+#define REVOKED   2	/* and in Redis */
+#define RENEWED   3	/* another secret is in the vault, and upstream is asked again */
+#define AGAIN     4	/* and revoked in Redis */
+unsigned right : 3;
+byte mark;			/* Redis: revoked */
+bit taken[SLOTS];		/* fetched before a withdrawal that Redis has acknowledged */
+#endif
 
 /* Time and faults. */
 byte vmax;			/* the greatest version so far: Redis' clock never goes back */
@@ -158,6 +180,50 @@ inline confirm(i, t, k) {
 	fi
 }
 
+#ifdef WITHDRAW
+/* mirrors tokencache.(*snapshot).forget */
+inline forgive(i) {
+	if
+#ifdef MARK_IGNORED
+	:: false
+#else
+	:: R[i].ver < mark ->
+		SEEN(21, "a replica learns of a withdrawal, and forgets the value");
+		R[i].val = 0; R[i].ver = mark; R[i].doubt = 0; R[i].good = NO; R[i].force = 1
+#endif
+	:: else
+	fi;
+	if :: R[i].val && taken[R[i].val] -> printf("P4: a replica keeps what was taken back, although it looked\n"); assert(false) :: else fi
+}
+
+/* Without a lease, as of the caller of Revoke; or by the holder of one, whose fetch found that the right to ask
+   has ended. mirrors lua/prelude.lua (revoke) */
+inline revoke() {
+	r.val = 0; r.cut = NO; r.doubt = 0; r.old = 0; during = 0;
+#ifndef NO_MARK
+	vmax++; r.ver = vmax; mark = vmax;
+#endif
+	r.granted = 0; r.cutby = 0; r.pcut = 0; r.pdoubt = 0; r.pold = 0
+}
+#define TAKE(t) if :: phase[t] -> taken[t] = 1 :: else fi
+#define EARLY(i) if :: R[i].pc != IDLE -> R[i].early = 1; SEEN(22, "a withdrawal meets a refresh in flight"); budget++ :: else fi
+inline take() {
+	TAKE(1); TAKE(2); TAKE(3); TAKE(4); TAKE(5); TAKE(6); TAKE(7); TAKE(8); TAKE(9); TAKE(10);
+	EARLY(0); EARLY(1); EARLY(2);
+	budget++
+}
+#ifdef END_DROPS_ANY_VERSION
+#define MAY_DROP(i) true
+#else
+#define MAY_DROP(i) !R[i].saw
+#endif
+#define SPURNS (right == WITHDRAWN || right == REVOKED)
+#define MAY_ACT(i) (right != REVOKED || R[i].early)	/* it may have been asked before */
+#else
+#define MAY_ACT(i) true
+#define forgive(i) skip
+#endif
+
 /* The replica adopts the state of Redis.
    mirrors tokencache.(*Cache).adopt, tokencache.(*snapshot).merge, tokencache.(*snapshot).take */
 inline adopt(i) {
@@ -179,11 +245,21 @@ inline adopt(i) {
 		if :: R[i].good != NO -> confirm(i, R[i].val, NO) :: else fi
 	:: else ->					/* the cut has run out, or a newer value came and went */
 		R[i].doubt = r.doubt; R[i].good = NO; R[i].force = 1
-	fi
+	fi;
+	forgive(i)
 }
 
 /* A look would change the snapshot. */
-#define LOOK(i) ( R[i].ver < r.ver && (r.val || !R[i].force || R[i].good != NO || R[i].doubt != r.doubt) \
+#ifdef WITHDRAW
+#ifdef MARK_IGNORED
+#define MARKED(i) false
+#else
+#define MARKED(i) (R[i].ver < mark)
+#endif
+#else
+#define MARKED(i) false
+#endif
+#define LOOK(i) ( MARKED(i) || R[i].ver < r.ver && (r.val || !R[i].force || R[i].good != NO || R[i].doubt != r.doubt) \
 	|| R[i].ver > r.ver && !R[i].force \
 	|| R[i].ver == r.ver && ( \
 		r.val && r.val == R[i].val && (R[i].doubt != r.doubt || R[i].force || R[i].good == NO || R[i].good == OVER || R[i].good != LOOSE && phase[r.val] == LATE && r.cut != TIGHT) \
@@ -206,7 +282,11 @@ inline forget(i) {
 inline rest(i) {
 	if :: lock == i+1 -> lock = GHOST :: else fi;	/* it runs out by itself */
 	forget(i);
-	R[i].pc = IDLE; R[i].want = 0; R[i].settle = 0; R[i].pend = 0; R[i].got = 0; R[i].victim = 0; R[i].late = 0; R[i].stale = 0
+	R[i].pc = IDLE; R[i].want = 0; R[i].settle = 0; R[i].pend = 0; R[i].got = 0; R[i].victim = 0; R[i].late = 0;
+#ifdef WITHDRAW
+	R[i].early = 0; R[i].saw = 0; R[i].end = 0;
+#endif
+	R[i].stale = 0
 }
 
 #ifdef CANON
@@ -223,12 +303,20 @@ c_code {
 #endif
 #define HELD(t) (IN_STORE(t) || newest == t || R[0].val == t || R[1].val == t || R[2].val == t \
 	|| R[0].got == t || R[1].got == t || R[2].got == t || R[0].victim == t || R[1].victim == t || R[2].victim == t)
-#define SWEEP(t) if :: phase[t] && !HELD(t) -> phase[t] = FREE; name[t] = 0; overdue[t] = 0; exempt[t] = 0 :: else fi
+#ifdef WITHDRAW
+#define UNTAKE(t) taken[t] = 0
+#else
+#define UNTAKE(t) skip
+#endif
+#define SWEEP(t) if :: phase[t] && !HELD(t) -> phase[t] = FREE; name[t] = 0; overdue[t] = 0; exempt[t] = 0; UNTAKE(t) :: else fi
 #ifdef CANON
 inline sweep() { c_code { canon(); } }
 #else
 inline sweep() {
 	SWEEP(1); SWEEP(2); SWEEP(3); SWEEP(4); SWEEP(5); SWEEP(6); SWEEP(7); SWEEP(8);
+#ifdef WITHDRAW
+	SWEEP(9); SWEEP(10);
+#endif
 	if :: !r.val -> r.cut = 0 :: else fi;
 	if :: !r.cutby -> r.pcut = 0; r.pdoubt = 0; r.pold = 0 :: else fi
 }
@@ -351,6 +439,9 @@ inline commit(i, lost) {
 	fi
 }
 
+/* What ended is the right that the replica had: not a later one. */
+#define ENDING(i) if :: right == AGAIN -> printf("P4: the end of one authorisation takes back what came of the next\n"); assert(false) :: else -> SEEN(24, "a fetch finds the right to ask ended, and takes the value back") fi
+
 /* mirrors lua/finish.lua; undo says that upstream issued nothing for sure. */
 inline finish(i, undo, lost) {
 	if
@@ -368,6 +459,14 @@ inline finish(i, undo, lost) {
 		:: else ->
 			if :: undo -> SEEN(8, "a cut is not undone because another replica cut since") :: else fi
 		fi;
+#ifdef WITHDRAW
+		if
+		:: R[i].end ->
+			if :: mark != r.ver -> revoke(); printf("%c: takes back what is in Redis\n", 65+i) :: else fi;
+			ENDING(i)
+		:: else
+		fi;
+#endif
 		r.finished = i+1; lock = 0;
 		printf("%c: finishes: failed\n", 65+i);
 		if :: !lost -> adopt(i); rest(i) :: else -> printf("%c: ... but the reply is lost\n", 65+i) fi
@@ -375,6 +474,17 @@ inline finish(i, undo, lost) {
 		if :: !lost -> adopt(i); rest(i) :: else fi
 	:: else ->
 		printf("%c: finish refused: the lease is lost\n", 65+i);
+#ifdef WITHDRAW
+		if
+		:: R[i].end ->
+			SEEN(23, "an end from before a later authorisation takes nothing back");
+#ifdef ENDED_WITHOUT_LEASE
+			if :: mark != r.ver -> revoke() :: else fi;
+			ENDING(i)
+#endif
+		:: else
+		fi;
+#endif
 		if
 		:: !lost && R[i].pc == UNCLEAR ->
 #ifdef UNCLEAR_WITHOUT_LEASE_DROPPED
@@ -396,6 +506,14 @@ end:	do
 	:: d_step { R[I].pc == IDLE && LOOK(I) ->
 		adopt(I); sweep();
 		printf("%c: looks: value %d, version %d, doubt %d\n", 65+I, name[R[I].val], R[I].ver, R[I].doubt) }
+
+#ifdef WITHDRAW
+	/* ... while its own fetch is in flight, whose lease a withdrawal has ended. */
+	:: d_step { R[I].early && R[I].pc >= SEND && R[I].pc <= CUT && lock != ME && LOOK(I) ->
+		SEEN(25, "a replica looks while it fetches");
+		adopt(I); R[I].saw = 1; sweep();
+		printf("%c: looks, while it fetches: value %d, version %d\n", 65+I, name[R[I].val], R[I].ver) }
+#endif
 
 	/* The lease. What is due is known from the snapshot, which may be old; with its own unclear attempt in
 	   the lock a replica takes that over.
@@ -434,13 +552,28 @@ end:	do
 		printf("%c: asks upstream\n", 65+I); R[I].pend = 1; R[I].pc = WAIT }
 
 	/* Upstream acts, at any moment until its caller's deadline or until its caller hangs up. */
-	:: d_step { R[I].pc == WAIT && R[I].pend ->
+	:: d_step { R[I].pc == WAIT && R[I].pend && MAY_ACT(I) ->
 		issue(R[I].got, lock == ME);
+#ifdef WITHDRAW
+		taken[R[I].got] = R[I].early;
+#endif
 		R[I].victim = newest;
 		if :: lock != ME -> R[I].late = 1; SEEN(11, "upstream acts on the request of a holder without its lease") :: else fi;
 		newest = R[I].got; R[I].pend = 0; sweep();
 		printf("upstream: acts on the request of %c: value %d\n", 65+I, name[newest]) }
 	:: d_step { R[I].pc == WAIT && R[I].got -> R[I].pc = COMMIT }
+
+#ifdef WITHDRAW
+	/* The vault says that the authorisation was withdrawn: upstream is not asked.
+	   mirrors tokencache.(*attempt).failed, tokencache.(*slot).end */
+	:: d_step { R[I].pc == WAIT && R[I].pend && SPURNS ->
+		R[I].pend = 0; R[I].end = 1; R[I].pc = FAILED; budget++;
+		printf("%c: learns that the right to ask has ended\n", 65+I) }
+	:: d_step { R[I].pc == FAILED && R[I].end && R[I].val && MAY_DROP(I) ->
+		if :: R[I].saw && !taken[R[I].val] && right == AGAIN -> printf("P4: a replica forgets the value of a later authorisation\n"); assert(false) :: else fi;
+		R[I].val = 0; R[I].doubt = 0; R[I].good = NO; R[I].force = 1; sweep();
+		printf("%c: forgets its value\n", 65+I) }
+#endif
 
 	/* mirrors wechat.(*Error).MayHaveIssued: what is unclear, and what is sure */
 	:: d_step { R[I].pc == WAIT && (R[I].pend || R[I].got) && FAULT ->
@@ -464,8 +597,16 @@ end:	do
 	:: d_step { R[I].pc == COMMIT && FAULT ->
 		HIT(2); SEEN(12, "a value that cannot be committed is kept");
 		printf("%c: cannot commit value %d before its lease is over, keeps it in memory\n", 65+I, name[R[I].got]);
-		if :: R[I].got == R[I].val -> confirm(I, R[I].val, NO) :: else -> R[I].good = TIGHT fi;
-		R[I].val = R[I].got; R[I].doubt = 0; R[I].force = 1;
+		if
+#ifdef WITHDRAW
+#ifndef KEPT_AFTER_A_WITHDRAWAL
+		:: R[I].saw -> SEEN(26, "a value that cannot be committed is not kept, because a withdrawal came meanwhile")
+#endif
+#endif
+		:: else ->
+			if :: R[I].got == R[I].val -> confirm(I, R[I].val, NO) :: else -> R[I].good = TIGHT fi;
+			R[I].val = R[I].got; R[I].doubt = 0; R[I].force = 1
+		fi;
 		if :: lock == ME -> lock = GHOST :: else fi;
 		R[I].got = 0; R[I].pc = CUT; sweep() }
 
@@ -494,7 +635,7 @@ end:	do
 	/* mirrors tokencache.(*attempt).run (resolve the doubt) */
 	:: d_step { R[I].pc == PROBE ->
 		if
-		:: phase[R[I].val] < DEAD -> R[I].got = R[I].val; R[I].pc = COMMIT
+		:: R[I].val && phase[R[I].val] < DEAD -> R[I].got = R[I].val; R[I].pc = COMMIT
 		:: else -> SEEN(13, "a probe shows that the doubt was right"); R[I].pc = BEGIN
 		fi;
 		printf("%c: probes value %d: works %d\n", 65+I, name[R[I].val], phase[R[I].val] < DEAD) }
@@ -534,7 +675,7 @@ end:	do
 		phase[t] = DEAD; overdue[t] = 0; printf("time: the overlap is over, value %d is dead\n", name[t]) }
 /* Whether the end of t's overlap must come before a doubt as young as the last cut is old. */
 #define HINDERS(t) ((phase[t] == RECENT || phase[t] == LATE) && !overdue[t])
-#define ANY_HINDERS (HINDERS(1) || HINDERS(2) || HINDERS(3) || HINDERS(4) || HINDERS(5) || HINDERS(6) || HINDERS(7) || HINDERS(8))
+#define ANY_HINDERS (HINDERS(1) || HINDERS(2) || HINDERS(3) || HINDERS(4) || HINDERS(5) || HINDERS(6) || HINDERS(7) || HINDERS(8) || HINDERS(SLOTS-2) || HINDERS(SLOTS-1))
 #define UNCONFIRMED(i) \
 	:: d_step { (R[i].good == TIGHT || R[i].good == LOOSE) && phase[R[i].val] == LATE -> \
 		R[i].good = OVER; printf("time: the snapshot of %c is good no more\n", 65+i) }
@@ -546,6 +687,20 @@ end:	do
 	:: d_step { expiries < EXPIRIES && r.val && !r.doubt && r.ver > due && !lags && !ANYBODY_REPEATS ->
 		expiries++; budget++; due = r.ver;
 		printf("time: value %d is due\n", name[r.val]) }
+#ifdef WITHDRAW
+	/* An account withdraws its authorisation, and gives it again; or the secret is another one.
+	   mirrors tokencache.(*Cache).Revoke, lua/revoke.lua */
+	:: d_step { right == ACTIVE -> right = WITHDRAWN; printf("vault: the authorisation is withdrawn\n") }
+	:: d_step { right < RENEWED -> right = RENEWED; printf("vault: there is another authorisation\n") }
+	:: d_step { right == WITHDRAWN || right == RENEWED ->
+		right++; revoke();
+#ifndef REVOKE_LEAVES_THE_LEASE
+		if :: lock != 0 && lock != GHOST -> SEEN(27, "a withdrawal ends a lease") :: else fi;
+		lock = 0;
+#endif
+		take(); sweep();
+		printf("Redis: the value is taken back as version %d\n", mark) }
+#endif
 	/* mirrors tokencache.(*Credential).margin */
 	:: d_step { r.val && r.cut == NO && !r.doubt && r.ver <= due && lock == 0 && !lags ->
 		SEEN(15, "the key leaves Redis with the margin");
@@ -559,6 +714,9 @@ end:	do
 	:: d_step { r.doubt && !r.old && !r.val && !opend && (during == 0 || during != lock) && !lags && !ANY_HINDERS ->
 		r.old = 1; printf("time: the doubt is older than the overlap and a lease\n") }
 	AGES(1) AGES(2) AGES(3) AGES(4) AGES(5) AGES(6) AGES(7) AGES(8)
+#ifdef WITHDRAW
+	AGES(9) AGES(10)
+#endif
 	UNCONFIRMED(0) UNCONFIRMED(1) UNCONFIRMED(2)
 
 	/* The lease runs out. Under a live holder only if that was stopped (or Redis kept it waiting) beyond
@@ -616,6 +774,8 @@ end:	do
 /* A replica that will put it right: under its lease, or with a cut to make, or with a later version in mind. */
 #define ANSWERS(i) (R[i].late && R[i].victim == r.val || R[i].got && lock == i+1 || KNOWS_BETTER(i))
 
+#define KEEPS(i) (R[i].val && taken[R[i].val] && R[i].ver >= mark)
+
 proctype invariants()
 {
 end:	do
@@ -623,6 +783,10 @@ end:	do
 	:: d_step { HANDS_OUT(0) || HANDS_OUT(1) || HANDS_OUT(2) -> printf("I3: a replica hands out a dead value as good\n"); assert(false) }
 	:: d_step { r.val && SUPERSEDED(r.val) && !r.doubt && !exempt[r.val] && !ANSWERS(0) && !ANSWERS(1) && !ANSWERS(2) ->
 		printf("I3: a superseded value is not in doubt\n"); assert(false) }
+#ifdef WITHDRAW
+	:: d_step { r.val && taken[r.val] -> printf("P4: a value that was taken back is in Redis\n"); assert(false) }
+	:: d_step { KEEPS(0) || KEEPS(1) || KEEPS(2) -> printf("P4: a replica that knows of the withdrawal hands the value out\n"); assert(false) }
+#endif
 	/* I8: when nothing more can happen, a good value is in Redis and no lease is left. */
 	:: atomic { timeout ->
 		SEEN(20, "an end: all is quiet");
