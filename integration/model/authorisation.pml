@@ -203,7 +203,7 @@ end:	do
 	/* mirrors tokencache.(*attempt).failed, lua/finish.lua, lua/prelude.lua (revoke) */
 	:: d_step { R[I].pc == ENDED ->
 		if
-#ifdef END_WITHOUT_LEASE
+#ifdef END_AFTER_THE_LEASE
 		:: true ->
 #else
 		:: lock == ME ->

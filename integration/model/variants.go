@@ -74,7 +74,7 @@ var broken = []variant{
 	{"SPENT_BEFORE_SAVED", faults("1", inAuthorisation), "P1", "a code is spent before its record says so: (*Platform).exchange"},
 	{"EXCHANGE_REVOKES_FIRST", faults("1", inAuthorisation), "P1", "revoked before the new secret is saved: (*Platform).exchange"},
 	{"REVOKE_LEAVES_THE_BACKOFF", faults("1", inAuthorisation), "P1", "a withdrawal leaves the backoff of an ended right: lua/revoke.lua"},
-	{"END_WITHOUT_LEASE", faults("1", inAuthorisation), "P1", "a fetch that found the right ended writes that without the lease: lua/finish.lua"},
+	{"END_AFTER_THE_LEASE", faults("1", inAuthorisation), "P1", "a fetch that found the right ended writes that without the lease: lua/finish.lua"},
 	{"ORDER_IGNORED", faults("1", inAuthorisation), "P1", "a withdrawal ends a later authorisation: (*Platform).receiveWithdrawal"},
 	{"ANSWERED_BEFORE_REVOKED", faults("1", inAuthorisation), "P4", "WeChat is answered before the value is taken back: (*Platform).receiveWithdrawal"},
 }
