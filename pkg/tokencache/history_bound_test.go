@@ -74,6 +74,10 @@ func (w *world) bound(fetches []tokencachetest.Fetch) (int, string) {
 		kills = 2*kills + int(time.Since(w.kills[0])/(4*time.Minute))
 	}
 	taken := len(w.taken) + 2*w.unclear // such a one may come later, to a fetch under way
+	if w.plan.Mode == repeating && kills > 0 {
+		// That a value was rejected is forgotten with it: upstream repeats it, and is forced again.
+		kills += taken + w.slowed[tokencache.ClassEnded]
+	}
 	return renewals + faults + len(w.losses) + taken + kills,
 		fmt.Sprintf("%d renewals, %d for faults, %d losses, %d taken back, %d for kills", renewals, faults, len(w.losses), taken, kills)
 }
