@@ -133,6 +133,9 @@ type Store interface {
 	// it changes nothing and returns [ErrConflict]. Repeating a call whose answer was lost is no
 	// conflict: the same Sealed came from the same call.
 	Save(ctx context.Context, r Row) (int64, error)
+	// SaveAll is Save for rows of one platform that are no codes, whose IDs differ. The errors are in
+	// their order.
+	SaveAll(ctx context.Context, rows []Row) []error
 	// List returns at most n rows whose IDs come after the given one in byte order, in that order.
 	// Codes are left out, as are the ticket and the marker.
 	List(ctx context.Context, platform, after string, n int) ([]Row, error)
@@ -210,30 +213,25 @@ func (v *Vault) SaveAll(ctx context.Context, records []Record) []error {
 			rows, places = append(rows, row), append(places, i)
 		}
 	}
-	save := v.saveEach
-	if s, ok := v.store.(interface {
-		SaveAll(context.Context, []Row) []error
-	}); ok {
-		save = s.SaveAll
-	}
-	for i, err := range save(ctx, rows) {
+	for i, err := range v.store.SaveAll(ctx, rows) {
 		errs[places[i]] = err
 	}
 	return errs
 }
 
-// saveAtOnce is how many records are saved at once in a store that knows no better.
+// saveAtOnce is how many rows SaveEach saves at once.
 const saveAtOnce = 8
 
-// saveEach saves rows one by one, some at once.
-func (v *Vault) saveEach(ctx context.Context, rows []Row) []error {
+// SaveEach is [Store.SaveAll] for a store that knows nothing better than to save rows one by one: it
+// saves some at once.
+func SaveEach(ctx context.Context, rows []Row, save func(context.Context, Row) (int64, error)) []error {
 	errs := make([]error, len(rows))
 	var next atomic.Int64
 	var g sync.WaitGroup
 	for range min(saveAtOnce, len(rows)) {
 		g.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(rows); i = next.Add(1) - 1 {
-				_, errs[i] = v.store.Save(ctx, rows[i])
+			for i := int(next.Add(1)) - 1; i < len(rows); i = int(next.Add(1)) - 1 {
+				_, errs[i] = save(ctx, rows[i])
 			}
 		})
 	}

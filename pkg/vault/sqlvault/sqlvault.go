@@ -116,6 +116,11 @@ func scan(row interface{ Scan(...any) error }) (r vault.Row, err error) {
 	return r, nil
 }
 
+// SaveAll implements [vault.Store].
+func (s *Store) SaveAll(ctx context.Context, rows []vault.Row) []error {
+	return vault.SaveEach(ctx, rows, s.Save)
+}
+
 // Save implements [vault.Store]. The row is as safe as the database makes a commit: see
 // [Store.Durability].
 func (s *Store) Save(ctx context.Context, r vault.Row) (rev int64, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,11 @@ func TestAccountsOfAPlatformShareTheirSeries(t *testing.T) {
 // hasty is a vault whose operations fail in one way.
 type hasty struct{ err error }
 
-func (h hasty) Load(context.Context, string, string) (vault.Row, error)        { return vault.Row{}, h.err }
-func (h hasty) Save(context.Context, vault.Row) (int64, error)                 { return 0, h.err }
+func (h hasty) Load(context.Context, string, string) (vault.Row, error) { return vault.Row{}, h.err }
+func (h hasty) Save(context.Context, vault.Row) (int64, error)          { return 0, h.err }
+func (h hasty) SaveAll(_ context.Context, rows []vault.Row) []error {
+	return slices.Repeat([]error{h.err}, len(rows))
+}
 func (h hasty) List(context.Context, string, string, int) ([]vault.Row, error) { return nil, h.err }
 func (h hasty) Codes(context.Context, string) ([]string, error)                { return nil, h.err }
 

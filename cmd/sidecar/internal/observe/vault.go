@@ -45,6 +45,15 @@ func (c countedStore) Save(ctx context.Context, r vault.Row) (int64, error) {
 	return rev, err
 }
 
+func (c countedStore) SaveAll(ctx context.Context, rows []vault.Row) []error {
+	begun := time.Now()
+	errs := c.store.SaveAll(ctx, rows)
+	for _, err := range errs {
+		c.m.since(opSave, begun, err)
+	}
+	return errs
+}
+
 func (c countedStore) List(ctx context.Context, platform, after string, n int) ([]vault.Row, error) {
 	begun := time.Now()
 	rows, err := c.store.List(ctx, platform, after, n)

@@ -1,11 +1,15 @@
 package platform
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
@@ -81,4 +85,83 @@ func TestANewerTicketEndsTheBackoffWhoeverStoredIt(t *testing.T) {
 			t.Error("the token waits in spite of a new ticket")
 		}
 	})
+}
+
+// P2, check 6: tickets arrive in any order on many replicas, and the newest one counts.
+func TestOfTicketsInAnyOrderTheNewestCounts(t *testing.T) {
+	t.Parallel()
+	n := atFullSize(1000, 60)
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, atFullSize(10, 4), OpenPlatform)
+		x.start()
+		k := x.sim.PlatformKnobs(id)
+		k.TicketEvery = time.Hour
+		k.Deliver = func(wechattest.Push) []wechattest.Delivery {
+			return []wechattest.Delivery{{After: rand.N(time.Minute)}, {After: rand.N(time.Minute)}}
+		}
+		x.sim.SetPlatformKnobs(id, k)
+		first := time.Now().Unix() + 1
+		for i := range n {
+			x.sim.PushEvent(id, wechattest.Push{InfoType: "component_verify_ticket", Ticket: fmt.Sprint("ticket@@@", i), Order: first + int64(i)})
+		}
+		time.Sleep(5 * time.Minute)
+		if r := x.record(vault.Ticket); r.Order != first+int64(n-1) || r.Secret.Reveal() != fmt.Sprint("ticket@@@", n-1) {
+			t.Errorf("the ticket of %d, want %d", r.Order-first, n-1)
+		}
+	})
+}
+
+// P2, P4, check 6: accounts authorise, change their permissions and withdraw, and the pushes of it
+// come late, twice and in any order. In the end each account is as WeChat has it.
+func TestAfterEventsInAnyOrderAllIsAsWeChatHasIt(t *testing.T) {
+	t.Parallel()
+	for round := range atFullSize(50, 1) {
+		synctest.Test(t, func(t *testing.T) {
+			seed := rand.New(rand.NewPCG(2, uint64(round)))
+			x := newRig(t, 3, OpenPlatform)
+			x.start()
+			k := x.sim.PlatformKnobs(id)
+			k.Deliver = func(push wechattest.Push) []wechattest.Delivery {
+				if push.Ticket != "" {
+					return []wechattest.Delivery{{}}
+				}
+				return []wechattest.Delivery{{After: rand.N(time.Minute)}, {After: rand.N(2 * time.Minute)}}
+			}
+			x.sim.SetPlatformKnobs(id, k)
+			accounts := make([]string, atFullSize(100, 12))
+			authorized := make([]bool, len(accounts))
+			for range 6 {
+				for i := range accounts {
+					accounts[i] = fmt.Sprintf("wx%016d", i)
+					switch what := seed.IntN(4); {
+					case what < 2 || !authorized[i] && what == 2:
+						x.sim.Authorize(id, accounts[i])
+						authorized[i] = true
+					case authorized[i] && what == 2:
+						x.sim.UpdateAuthorization(id, accounts[i])
+					case authorized[i]:
+						x.sim.Withdraw(id, accounts[i])
+						authorized[i] = false
+					}
+				}
+				time.Sleep(time.Duration(2+seed.IntN(40)) * time.Second) // WeChat's times are whole seconds
+			}
+			time.Sleep(15 * time.Minute)
+			for i, a := range accounts {
+				r := x.record(a)
+				if !authorized[i] {
+					_, err := x.get(i%3, a)
+					if f, ok := errors.AsType[*tokencache.FetchError](err); r.Rev > 0 && (r.State != vault.StateWithdrawn || !ok || f.Class != tokencache.ClassEnded) {
+						t.Errorf("%s has withdrawn: %s, %v", a, r.State, err)
+					}
+					continue
+				}
+				if r.State != vault.StateActive || !x.sim.Accepts(id, a, r.Secret.Reveal()) {
+					t.Errorf("%s is authorised: %+v", a, r)
+					continue
+				}
+				x.mustGet(i%3, a)
+			}
+		})
+	}
 }

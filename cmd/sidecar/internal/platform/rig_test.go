@@ -84,14 +84,13 @@ func (s *faultyStore) Save(ctx context.Context, r vault.Row) (int64, error) {
 	return s.Store.Save(ctx, r)
 }
 
-// SaveAll is what [vault.Vault.SaveAll] prefers.
 func (s *faultyStore) SaveAll(ctx context.Context, rows []vault.Row) []error {
 	err := s.fault(ctx)
 	if s.deaf.Load() {
 		err = errAway
 	}
 	if err == nil {
-		return s.Store.(*vault.Redis).SaveAll(ctx, rows)
+		return s.Store.SaveAll(ctx, rows)
 	}
 	return slices.Repeat([]error{err}, len(rows))
 }

@@ -1,0 +1,29 @@
+package platform
+
+import (
+	"fmt"
+	"net/url"
+	"testing"
+	"testing/synctest"
+)
+
+// P6, check 11: pushes that are forged cost neither WeChat nor the vault anything.
+func TestForgedPushesCostNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		calls := x.calls()
+		x.faults.away.Store(true) // so that a look at the vault would be another error
+		for i := range atFullSize(100_000, 1000) {
+			query := url.Values{"timestamp": {fmt.Sprint(i)}, "nonce": {"n"}, "msg_signature": {fmt.Sprintf("%040x", i)}}
+			body := fmt.Sprintf("<xml><AppId><![CDATA[%s]]></AppId><Encrypt><![CDATA[%064d]]></Encrypt></xml>", id, i)
+			if _, err := x.replicas[0].Receive(t.Context(), query, []byte(body)); !IsForged(err) {
+				t.Fatalf("the %d-th: %v", i, err)
+			}
+		}
+		if n := x.calls() - calls; n != 0 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
