@@ -75,10 +75,12 @@ RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvar
 # Virtual time, up to weeks of it, and a thousand dead tokens: the race detector finds nothing in them that it does not
 # find in the other tests. WXTOKEN_LONG=1 makes them long; make test has a shorter form of each.
 HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion|AThousandReplicas)
+# Those of a platform are short enough for the race detector in make race.
+PLATFORM_HISTORIES := ^Test(AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushes|GarbageIDs)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
-	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|^TestAThousand' -skip '^TestAThousandReplicas' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/
+	WXTOKEN_LONG=1 $(TEST) -run '$(HISTORIES)|$(PLATFORM_HISTORIES)|^TestAThousand' -skip '^TestAThousandReplicas' ./integration/ ./pkg/tokencache/ ./cmd/sidecar/internal/proxy/ ./cmd/sidecar/internal/source/ ./cmd/sidecar/internal/api/ ./cmd/sidecar/internal/platform/
 	WXTOKEN_SEED=$(SEED) WXTOKEN_HISTORIES=$(HISTORY_COUNT) $(RANDOM) -timeout 20m
 
 # make test has a smaller form of it.

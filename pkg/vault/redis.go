@@ -57,6 +57,8 @@ const (
 	diskTimeout = 1500 * time.Millisecond
 	// perLoad is how many records one script reads, so that Redis serves others between two.
 	perLoad = 200
+	// perSave is how many records are sent before their replies are read.
+	perSave = 50
 )
 
 func (s *Redis) hash(platform string) string { return s.namespace + ":{" + platform + "}:vault" }
@@ -196,11 +198,13 @@ func (s *Redis) saveAll(ctx context.Context, rows []Row, errs []error) error {
 	defer conn.Close()
 	// The first one brings the script, which a pipeline cannot.
 	replies := []*redis.Cmd{saveScript.Run(ctx, conn, keys, saveArgs(rows[0])...)}
-	pipe := conn.Pipeline()
-	for _, r := range rows[1:] {
-		replies = append(replies, saveScript.EvalSha(ctx, pipe, keys, saveArgs(r)...))
+	for part := range slices.Chunk(rows[1:], perSave) {
+		pipe := conn.Pipeline()
+		for _, r := range part {
+			replies = append(replies, saveScript.EvalSha(ctx, pipe, keys, saveArgs(r)...))
+		}
+		_, _ = pipe.Exec(ctx) // each reply has its own error
 	}
-	_, _ = pipe.Exec(ctx) // each reply has its own error
 	for i, reply := range replies {
 		switch rev, err := reply.Int64(); {
 		case err != nil:
