@@ -24,7 +24,9 @@ each        = @set -e; for module in $(MODULES) $(2); do (set -x; cd $$module &&
 # The image: its name, and its version if git is not to say it.
 IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
-image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -max-size 10000000
+# sql: the program with the drivers of PostgreSQL and MySQL, and -sql behind its version.
+TAGS        ?=
+image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -tags '$(TAGS)' -max-size $(if $(TAGS),13000000,10000000)
 
 .PHONY: run build shape words image image-check figures test race integration redis faults sdks histories fleet soak model manifests cluster check fmt vet lint tidy vuln fuzz bench clean
 
@@ -34,7 +36,7 @@ run: ## a sidecar on an embedded Redis and a simulated WeChat, or on those that 
 build: ## the program, as bin/sidecar
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/sidecar ./cmd/sidecar
 
-image: ## dist/wxtoken-VERSION.oci.tar for amd64 and arm64, and its SBOMs: no Docker needed, the same bytes each time
+image: ## dist/wxtoken-VERSION.oci.tar for amd64 and arm64, and its SBOMs: no Docker needed, the same bytes each time; TAGS=sql has the drivers of databases
 	$(image_tool) build
 
 image-check: image ## runs the program from the image, and builds the image again to compare

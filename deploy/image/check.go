@@ -217,10 +217,23 @@ func (i image) check(src source, maxSize int64) []error {
 	if err := compareSBOM(i.sbom, info); err != nil {
 		mistake("SBOM: %w", err)
 	}
+	if got := buildTags(info); got != src.tags {
+		mistake("%s is built with the tags %q, want %q", programPath, got, src.tags)
+	}
 	for _, name := range linkedForDev(info) {
 		mistake("%s links %s, which only --dev needs", programPath, name)
 	}
 	return mistakes
+}
+
+// buildTags returns the tags that a program was built with.
+func buildTags(info *debug.BuildInfo) string {
+	for _, s := range info.Settings {
+		if s.Key == "-tags" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // linkedForDev returns the modules of a program that have no place in a pod: an embedded Redis, and

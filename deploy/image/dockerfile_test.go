@@ -22,7 +22,7 @@ func TestTheDockerfileMakesTheSameImage(t *testing.T) {
 		t.Errorf("the base is %s, want scratch", final[0])
 	}
 	if !slices.ContainsFunc(build, func(l string) bool {
-		return strings.HasPrefix(l, "RUN ") && strings.Contains(l, `go run ./image -version "$VERSION" -arch "$TARGETARCH" rootfs /rootfs`)
+		return strings.HasPrefix(l, "RUN ") && strings.Contains(l, `go run ./image -version "$VERSION" -tags "$TAGS" -arch "$TARGETARCH" rootfs /rootfs`)
 	}) {
 		t.Error("the files are not made by this program")
 	}

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -226,5 +228,29 @@ func TestLicensesAreNamed(t *testing.T) {
 		if got, err := expression(files); err != nil || got != want {
 			t.Errorf("%q, want %q: %v", got, want, err)
 		}
+	}
+}
+
+// The image with the drivers says so in its version, and an image is never taken for the other one.
+func TestTheImageWithDriversIsNamed(t *testing.T) {
+	t.Parallel()
+	sql := small.withSQL()
+	if sql.version != "v1.2.3-sql" || sql.tag() != "1.2.3-sql" {
+		t.Errorf("version %s, tag %s", sql.version, sql.tag())
+	}
+	err := checkImages(unpacked(t), sql, 1<<30)
+	if err == nil || !strings.Contains(err.Error(), `is built with the tags "", want "sql"`) {
+		t.Errorf("the image without drivers passes for the one with: %v", err)
+	}
+	program, err := compile(t.Context(), sql, "amd64", os.Environ())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := buildinfo.Read(bytes.NewReader(program))
+	if err != nil || buildTags(info) != "sql" {
+		t.Errorf("built with the tags %q, %v", buildTags(info), err)
+	}
+	if err := command(t.Context(), []string{"-tags", "dev", "build"}, io.Discard); err == nil {
+		t.Error("an image with the tag dev")
 	}
 }

@@ -42,6 +42,7 @@ type options struct {
 	goarch  string
 	maxSize int64
 	cold    bool
+	tags    string
 }
 
 func command(ctx context.Context, args []string, stdout io.Writer) error {
@@ -53,6 +54,7 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.version, "version", "", "`version` and tag of the image (default: git describe, or devel outside of a checkout)")
 	flags.Int64Var(&o.maxSize, "max-size", 10_000_000, "the most `bytes` that a platform's image may have, compressed")
 	flags.StringVar(&o.goarch, "arch", runtime.GOARCH, "rootfs: the `architecture`")
+	flags.StringVar(&o.tags, "tags", "", "build `tags` of the program: none, or sql for vaults in PostgreSQL and MySQL, whose version ends with -sql")
 	flags.BoolVar(&o.cold, "cold", false, "check: compile everything again for the comparison, which takes minutes")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -60,6 +62,13 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 	src, err := describe(ctx, o.root, o.version)
 	if err != nil {
 		return err
+	}
+	switch o.tags {
+	case "":
+	case "sql":
+		src = src.withSQL()
+	default:
+		return fmt.Errorf("no image has the tags %q: there is sql, and none", o.tags)
 	}
 	archive := filepath.Join(o.out, "wxtoken-"+src.version+".oci.tar")
 	switch sub := flags.Args(); {

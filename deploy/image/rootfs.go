@@ -61,7 +61,7 @@ func compile(ctx context.Context, src source, arch string, env []string) ([]byte
 	env = append(slices.Clone(env), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off")
 	_, err = output(ctx, src.root, env,
-		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X "+buildPackage+".version="+src.version+" -X "+buildPackage+".revision="+src.revision, "-o", binary, "./cmd/sidecar")
+		"go", "build", "-trimpath", "-buildvcs=false", "-tags", src.tags, "-ldflags", "-s -w -X "+buildPackage+".version="+src.version+" -X "+buildPackage+".revision="+src.revision, "-o", binary, "./cmd/sidecar")
 	if err != nil {
 		return nil, err
 	}

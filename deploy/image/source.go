@@ -20,6 +20,14 @@ type source struct {
 	version  string    // a tag, as git describes it, or devel
 	revision string    // the commit, with -dirty behind it if files differ; empty outside of a checkout
 	created  time.Time // SOURCE_DATE_EPOCH, the commit's time, or the epoch: never now
+	tags     string    // build tags of the program; usually none
+}
+
+// withSQL is the source of the other image, whose program has the drivers of databases. Its version
+// says so, and so do the tag and every file that is named after it.
+func (s source) withSQL() source {
+	s.tags, s.version = "sql", s.version+"-sql"
+	return s
 }
 
 // tag returns the tag of the image: the version without the v of git's tags, as the manifests and the
