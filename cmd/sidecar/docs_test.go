@@ -22,7 +22,7 @@ const (
 
 // These pages exist in two languages. A translation differs in its prose and in nothing else.
 func TestTwinsAreInStep(t *testing.T) {
-	for _, page := range []string{"README.md", "deploy/k8s/README.md", "docs/http.md", "docs/redis.md", "docs/configuration.md", "docs/failures.md", "docs/sdks.md"} {
+	for _, page := range []string{"README.md", "deploy/k8s/README.md", "docs/http.md", "docs/redis.md", "docs/configuration.md", "docs/failures.md", "docs/sdks.md", "docs/platforms.md"} {
 		twin := strings.TrimSuffix(page, ".md") + ".zh-CN.md"
 		for _, drift := range drifts(filepath.Base(page), readRoot(t, page), readRoot(t, twin)) {
 			t.Errorf("%s: %s", page, drift)

@@ -25,6 +25,8 @@ const (
 	Plain Build = "plain"
 	// Clocked is Plain with a wall clock that the test sets: see [Clock].
 	Clocked Build = "clocked"
+	// SQL is Plain with the drivers of databases.
+	SQL Build = "sql"
 )
 
 // builds are made when the first test needs them.
@@ -32,6 +34,7 @@ var builds = map[Build]func() (string, error){
 	Raced:   sync.OnceValues(func() (string, error) { return build(Raced) }),
 	Plain:   sync.OnceValues(func() (string, error) { return build(Plain) }),
 	Clocked: sync.OnceValues(func() (string, error) { return build(Clocked) }),
+	SQL:     sync.OnceValues(func() (string, error) { return build(SQL) }),
 }
 
 var buildDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "wxtoken") })
@@ -48,6 +51,9 @@ func build(how Build) (string, error) {
 	args := []string{"build", "-o", file}
 	if how == Raced && os.Getenv("WXTOKEN_RACED_SIDECAR") == "1" {
 		args = append(args, "-race")
+	}
+	if how == SQL {
+		args = append(args, "-tags", "sql")
 	}
 	if how == Clocked {
 		overlay, err := clockOverlay(dir)

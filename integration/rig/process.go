@@ -31,7 +31,12 @@ var starts = sync.OnceValue(func() chan func() {
 })
 
 func start(cmd *exec.Cmd) (*process, error) {
-	cmd.SysProcAttr = dieWithParent()
+	if attr := dieWithParent(); attr != nil && cmd.SysProcAttr != nil {
+		attr.Credential = cmd.SysProcAttr.Credential
+		cmd.SysProcAttr = attr
+	} else if attr != nil {
+		cmd.SysProcAttr = attr
+	}
 	result := make(chan error)
 	starts() <- func() { result <- cmd.Start() }
 	if err := <-result; err != nil {

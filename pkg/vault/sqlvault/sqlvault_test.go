@@ -3,6 +3,7 @@ package sqlvault_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -290,6 +291,43 @@ func TestCodesAreTheOldestFirst(t *testing.T) {
 		}
 		if got, err := store.Codes(t.Context(), platform); err != nil || !slices.Equal(got, want) {
 			t.Errorf("got %q, %v\nwant %q", got, err, want)
+		}
+	})
+}
+
+// What docs/platforms.md selects from the table of wxcomponent, whose columns its model has (commit
+// 80610a8), is what vault import reads.
+func TestTheDocumentedMoveFromWxcomponent(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/platforms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), ` wxcomponent -e "`)
+	query, _, _ := strings.Cut(rest, `"`)
+	onBoth(t, func(t *testing.T, s *server) {
+		if s.kind != sqlvault.MySQL {
+			return
+		}
+		s.exec(t, "DROP TABLE IF EXISTS authorizers", `CREATE TABLE authorizers (id int NOT NULL AUTO_INCREMENT PRIMARY KEY, appid varchar(32) NOT NULL UNIQUE,
+			apptype int, servicetype int, nickname varchar(128), username varchar(32), headimg text, qrcodeurl text, principalname varchar(128),
+			refreshtoken varchar(256) NOT NULL, funcinfo text, verifyinfo int, authtime timestamp) DEFAULT CHARSET utf8`,
+			"INSERT INTO authorizers (appid, refreshtoken, authtime) VALUES ('wx1', 'refreshtoken@@@a_-1', NOW()), ('wx2', '', NOW())")
+		rows, err := s.admin.QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		defer rows.Close()
+		var lines []string
+		for rows.Next() {
+			var line string
+			if err := rows.Scan(&line); err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, line)
+		}
+		want := `{"platform": "wx134c8103faa5a59e", "authorizer": "wx1", "refresh_token": "refreshtoken@@@a_-1"}`
+		if len(lines) != 1 || lines[0] != want {
+			t.Errorf("%q, want %s", lines, want)
 		}
 	})
 }
