@@ -12,7 +12,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/vault/vaulttest"
 )
 
-// What docs/platforms.md says for a move from WxJava works as it stands there, with the keys and
+// What docs/platforms.md says for a move from WxJava works word for word, with the keys and
 // the values that weixin-java-open 4.6.0 writes. Values of Redisson's own codecs are refused.
 func TestTheDocumentedMoveFromWxJava(t *testing.T) {
 	t.Parallel()

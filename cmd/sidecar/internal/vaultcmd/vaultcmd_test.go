@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"go.yaml.in/yaml/v3"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/cli"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/vaultstore"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -320,4 +323,37 @@ func TestAVaultThatIsAway(t *testing.T) {
 		x.run(1, "", "", "vault: redis: ", args...)
 	}
 	x.run(1, `{"platform":"shops","authorizer":"wx1","refresh_token":"CANARY-new"}`, "", "line 1 may not have been written", "import")
+}
+
+// What the documents tell people to run is a use of the command, the CronJob's arguments as well.
+func TestDocumentedUses(t *testing.T) {
+	x := newRig(t, miniredis.RunT(t).Addr())
+	for _, page := range []string{"platforms.md", "platforms.zh-CN.md"} {
+		text, err := os.ReadFile(filepath.Join("../../../../docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, job, _ := strings.Cut(string(text), "```yaml\napiVersion: batch/v1\n")
+		job, _, _ = strings.Cut(job, "```")
+		var manifest any
+		args := regexp.MustCompile(`args: \[vault, (.*)\]`).FindStringSubmatch(job)
+		if err := yaml.Unmarshal([]byte(job), &manifest); err != nil || args == nil {
+			t.Fatalf("%s: the CronJob: %v, %q", page, err, args)
+		}
+		uses := []string{strings.ReplaceAll(args[1], ",", "")}
+		for _, m := range regexp.MustCompile(`(?m)^sidecar vault ([^|#<\n]+)`).FindAllStringSubmatch(string(text), -1) {
+			uses = append(uses, m[1])
+		}
+		if len(uses) != len(subcommands)+1 {
+			t.Errorf("%s: %d uses: %q", page, len(uses), uses)
+		}
+		for _, use := range uses {
+			var stdout, stderr strings.Builder
+			getenv := func(string) string { return filepath.Join(x.dir, "none") } // so that only usage is judged
+			cli.Run(t.Context(), []cli.Command{Command(strings.NewReader(""))}, append([]string{"vault"}, strings.Fields(use)...), getenv, &stdout, &stderr)
+			if strings.Contains(stderr.String(), "see: sidecar vault --help") {
+				t.Errorf("%s: %s: %s", page, use, &stderr)
+			}
+		}
+	}
 }
