@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/callback"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
@@ -38,6 +39,9 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	}
 	s.closeVault = store.Close
 	kept := vault.New(metrics.Vault(store), cfg.Vault.Keys)
+	pushes := callback.Options{Panicked: s.metrics.Panicked, Log: s.log, Observe: func(id string, d callback.Door, r callback.Result) {
+		metrics.Callback(id, string(d), string(r))
+	}}
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
 			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
@@ -48,10 +52,12 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 			return err
 		}
 		s.platforms = append(s.platforms, p)
+		pushes.Platforms = append(pushes.Platforms, callback.Platform{Platform: p, Alias: c.Alias, Forward: c.Forward})
 		if err := s.checkVault(store, kept, c, cfg.Vault.Volatile); err != nil {
 			return err
 		}
 	}
+	s.callback = callback.New(pushes)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/api"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/callback"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
@@ -47,12 +48,14 @@ type sidecar struct {
 	platforms  []*platform.Platform // the configured ones
 	closeVault func() error         // nil: there is nothing to close
 
-	forward *proxy.Proxy
-	reloads *reloads
-	live    atomic.Pointer[settings] // what a new configuration replaces
+	callback *callback.Handler // nil: there is no platform
+	forward  *proxy.Proxy
+	reloads  *reloads
+	live     atomic.Pointer[settings] // what a new configuration replaces
 
 	values, ops        net.Listener
 	https              net.Listener // the values under WeChat's names; nil: not configured
+	pushes             net.Listener // what WeChat reaches; nil: not configured
 	certificate        *tls.Config
 	valueFace, opsFace http.Handler
 	callers            listener.Callers
@@ -94,13 +97,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	if err := s.apply(cfg); err != nil {
 		return nil, err
 	}
-	if s.values, err = listener.Open(cfg.Listen, cfg.SocketMode); err != nil {
-		return nil, err
-	}
-	if s.ops, err = listener.Open(cfg.OpsListen, cfg.SocketMode); err != nil {
-		return nil, err
-	}
-	if err := s.openTLS(cfg.TLS); err != nil {
+	if err := s.openListeners(cfg); err != nil {
 		return nil, err
 	}
 	configured := func() *apps.Set { return s.live.Load().apps }
@@ -109,7 +106,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	})
 	s.valueFace = api.New(s.cache, func(name string) (tokencache.Key, bool) { return configured().Lookup(name) }, api.Options{
 		Apps: configured, Bearer: func() secret.String { return s.live.Load().bearer },
-		Platform: s.platform, Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
+		Platform: s.platform, Callback: s.callback.Relayed, Proxy: s.forward, Plain: s.forward.Plain(), Metrics: s.metrics, Log: log,
 	})
 	quit := s.quit
 	if !cfg.Quit {
@@ -122,6 +119,22 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 			Configuration: s.reloads.status, Stopping: s.stopping.Load},
 	})
 	return s, nil
+}
+
+// openListeners opens what is to be served.
+func (s *sidecar) openListeners(cfg *config.Config) (err error) {
+	if s.values, err = listener.Open(cfg.Listen, cfg.SocketMode); err != nil {
+		return err
+	}
+	if s.ops, err = listener.Open(cfg.OpsListen, cfg.SocketMode); err != nil {
+		return err
+	}
+	if cfg.CallbackListen != "" {
+		if s.pushes, err = listener.Open(cfg.CallbackListen, cfg.SocketMode); err != nil {
+			return err
+		}
+	}
+	return s.openTLS(cfg.TLS)
 }
 
 // openTLS opens the https face, if there is to be one.
@@ -146,7 +159,10 @@ func (s *sidecar) close() {
 	if s.forward != nil {
 		s.forward.Close()
 	}
-	for _, l := range []net.Listener{s.values, s.ops, s.https} {
+	if s.callback != nil {
+		s.callback.Close()
+	}
+	for _, l := range []net.Listener{s.values, s.ops, s.https, s.pushes} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -178,20 +194,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	serving, end := context.WithCancel(serving)
 	defer end()
 
-	addresses := []zap.Field{zap.Stringer("listen", s.values.Addr()), zap.Stringer("ops_listen", s.ops.Addr())}
-	if s.https != nil {
-		addresses = append(addresses, zap.Stringer("tls_listen", s.https.Addr()))
-	}
-	log.Info("started", append(addresses, zap.String("version", build.Version()), zap.Int("apps", len(cfg.Apps)))...)
-	values := listener.Options{Connections: listener.MaxValueConnections, Track: s.callers.Track}
-	g.Go(func() error { return listener.Serve(serving, s.values, s.tracer.Handler(s.valueFace), values) })
-	if s.https != nil {
-		https := listener.Options{Connections: listener.MaxTLSConnections, Track: s.callers.Track, TLS: s.certificate}
-		g.Go(func() error { return listener.Serve(serving, s.https, s.tracer.Handler(s.valueFace), https) })
-	}
-	g.Go(func() error {
-		return listener.Serve(serving, s.ops, s.opsFace, listener.Options{Connections: listener.MaxOpsConnections})
-	})
+	s.serve(serving, g)
 	g.Go(func() error { return s.cache.Run(serving) })
 	for _, p := range s.platforms {
 		g.Go(func() error { p.Run(serving); return nil })
@@ -211,6 +214,33 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// serve serves all listeners until ctx ends. A connection of WeChat's holds up no drain: pushes go to
+// another replica.
+func (s *sidecar) serve(ctx context.Context, g *errgroup.Group) {
+	addresses := []zap.Field{zap.Stringer("listen", s.values.Addr()), zap.Stringer("ops_listen", s.ops.Addr())}
+	values := s.tracer.Handler(s.valueFace)
+	for _, l := range []struct {
+		key     string // of a listener that need not be there
+		socket  net.Listener
+		handler func() http.Handler
+		options listener.Options
+	}{
+		{"", s.values, func() http.Handler { return values }, listener.Options{Connections: listener.MaxValueConnections, Track: s.callers.Track}},
+		{"tls_listen", s.https, func() http.Handler { return values }, listener.Options{Connections: listener.MaxTLSConnections, Track: s.callers.Track, TLS: s.certificate}},
+		{"", s.ops, func() http.Handler { return s.opsFace }, listener.Options{Connections: listener.MaxOpsConnections}},
+		{"callback_listen", s.pushes, s.callback.Public, listener.Options{Connections: listener.MaxCallbackConnections}},
+	} {
+		if l.socket == nil {
+			continue
+		}
+		if l.key != "" {
+			addresses = append(addresses, zap.Stringer(l.key, l.socket.Addr()))
+		}
+		g.Go(func() error { return listener.Serve(ctx, l.socket, l.handler(), l.options) })
+	}
+	s.log.Info("started", append(addresses, zap.String("version", build.Version()), zap.Int("apps", len(s.cfg.Apps)))...)
 }
 
 // drain releases the leases and takes no other. This replica goes on following what the other

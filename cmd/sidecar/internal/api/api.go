@@ -38,6 +38,8 @@ type Options struct {
 	// Platform returns a third-party platform by its id, nil if there is none. Default: there are
 	// none.
 	Platform func(id string) *platform.Platform
+	// Callback takes the pushes that the app relays. Default: that path is not there.
+	Callback func(http.ResponseWriter, *http.Request, *platform.Platform)
 	// Proxy takes the calls of /proxy/{app}/..., and Plain those of paths that no face has:
 	// WeChat's own, from an SDK with another base URL. Default: those paths are not there.
 	Proxy, Plain http.Handler

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // v1 is the face for programs written for this sidecar.
@@ -136,14 +134,16 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit
 
 // v1Platforms is the part of the face /v1 that is about third-party platforms and suites.
 func (h *handler) v1Platforms(m *web.Mux) {
-	m.Handle(http.MethodGet, "/v1/apps/{app}/callback", h.ofPlatform(h.echo))
-	m.Handle(http.MethodPost, "/v1/apps/{app}/callback", h.ofPlatform(h.push))
-	m.Handle(http.MethodPost, "/v1/apps/{app}/authorizations", h.ofPlatform(h.authorize))
-	m.Handle(http.MethodGet, "/v1/apps/{app}/authorizers", h.ofPlatform(h.authorizers))
+	if h.opts.Callback != nil {
+		m.Handle(http.MethodGet, "/v1/apps/{app}/callback", h.ofPlatform(h.opts.Callback))
+		m.Handle(http.MethodPost, "/v1/apps/{app}/callback", h.ofPlatform(h.opts.Callback))
+	}
+	m.Handle(http.MethodPost, "/v1/apps/{app}/authorizations", h.ofPlatform(h.answer(h.authorize)))
+	m.Handle(http.MethodGet, "/v1/apps/{app}/authorizers", h.ofPlatform(h.answer(h.authorizers)))
 }
 
 // ofPlatform finds the platform that a path names.
-func (h *handler) ofPlatform(serve func(http.ResponseWriter, *http.Request, *platform.Platform) (web.Answer, error)) http.HandlerFunc {
+func (h *handler) ofPlatform(serve func(http.ResponseWriter, *http.Request, *platform.Platform)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !h.authorized(r) {
 			h.fail(w, r, web.Unauthorized())
@@ -160,7 +160,14 @@ func (h *handler) ofPlatform(serve func(http.ResponseWriter, *http.Request, *pla
 			h.fail(w, r, web.UnknownApp()) // the configuration has just changed
 			return
 		}
-		answer, err := serve(w, r, p)
+		serve(w, r, p)
+	}
+}
+
+// answer makes a call of what returns an answer or an error.
+func (h *handler) answer(call func(http.ResponseWriter, *http.Request, *platform.Platform) (web.Answer, error)) func(http.ResponseWriter, *http.Request, *platform.Platform) {
+	return func(w http.ResponseWriter, r *http.Request, p *platform.Platform) {
+		answer, err := call(w, r, p)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -169,53 +176,12 @@ func (h *handler) ofPlatform(serve func(http.ResponseWriter, *http.Request, *pla
 	}
 }
 
-const (
-	// pushTime is how long a push may take: WeCom waits 1 s for the answer to some.
-	pushTime = 800 * time.Millisecond
-	// exchangeTime is how long a caller waits for what becomes of a code.
-	exchangeTime = 5 * time.Second
-)
-
-// echo answers the check of a callback's address.
-func (h *handler) echo(_ http.ResponseWriter, r *http.Request, p *platform.Platform) (web.Answer, error) {
-	text, err := p.Echo(r.URL.Query())
-	if err != nil {
-		return nil, forged(err)
-	}
-	return web.Text(text), nil
-}
-
-// push takes what WeChat has pushed to the app's own address, and answers what the app is to
-// return.
-func (h *handler) push(w http.ResponseWriter, r *http.Request, p *platform.Platform) (web.Answer, error) {
-	ctx, cancel := h.budget(r.Context())
-	defer cancel()
-	body, err := readBody(ctx, w, r, wechat.MaxPush)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel = context.WithTimeout(ctx, pushTime)
-	defer cancel()
-	got, err := p.Receive(ctx, r.URL.Query(), body)
-	switch {
-	case platform.IsForged(err):
-		return nil, forged(err)
-	case err != nil:
-		return nil, vaultProblem()
-	case !strings.Contains(r.Header.Get("Accept"), "application/json"):
-		return web.Text("success"), nil
-	}
-	return jsonAnswer{map[string]any{"reply": "success", "info_type": got.InfoType, "authorizer": got.Authorizer, "order": got.Order, "event": string(got.Event)}}, nil
-}
-
-// forged refuses a push. The error holds nothing of it.
-func forged(err error) error {
-	return &web.Problem{Kind: "forged-push", Status: http.StatusForbidden, Title: "The push is not from WeChat, or not for this platform", Detail: err.Error()}
-}
+// exchangeTime is how long a caller waits for what becomes of a code.
+const exchangeTime = 5 * time.Second
 
 func vaultProblem() error {
 	return &web.Problem{Kind: "vault", Status: http.StatusServiceUnavailable, Title: "The vault does not answer",
-		Detail: "Nothing was stored. WeChat pushes again what is not answered by success; a code can be sent again."}
+		Detail: "Nothing was stored. A code can be sent again."}
 }
 
 func notAuthorized() error {
@@ -250,7 +216,7 @@ func (h *handler) authorize(w http.ResponseWriter, r *http.Request, p *platform.
 	if got.Authorizer != "" {
 		answer["app"] = apps.AccountName(p.ID(), got.Authorizer)
 	}
-	return jsonAnswer{answer}, nil
+	return web.JSON{V: answer}, nil
 }
 
 const (
@@ -286,16 +252,5 @@ func (h *handler) authorizers(_ http.ResponseWriter, r *http.Request, p *platfor
 	for i, a := range list {
 		entries[i] = entry{a.ID, a.State, a.Order, a.Rev}
 	}
-	return jsonAnswer{entries}, nil
-}
-
-// jsonAnswer is an answer that has one form.
-type jsonAnswer struct{ v any }
-
-func (a jsonAnswer) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
-	body, err := json.Marshal(a.v)
-	if err != nil {
-		return buf, web.TypeJSON // cannot be: texts and numbers
-	}
-	return append(append(buf, body...), '\n'), web.TypeJSON
+	return web.JSON{V: entries}, nil
 }

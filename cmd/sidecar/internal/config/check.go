@@ -210,19 +210,26 @@ func (l *loader) defaultApp(name string, apps []App) string {
 
 // apiBase returns the URL without its trailing slash.
 func (l *loader) apiBase(at, base string) string {
-	u, err := url.Parse(base)
+	plain := l.plainURL(at, base, DefaultWeChatBase)
+	if u, err := url.Parse(plain); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		l.warn(at, "http sends the secret and all tokens in clear: use https")
+	}
+	return plain
+}
+
+// plainURL returns the URL without its trailing slash, or "" if it is none to which a path or a
+// query can be added.
+func (l *loader) plainURL(at, text, example string) string {
+	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		l.mistake(at, "must be an absolute URL, such as %s", DefaultWeChatBase)
+		l.mistake(at, "must be an absolute URL, such as %s", example)
 		return ""
 	}
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		l.mistake(at, "must be a URL without user, query and fragment")
 		return ""
 	}
-	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-		l.warn(at, "http sends the secret and all tokens in clear: use https")
-	}
-	return strings.TrimRight(base, "/")
+	return strings.TrimRight(text, "/")
 }
 
 func (l *loader) oneOf(at, value string, allowed ...string) {

@@ -99,7 +99,10 @@ type Config struct {
 	// OpsListen is where health, metrics and status are served: host:port with any host, or
 	// unix:/absolute/path.
 	OpsListen string
-	// SocketMode is the mode of the sockets of Listen and OpsListen, if they are any.
+	// CallbackListen is where WeChat's pushes to the platforms are taken, and nothing else is served:
+	// host:port with any host, or unix:/absolute/path. Empty: nowhere.
+	CallbackListen string
+	// SocketMode is the mode of the sockets of these three, if they are any.
 	SocketMode fs.FileMode
 	// AllowRemote permits a Listen that other hosts can reach.
 	AllowRemote bool
@@ -299,6 +302,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 	}{
 		{"listen", c.Listen == o.Listen},
 		{"ops_listen", c.OpsListen == o.OpsListen},
+		{"callback_listen", c.CallbackListen == o.CallbackListen},
 		{"tls_listen", c.TLS == o.TLS},
 		{"socket_mode", c.SocketMode == o.SocketMode},
 		{"namespace", c.Namespace == o.Namespace},
@@ -324,7 +328,7 @@ func (c *Config) NeedsRestart(o *Config) []string {
 func (c *Config) Reload(next *Config) (effective *Config, restart []string) {
 	e := *next
 	e.Listen, e.OpsListen, e.Namespace, e.Redis = c.Listen, c.OpsListen, c.Namespace, c.Redis
-	e.SocketMode, e.TLS = c.SocketMode, c.TLS
+	e.CallbackListen, e.SocketMode, e.TLS = c.CallbackListen, c.SocketMode, c.TLS
 	e.Log, e.Drain, e.Quit = c.Log, c.Drain, c.Quit
 	e.Platforms, e.Vault = c.Platforms, c.Vault
 	restart = c.NeedsRestart(next)

@@ -100,11 +100,11 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 	next.Redis = config.Redis{URL: secret.New("redis://other"), Form: "single"}
 	next.AllowRemote, next.Bearer, next.BearerTokenFile = false, secret.String{}, ""
 	next.Drain.Max, next.Quit = time.Minute, true
-	next.TLS.Listen = "127.0.0.1:443"
+	next.TLS.Listen, next.CallbackListen = "127.0.0.1:443", ":7202"
 	next.Log.Level, next.Apps, next.Warnings = "debug", next.Apps[:1], nil
 
 	got, restart := old.Reload(next)
-	if diff := cmp.Diff([]string{"listen", "ops_listen", "tls_listen", "namespace", "log", "drain", "quit", "redis"}, restart); diff != "" {
+	if diff := cmp.Diff([]string{"listen", "ops_listen", "callback_listen", "tls_listen", "namespace", "log", "drain", "quit", "redis"}, restart); diff != "" {
 		t.Errorf("restart (-want +got):\n%s", diff)
 	}
 	// The listener that others reach is still open, so its bearer stays.

@@ -31,6 +31,7 @@ func Load(o Overrides, getenv func(string) string) (*Config, error) {
 	l.platforms(c, f)
 	c.DefaultApp = l.defaultApp(f.defaultApp, c.Apps)
 	l.listeners(c, f)
+	l.callbackListener(c, f)
 	if len(l.mistakes) > 0 {
 		return nil, &Errors{l.mistakes}
 	}
@@ -113,10 +114,11 @@ func (l *loader) pick(key, flagName, flagValue, variable, inFile, fallback strin
 // general fills in all but Redis and the apps. The listeners are checked later, as a pair.
 func (l *loader) general(o Overrides, f file) *Config {
 	c := &Config{
-		Listen:      l.pick("listen", "--listen", o.Listen, "WXTOKEN_LISTEN", f.listen, DefaultListen),
-		OpsListen:   l.pick("ops_listen", "--ops-listen", o.OpsListen, "WXTOKEN_OPS_LISTEN", f.opsListen, DefaultOpsListen),
-		Namespace:   l.pick("namespace", "--namespace", o.Namespace, "WXTOKEN_NAMESPACE", f.namespace, DefaultNamespace),
-		AllowRemote: f.allowRemote,
+		Listen:         l.pick("listen", "--listen", o.Listen, "WXTOKEN_LISTEN", f.listen, DefaultListen),
+		OpsListen:      l.pick("ops_listen", "--ops-listen", o.OpsListen, "WXTOKEN_OPS_LISTEN", f.opsListen, DefaultOpsListen),
+		CallbackListen: l.pick("callback_listen", "", "", "WXTOKEN_CALLBACK_LISTEN", f.callbackListen, ""),
+		Namespace:      l.pick("namespace", "--namespace", o.Namespace, "WXTOKEN_NAMESPACE", f.namespace, DefaultNamespace),
+		AllowRemote:    f.allowRemote,
 		Log: Log{
 			Level:  l.pick("log.level", "--log-level", o.LogLevel, "WXTOKEN_LOG_LEVEL", f.logLevel, DefaultLogLevel),
 			Format: l.pick("log.format", "--log-format", o.LogFormat, "WXTOKEN_LOG_FORMAT", f.logFormat, DefaultLogFormat),

@@ -42,6 +42,9 @@ type ThirdParty struct {
 	CorpID string
 	// Idle is how long an authorizer's token is kept after it was asked for.
 	Idle time.Duration
+	// Forward is where [Config.CallbackListen] passes on pushes that mean nothing to the sidecar: an
+	// absolute http or https URL without query, user or trailing slash. Empty: nowhere.
+	Forward string
 
 	pushSecrets []secret.String // what the envelopes were made of, for comparison
 }
@@ -86,6 +89,7 @@ func (w walker) platform(n *yaml.Node, path string) rawPlatform {
 			"aes_key_file": w.text(&p.AESKeyFile),
 			"corpid":       w.text(&p.CorpID),
 			"idle":         w.text(&p.idle),
+			"forward":      w.text(&p.Forward),
 		})
 	}
 	p.broken = len(w.mistakes) > before
@@ -143,8 +147,28 @@ func (l *loader) platform(r rawPlatform) ThirdParty {
 	case p.CorpID != "":
 		l.mistake(r.at("corpid"), "belongs to platforms of WeCom: remove it")
 	}
+	if p.Forward != "" {
+		p.Forward = l.plainURL(r.at("forward"), p.Forward, "http://app:8080/wechat")
+	}
 	l.envelopes(r, &p, weCom)
 	return p
+}
+
+// callbackListener checks where pushes are taken.
+func (l *loader) callbackListener(c *Config, f file) {
+	at := l.origin["callback_listen"]
+	if c.CallbackListen == "" {
+		return
+	}
+	_, err := checkListen(c.CallbackListen)
+	switch {
+	case err != nil:
+		l.mistake(at, "%v", err)
+	case len(f.platforms) == 0 && !f.broken:
+		l.mistake(at, "no platform is configured that needs it: remove it")
+	case slices.Contains([]string{c.Listen, c.OpsListen, c.TLS.Listen}, c.CallbackListen) && !anyPort(c.CallbackListen):
+		l.mistake(at, "must differ from listen, ops_listen and tls_listen")
+	}
 }
 
 // envelopes makes what opens the pushes of p.
@@ -235,7 +259,7 @@ func (l *loader) platformNames(apps []App, platforms []rawPlatform) {
 // equal reports whether the program would do the same with both.
 func (p ThirdParty) equal(o ThirdParty) bool {
 	return p.ID == o.ID && p.Kind == o.Kind && p.Alias == o.Alias && p.APIBase == o.APIBase && p.Secret.Equal(o.Secret) &&
-		p.CorpID == o.CorpID && p.Idle == o.Idle && slices.EqualFunc(p.pushSecrets, o.pushSecrets, secret.String.Equal)
+		p.CorpID == o.CorpID && p.Idle == o.Idle && p.Forward == o.Forward && slices.EqualFunc(p.pushSecrets, o.pushSecrets, secret.String.Equal)
 }
 
 func (v Vault) equal(o Vault) bool {

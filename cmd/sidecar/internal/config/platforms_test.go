@@ -29,12 +29,13 @@ platforms:
 
 func TestAPlatformNeedsNoApp(t *testing.T) {
 	f := newFolder(t)
-	c, err := f.load(platformKeys+"  alias: shops\n  idle: 30m\n", nil)
+	c, err := f.load("callback_listen: :7202\n"+platformKeys+"  alias: shops\n  idle: 30m\n  forward: http://app:8080/wechat/\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := c.Platforms[0]
-	if p.ID != "wx134c8103faa5a59e" || p.Alias != "shops" || p.Idle != 30*time.Minute || p.APIBase != config.DefaultWeChatBase || p.Envelope == nil || p.Echo != p.Envelope || len(c.Apps) != 0 {
+	if p.ID != "wx134c8103faa5a59e" || p.Alias != "shops" || p.Idle != 30*time.Minute || p.APIBase != config.DefaultWeChatBase || p.Envelope == nil || p.Echo != p.Envelope || len(c.Apps) != 0 ||
+		p.Forward != "http://app:8080/wechat" || c.CallbackListen != ":7202" || len(c.Warnings) != 0 {
 		t.Errorf("%+v", p)
 	}
 	c, err = f.load("vault: {key_file: DIR/vault, volatile: true}\nredis: {url: redis://r}\nplatforms:\n- {id: ww1, kind: wecom_suite, corpid: wwprovider, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n", nil)
@@ -66,6 +67,11 @@ vault.key_file: missing: name a file with a key that seals what WeChat gives onl
 		{"a vault that nothing needs", "vault: {key_file: DIR/vault}\n" + rest, "vault: no platform is configured that needs it: remove it"},
 		{"corpid", other("corpid", "ww1"), "platforms[0].corpid: belongs to platforms of WeCom: remove it"},
 		{"idle", other("idle", "1s"), "platforms[0].idle: needs a duration of 1m to 168h, with its unit, such as 2h"},
+		{"a listener that nothing needs", "callback_listen: :7202\n" + rest, "callback_listen: no platform is configured that needs it: remove it"},
+		{"a listener twice", "callback_listen: 127.0.0.1:7200\n" + platformKeys, "callback_listen: must differ from listen, ops_listen and tls_listen"},
+		{"a listener that is none", "callback_listen: 7202\n" + platformKeys, "callback_listen: must be host:port or unix:/path, as in 127.0.0.1:7200"},
+		{"forward", other("forward", "app:8080"), "platforms[0].forward: must be an absolute URL, such as http://app:8080/wechat"},
+		{"forward with a query", other("forward", "http://app/?a=b"), "platforms[0].forward: must be a URL without user, query and fragment"},
 		{"one name for two", other("alias", "wx01") + "apps: [{id: wx01, secret_file: DIR/shop}]\n", "platforms[0].alias: another app or platform has this name: a name leads to one of them"},
 		{"an inline secret", other("secret", "HUSH"), "platforms[0].secret: secrets are not read from this file: use secret_file, or secret_env for an environment variable (line 9)"},
 	})

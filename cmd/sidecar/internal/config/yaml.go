@@ -19,6 +19,7 @@ import (
 // zero mean not given.
 type file struct {
 	listen, opsListen, namespace string
+	callbackListen               string
 	allowRemote                  bool
 	socketMode                   string
 	allowUpstreamHost            bool
@@ -102,6 +103,7 @@ func (w walker) file(name string, n *yaml.Node) file {
 	w.mapping(n, "", fields{
 		"listen":              w.text(&f.listen),
 		"ops_listen":          w.text(&f.opsListen),
+		"callback_listen":     w.text(&f.callbackListen),
 		"namespace":           w.text(&f.namespace),
 		"socket_mode":         w.text(&f.socketMode),
 		"allow_remote":        w.yesno(&f.allowRemote),

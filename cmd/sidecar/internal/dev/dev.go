@@ -4,6 +4,7 @@
 package dev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,9 +115,14 @@ func (d *Mode) writePlatform() (err error) {
 // devVaultKey seals what a Redis in memory keeps.
 const devVaultKey = "ZGV2ZWxvcG1lbnQtb25seS1kZXZlbG9wbWVudC1vbmw="
 
-// push has WeChat push to a running sidecar, and an account authorise.
-func (d *Mode) push(values string) {
-	d.wechat.SetCallback(Platform.ID, "http://"+values+"/v1/apps/"+Platform.ID+"/callback")
+// push has WeChat push to a running sidecar, at the listener of its own if there is one, and an
+// account authorise.
+func (d *Mode) push(cfg *config.Config, values string) {
+	to := "http://" + values + "/v1/apps/" + Platform.ID + "/callback"
+	if host, port, err := net.SplitHostPort(cfg.CallbackListen); err == nil && port != "0" {
+		to = "http://" + net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port) + "/callback/" + Platform.ID
+	}
+	d.wechat.SetCallback(Platform.ID, to)
 	go d.wechat.RunPushes(d.ctx)
 	// The commands that are printed next should work: an account authorises a platform that has its
 	// ticket and its token.
@@ -187,7 +193,7 @@ func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error 
 		"  curl -s -d '{\"url\":\"https://shop.example.com/\"}' http://"+values+"/v1/apps/"+app+"/jssdk",
 		"  curl -s 'http://"+values+"/sns/jscode2session?grant_type=authorization_code&js_code=x&appid="+app+"'", "")
 	if d.wechat != nil && len(cfg.Platforms) > 0 {
-		d.push(values)
+		d.push(cfg, values)
 		lines = append(lines, "  # a third-party platform: the token of an account that has authorised it, a call for it, and another account",
 			"  curl -s http://"+values+"/v1/apps/platform:"+Shop+"/token",
 			"  curl -s http://"+values+"/proxy/platform:"+Shop+"/cgi-bin/getcallbackip",

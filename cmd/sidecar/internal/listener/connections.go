@@ -23,6 +23,8 @@ const (
 	MaxValueConnections = 1536 // 1024 waiting calls of the proxy leave room for reads
 	MaxTLSConnections   = 256  // one of HTTP/2 takes many calls
 	MaxOpsConnections   = 64
+	// The open internet is behind this one, and each may have sent 64 KiB.
+	MaxCallbackConnections = 256
 )
 
 // boundedListener accepts at most max connections. When one more comes, it closes the one on which

@@ -14,8 +14,8 @@ import (
 // PlatformMetrics are those of third-party platforms and suites. A program without one has none of
 // them. No series is for one account. Safe for concurrent use.
 type PlatformMetrics struct {
-	pushes, exchanges, recoveries, withdrawals, vaultErrors *prometheus.CounterVec
-	vaultTime                                               *prometheus.HistogramVec
+	callbacks, pushes, exchanges, recoveries, withdrawals, vaultErrors *prometheus.CounterVec
+	vaultTime                                                          *prometheus.HistogramVec
 }
 
 // NewPlatformMetrics registers the metrics with reg. status returns what is known of each platform,
@@ -25,6 +25,7 @@ func NewPlatformMetrics(reg prometheus.Registerer, platforms []string, status fu
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "wxtoken_" + name, Help: help}, labels)
 	}
 	m := &PlatformMetrics{
+		callbacks: counter("platform_callbacks_total", "Requests to the callback, by where they came in and how they were answered.", "platform", "door", "result"),
 		pushes: counter("platform_pushes_total", "Requests to the callback, by what the push is about and how it ended: ok, failed (not stored, so that WeChat comes again), or refused: signature (forged, or another Token), key (another EncodingAESKey), receiver (of another platform), malformed.",
 			"platform", "info_type", "result"),
 		exchanges:   counter("platform_exchanges_total", "Codes that were exchanged, or not, by how they came. A failed one is tried again; what a lost one brought cannot be had again.", "platform", "via", "result"),
@@ -37,7 +38,7 @@ func NewPlatformMetrics(reg prometheus.Registerer, platforms []string, status fu
 		}, []string{"op"}),
 	}
 	m.preset(platforms)
-	reg.MustRegister(m.pushes, m.exchanges, m.recoveries, m.withdrawals, m.vaultErrors, m.vaultTime, platformGauges{status})
+	reg.MustRegister(m.callbacks, m.pushes, m.exchanges, m.recoveries, m.withdrawals, m.vaultErrors, m.vaultTime, platformGauges{status})
 	return m
 }
 
@@ -104,6 +105,11 @@ func pushResult(err error) string {
 		return refusedMalformed
 	}
 	return "failed"
+}
+
+// Callback counts a request to the callback. door and result are of closed sets.
+func (m *PlatformMetrics) Callback(platform, door, result string) {
+	m.callbacks.WithLabelValues(platform, door, result).Inc()
 }
 
 // platformGauges collects what is known of the platforms, when it is asked.

@@ -91,6 +91,7 @@ func TestWhatHappensToAPlatformIsCounted(t *testing.T) {
 		e.Platform = "wxp"
 		m.Observe(e)
 	}
+	m.Callback("wxp", "public", "forged")
 	for _, err := range []error{nil, away, vault.ErrConflict, context.Canceled} {
 		store := m.Vault(hasty{err})
 		_, _ = store.Load(t.Context(), "", "") // what is returned is the store's
@@ -108,6 +109,7 @@ func TestWhatHappensToAPlatformIsCounted(t *testing.T) {
 		`platform_pushes_total{info_type="other",platform="wxp",result="key"} 1`,
 		`platform_pushes_total{info_type="other",platform="wxp",result="receiver"} 1`,
 		`platform_pushes_total{info_type="other",platform="wxp",result="malformed"} 1`,
+		`platform_callbacks_total{door="public",platform="wxp",result="forged"} 1`,
 		`platform_exchanges_total{platform="wxp",result="done",via="push"} 1`,
 		`platform_exchanges_total{platform="wxp",result="failed",via="redirect"} 1`,
 		`platform_exchanges_total{platform="wxp",result="lost",via="push"} 1`,

@@ -81,7 +81,7 @@ type Event struct {
 
 // What an [Event] is about.
 const (
-	EventPush      = "push"      // Label: the InfoType, or other, also of a push that was not opened
+	EventPush      = "push"      // Label: the InfoType, message, or other, also of a push that was not opened
 	EventExchange  = "exchange"  // Label: done, skipped, recovered, lost, failed
 	EventRecovery  = "recovery"  // Label: added, replaced, unchanged, unlisted
 	EventWithdrawn = "withdrawn" // Label: withdrawn, late, test (by an account of WeChat's release test)

@@ -26,6 +26,10 @@ type Received struct {
 	Event []byte
 }
 
+// ErrMessage is the error of a push that WeChat has sent, and that is no event of the platform: a
+// message or an event of an account, which the app may know.
+var ErrMessage = errors.New("platform: the push is a message of an account, and no event of the platform")
+
 // Echo answers the check of the callback's address. The error is one of the envelope's.
 func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo(query) }
 
@@ -34,9 +38,14 @@ func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo
 // anything slow but the vault: ctx bounds that.
 //
 // The error is one of the envelope's, or [wechat.ErrPush]: then the push is forged, or for another
-// receiver. Any other error is the vault's: the sender must come again.
+// receiver. [ErrMessage] is not forged, and for the app. Any other error is the vault's: the sender
+// must come again.
 func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (Received, error) {
 	message, push, err := p.open(query, body)
+	if err == ErrMessage {
+		p.observe(EventPush, "message", nil)
+		return Received{}, err
+	}
 	if err != nil {
 		p.observe(EventPush, "other", err)
 		return Received{}, err
@@ -60,10 +69,17 @@ func (p *Platform) Receive(ctx context.Context, query url.Values, body []byte) (
 // open opens a push that is for this platform.
 func (p *Platform) open(query url.Values, body []byte) (message []byte, push wechat.Push, err error) {
 	opened, err := p.o.Envelope.Open(query, body)
+	if errors.Is(err, wechat.ErrReceiver) && p.o.Kind != OpenPlatform {
+		return nil, push, ErrMessage // it is signed, and what a corp's users send has the corp for its receiver
+	}
 	if err != nil {
 		return nil, push, err
 	}
-	if push, err = wechat.ParsePush(opened.Message); err != nil {
+	push, err = wechat.ParsePush(opened.Message)
+	switch {
+	case err != nil && opened.Sender != p.o.ID:
+		return nil, push, ErrMessage
+	case err != nil:
 		return nil, push, err
 	}
 	if opened.Sender != p.o.ID || push.Platform != p.o.ID {

@@ -81,3 +81,14 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 type Text string
 
 func (t Text) AppendBody(buf []byte, _ Format) ([]byte, []string) { return append(buf, t...), TypeText }
+
+// JSON is an answer that has one form. V is of types that can be encoded.
+type JSON struct{ V any }
+
+func (a JSON) AppendBody(buf []byte, _ Format) ([]byte, []string) {
+	body, err := json.Marshal(a.V)
+	if err != nil {
+		return buf, TypeJSON // cannot be: texts and numbers
+	}
+	return append(append(buf, body...), '\n'), TypeJSON
+}
