@@ -32,12 +32,12 @@ func volume(t *testing.T, files map[string]string) string {
 }
 
 // mounted starts the program with a configuration that names the pod's paths, and the Secret's
-// files.
-func mounted(t *testing.T, config string, secrets map[string]string) (*process, error) {
+// files. env is the rest of the environment.
+func mounted(t *testing.T, config string, secrets map[string]string, env ...string) (*process, error) {
 	t.Helper()
 	paths := strings.NewReplacer("/etc/wxtoken/secrets/", volume(t, secrets)+"/")
 	dir := volume(t, map[string]string{"wxtoken.yaml": paths.Replace(config)})
-	return start(t, []string{"WXTOKEN_CONFIG=" + filepath.Join(dir, "wxtoken.yaml")})
+	return start(t, append([]string{"WXTOKEN_CONFIG=" + filepath.Join(dir, "wxtoken.yaml")}, env...))
 }
 
 // secrets are values for every app and URL that a configuration here names.
@@ -45,6 +45,10 @@ var secrets = map[string]string{
 	"wx0123456789abcdef": "0123456789abcdef0123456789abcdef\n",
 	"wx0000000000000001": "0123456789abcdef0123456789abcdef\n",
 	"redis-url":          "redis://wxtoken:secret@127.0.0.1:1/0\n",
+	"platform-secret":    "0123456789abcdef0123456789abcdef\n",
+	"callback-token":     "token\n",
+	"callback-aes-key":   "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG\n",
+	"vault-key":          "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n",
 }
 
 func TestTheProgramTakesEveryConfigMap(t *testing.T) {

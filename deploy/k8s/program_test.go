@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 // process is a running program.
 type process struct {
 	values, ops string // host:port
+	callback    string // the same, if it listens there
 	out, log    *output
 }
 
@@ -88,10 +89,11 @@ func start(t *testing.T, env []string, args ...string) (*process, error) {
 				Msg       string
 				Listen    string
 				OpsListen string `json:"ops_listen"`
+				Callback  string `json:"callback_listen"`
 			}
 			_, _ = p.log.Write(lines.Bytes())
 			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "started" {
-				p.values, p.ops = entry.Listen, entry.OpsListen
+				p.values, p.ops, p.callback = entry.Listen, entry.OpsListen, entry.Callback
 				close(up)
 			}
 		}
