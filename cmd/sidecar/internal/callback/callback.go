@@ -128,6 +128,7 @@ func (h *Handler) Close() { h.forward.CloseIdleConnections() }
 // the push said.
 func (h *Handler) Relayed(w http.ResponseWriter, r *http.Request, p *platform.Platform) {
 	boundBody(w, r)
+	// Without Forward: the app has the push already.
 	h.take(w, r, &Platform{Platform: p}, DoorRelayed, "")
 }
 
@@ -138,9 +139,9 @@ func boundBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Public returns the handler of the listener of its own: GET and POST of /callback/{platform}, with
-// the account behind it if the platform passes on messages. No answer of its own but the echo and
-// "success" has a body.
+// Public returns the handler of the listener of its own: GET and POST of /callback/{platform}. If the
+// platform passes on messages, an account may follow: WeChat wants that in the path of their address
+// [U: the form of the console]. No answer of its own but the echo and "success" has a body.
 func (h *Handler) Public() http.Handler {
 	return web.Recovering(http.HandlerFunc(h.public), h.o.Log, h.o.Panicked, func(w http.ResponseWriter, _ *http.Request, err error) {
 		w.WriteHeader(web.ProblemOf(err).Status)
@@ -229,7 +230,7 @@ func (h *Handler) push(w http.ResponseWriter, r *http.Request, p *Platform, d Do
 	switch {
 	case errors.Is(err, errBusy):
 		return refuse(w, http.StatusServiceUnavailable, ResultBusy, err)
-	case d == DoorPublic && p.Forward != "" && (errors.Is(err, platform.ErrMessage) || err == nil && got.Event != nil):
+	case p.Forward != "" && (errors.Is(err, platform.ErrMessage) || err == nil && got.Event != nil):
 		return h.passOn(w, r, p, account, body)
 	case errors.Is(err, platform.ErrMessage):
 		return refuse(w, http.StatusForbidden, ResultMessage, err)

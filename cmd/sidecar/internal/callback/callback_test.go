@@ -152,7 +152,7 @@ func (x *rig) send(method, target, body string) (status int, header http.Header,
 	conn := x.dial()
 	defer conn.Close()
 	go func() {
-		_, _ = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s", method, target, len(body), body)
+		_, _ = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s", method, target, len(body), body)
 	}()
 	got, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
