@@ -170,7 +170,11 @@ func TestWeChatReachesTheListenerOfTheCallback(t *testing.T) {
 		}
 	}
 	waitFor(t, "the account is there", state("active"))
-	sim := regexp.MustCompile(`http://\S+/sim/platforms/\w+/`).FindString(p.stdout.String())
+	var sim string
+	waitFor(t, "it says where WeChat is", func() bool {
+		sim = regexp.MustCompile(`http://\S+/sim/platforms/\w+/`).FindString(p.stdout.String())
+		return sim != ""
+	})
 	for n, c := range [][2]string{{"GET", "/v1/apps/platform/token"}, {"GET", "/metrics"}, {"GET", "/callback/other"}, {"PUT", "/callback/platform"}, {"POST", "/callback/platform"}} {
 		status, header, body := ask(t, c[0], "http://"+address+c[1], "")
 		if want := []int{404, 404, 404, 405, 403}[n]; status != want || body != "" || header.Get("Content-Type") != "" {
