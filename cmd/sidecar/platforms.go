@@ -27,18 +27,24 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	if len(cfg.Platforms) == 0 {
 		return nil
 	}
-	var ids []string
+	var ids []string // of those that have accounts, and so pushes and secrets
 	for _, c := range cfg.Platforms {
-		ids = append(ids, c.ID)
+		if c.HasAccounts() {
+			ids = append(ids, c.ID)
+		}
 	}
 	s.metrics.Together(s.ofPlatform)
 	metrics := observe.NewPlatformMetrics(registry, ids, s.platformStatus)
-	store, err := vaultstore.Open(cfg, s.redis)
-	if err != nil {
-		return err
+	var store vaultstore.Store
+	var kept *vault.Vault
+	if len(ids) > 0 {
+		var err error
+		if store, err = vaultstore.Open(cfg, s.redis); err != nil {
+			return err
+		}
+		s.closeVault = store.Close
+		kept = vault.New(metrics.Vault(store), cfg.Vault.Keys)
 	}
-	s.closeVault = store.Close
-	kept := vault.New(metrics.Vault(store), cfg.Vault.Keys)
 	pushes := callback.Options{Panicked: s.metrics.Panicked, Log: s.log, Observe: func(id string, d callback.Door, r callback.Result) {
 		metrics.Callback(id, string(d), string(r))
 	}}
@@ -52,6 +58,9 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 			return err
 		}
 		s.platforms = append(s.platforms, p)
+		if !p.HasAccounts() {
+			continue
+		}
 		pushes.Platforms = append(pushes.Platforms, callback.Platform{Platform: p, Alias: c.Alias, Forward: c.Forward})
 		if err := s.checkVault(store, kept, c, cfg.Vault.Volatile); err != nil {
 			return err
@@ -90,8 +99,7 @@ func (s *sidecar) checkVault(store vaultstore.Store, kept *vault.Vault, c config
 // missing returns the credential that a caller asks for and the configuration does not name: a
 // ticket, or what belongs to an account that authorised a platform.
 func (s *sidecar) missing(ctx context.Context, k tokencache.Key) (tokencache.Credential, error) {
-	id, authorizer, _ := strings.Cut(k.App, ":")
-	if p := s.platform(id); p != nil && authorizer != "" {
+	if p, authorizer := s.parent(k.App); p != nil {
 		return p.Credential(ctx, authorizer, k.Kind)
 	}
 	spec, ok := source.WeChat{}.OnDemand(s.live.Load().configured, k, s.cache)
@@ -101,11 +109,13 @@ func (s *sidecar) missing(ctx context.Context, k tokencache.Key) (tokencache.Cre
 	return spec, nil
 }
 
-// platformStatus returns what is known of each platform.
+// platformStatus returns what is known of each platform that has accounts.
 func (s *sidecar) platformStatus() []platform.Status {
 	var all []platform.Status
 	for _, p := range s.platforms {
-		all = append(all, p.Status())
+		if p.HasAccounts() {
+			all = append(all, p.Status())
+		}
 	}
 	return all
 }
@@ -114,10 +124,20 @@ func (s *sidecar) platformStatus() []platform.Status {
 // platform's, so that an alert can tell what concerns one account of many from what concerns them
 // all.
 func (s *sidecar) ofPlatform(k tokencache.Key) tokencache.Key {
-	if id, _, ok := strings.Cut(k.App, ":"); ok && s.platform(id) != nil {
-		k.App = id + observe.Accounts
+	if p, _ := s.parent(k.App); p != nil {
+		k.App = p.ID() + observe.Accounts
 	}
 	return k
+}
+
+// parent returns the platform of which an app is an account, and the account's id; nil if the app
+// is none. A provider has none: what follows its corpid is an agent.
+func (s *sidecar) parent(app string) (*platform.Platform, string) {
+	id, account, _ := strings.Cut(app, ":")
+	if p := s.platform(id); p != nil && account != "" && p.HasAccounts() {
+		return p, account
+	}
+	return nil, ""
 }
 
 // platform returns the platform with this id, or nil.

@@ -48,13 +48,13 @@ type platformBody struct {
 // is one. The app is the platform, and the authorizer if its token is fetched. Caller holds s.mu.
 func (s *Server) resolvePlatform(c *call) bool {
 	path := c.r.URL.Path
-	c.corp = strings.HasPrefix(path, pathsService)
+	c.corp = strings.HasPrefix(path, pathsService) || strings.HasPrefix(path, pathsLicense)
 	if !c.corp && !strings.HasPrefix(path, pathsComponent) && !isComponentLogin(path) {
 		return false
 	}
 	c.readable = json.Unmarshal(c.body, &c.platform) == nil
 	// Current pages say access_token, older ones and the SDKs the longer names.
-	c.token = s.tokens[cmp.Or(c.query.Get("component_access_token"), c.query.Get("suite_access_token"), c.query.Get("access_token"))]
+	c.token = s.tokens[cmp.Or(c.query.Get("component_access_token"), c.query.Get("suite_access_token"), c.query.Get("provider_access_token"), c.query.Get("access_token"))]
 	if c.token != nil && c.corp != (c.token.app.Kind == Corp) {
 		c.token = nil
 	}

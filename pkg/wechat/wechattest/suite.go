@@ -2,6 +2,7 @@ package wechattest
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -14,6 +15,12 @@ const (
 	pathPermanentCodeV2 = pathsService + "v2/get_permanent_code"
 	pathCorpBySuite     = pathsService + "get_corp_token"
 	pathProviderToken   = pathsService + "get_provider_token"
+	pathPreAuthSuite    = pathsService + "get_pre_auth_code"
+	pathAuthInfo        = pathsService + "get_auth_info"
+	pathAuthInfoV2      = pathsService + "v2/get_auth_info"
+	pathLoginInfo       = pathsService + "get_login_info"
+	pathToOpenCorp      = pathsService + "corpid_to_opencorpid"
+	pathsLicense        = "/cgi-bin/license/"
 )
 
 // service returns what serves a call of a suite or a provider, or nil. Caller holds s.mu.
@@ -27,8 +34,49 @@ func (s *Server) service(path string) func(*call) reply {
 		return s.withSuiteToken(s.permanentCode)
 	case pathCorpBySuite:
 		return s.withSuiteToken(s.corpTokenBySuite)
+	case pathPreAuthSuite:
+		return s.withSuiteToken(func(c *call, _ *platform) reply {
+			return c.success(fmt.Sprintf(`"pre_auth_code":%q,"expires_in":1200`, randomText(86)))
+		})
+	case pathAuthInfo, pathAuthInfoV2:
+		return s.withSuiteToken(corpInfo)
+	case pathLoginInfo: // the one that says access_token [T] W 91125
+		return s.withProviderToken("access_token")
+	case pathToOpenCorp:
+		return s.withProviderToken("provider_access_token")
+	}
+	if strings.HasPrefix(path, pathsLicense) {
+		return s.withProviderToken("provider_access_token")
 	}
 	return nil
+}
+
+// withProviderToken serves calls that need the provider's token, in the parameter that each has for
+// it.
+func (s *Server) withProviderToken(param string) func(*call) reply {
+	return platformPost(func(c *call) reply {
+		code := 40082
+		if c.token != nil && c.token.app.isPlatform() && c.token.app.platform.Kind == Provider && c.query.Has(param) {
+			code = s.check(c.token, c.now)
+		}
+		if code != 0 {
+			c.app.calls.BadToken++
+			return c.fail(code)
+		}
+		return c.success(`"corpid":"sim"`)
+	})
+}
+
+// corpInfo is what a suite may know of a corp that has installed it.
+func corpInfo(c *call, p *platform) reply {
+	a := p.authorizers[c.platform.AuthCorp]
+	switch {
+	case c.platform.PermanentCode == "":
+		return c.fail(41025)
+	case a == nil || !a.accepts(c.platform.PermanentCode, c.now):
+		return c.fail(40084)
+	}
+	return c.success(fmt.Sprintf(`"auth_corp_info":{"corpid":%q,"corp_name":"sim"},"auth_info":{"agent":[{"agentid":1000002,"name":"sim"}]}`, a.account.ID))
 }
 
 // suiteToken is POST get_suite_token.
@@ -97,7 +145,13 @@ func (c *call) granted(p *platform, members string) reply {
 
 // withSuiteToken serves calls that need the suite's token.
 func (s *Server) withSuiteToken(serve func(*call, *platform) reply) func(*call) reply {
-	return platformPost(func(c *call) reply {
+	return func(c *call) reply {
+		switch get := c.r.URL.Path == pathPreAuthSuite; { // the one that is a GET [T]
+		case get != (c.r.Method == http.MethodGet):
+			return c.fail(43002)
+		case !get && !c.readable:
+			return c.fail(47001)
+		}
 		if !c.query.Has("suite_access_token") {
 			return c.fail(41022)
 		}
@@ -122,7 +176,7 @@ func (s *Server) withSuiteToken(serve func(*call, *platform) reply) func(*call) 
 			return c.fail(code)
 		}
 		return serve(c, p)
-	})
+	}
 }
 
 // permanentCode exchanges an auth_code, in the form of 2019 or in that of 2025.

@@ -150,7 +150,7 @@ func (h *handler) ofPlatform(serve func(http.ResponseWriter, *http.Request, *pla
 			return
 		}
 		app := h.apps().Named(r.PathValue("app"))
-		if app == nil || !app.IsThirdParty() {
+		if app == nil || !app.HasAccounts() {
 			h.fail(w, r, &web.Problem{Kind: "unknown-app", Status: http.StatusNotFound, Title: "No such platform",
 				Detail: "No third-party platform or suite of this name is configured here: see platforms in the configuration of the sidecar."})
 			return

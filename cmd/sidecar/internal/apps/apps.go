@@ -2,11 +2,9 @@
 package apps
 
 import (
-	"errors"
 	"maps"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -75,8 +73,8 @@ type App struct {
 	// Upstreams are where its calls go: scheme and host, and a path prefix if need be. The second
 	// and later ones are tried in order when no connection to the first comes about.
 	Upstreams []*url.URL
-	// TokenParam is the parameter in which the calls that are made for a third-party platform or a
-	// suite carry its own token, such as component_access_token. Empty for an account.
+	// TokenParam is the parameter in which the calls that are made for a third-party platform, a
+	// suite or a provider carry its own token: one of the constants below. Empty for an account.
 	TokenParam string
 
 	// AllowHost permits callers to use the host name of the first upstream, and any of WeChat's
@@ -104,34 +102,6 @@ func (a *App) API() wechat.API {
 	return wechat.APICall
 }
 
-// IsThirdParty reports whether it is a third-party platform or a suite, which other accounts
-// authorise. Each of them is an app as well, whose name is the platform's, a colon and the
-// account's.
-func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
-
-// ErrNotAuthorized says that an account has not authorised a third-party platform.
-var ErrNotAuthorized = errors.New("the account has not authorised this platform")
-
-var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
-
-// IsAccount reports whether id can be an account's: an appid or a corpid.
-func IsAccount(id string) bool { return accountPattern.MatchString(id) }
-
-// AccountName returns the name of an account as an app of a third-party platform.
-func AccountName(platform, account string) string { return platform + ":" + account }
-
-// authorizer returns an account as an app, whether or not it has authorised the platform: the vault
-// knows that.
-func (a *App) authorizer(id string) *App {
-	if !IsAccount(id) {
-		return nil
-	}
-	return &App{
-		Key: tokencache.Key{App: AccountName(a.Key.App, id), Kind: "access_token"}, ID: id, Platform: a.Platform,
-		Tickets: a.Tickets, Upstreams: a.Upstreams, AllowHost: a.AllowHost,
-	}
-}
-
 // Set is a set of apps with their names. It is immutable, so safe for concurrent use. The zero
 // value and nil are empty.
 type Set struct {
@@ -143,7 +113,8 @@ type Set struct {
 	on       map[Platform][]*App
 	hosts    map[string]bool
 	standard *App
-	third    []*App // the third-party platforms
+	third    []*App // the third-party platforms, suites and providers
+	parent   *App   // the only one that has accounts; nil if there are several
 }
 
 // New returns the set of the given apps. Of two with the same name, the last one has it.
@@ -181,6 +152,9 @@ func New(defaultName string, apps ...App) *Set {
 		}
 	}
 	s.standard = s.byName[defaultName]
+	if parents := slices.DeleteFunc(slices.Clone(s.third), func(a *App) bool { return !a.HasAccounts() }); len(parents) == 1 {
+		s.parent = parents[0]
+	}
 	return s
 }
 
@@ -280,20 +254,12 @@ func (s *Set) Named(name string) *App {
 		return a
 	}
 	if platform, id, ok := strings.Cut(name, ":"); ok {
-		if p := s.byName[platform]; p != nil && p.IsThirdParty() {
+		if p := s.byName[platform]; p != nil && p.HasAccounts() {
 			return p.authorizer(id)
 		}
 		return nil
 	}
 	return s.bare(name)
-}
-
-// bare returns the account that an id alone names, or nil.
-func (s *Set) bare(id string) *App {
-	if _, known := s.byID[id]; known || id == "" || len(s.third) != 1 || s.third[0].ID == id {
-		return nil
-	}
-	return s.third[0].authorizer(id)
 }
 
 // Account returns the app of an appid, or of a corpid with one agent; nil if there is none, or
@@ -322,9 +288,9 @@ func (s *Set) ByKey(k tokencache.Key) *App {
 	return nil
 }
 
-// Find returns the app of a name on a platform, or nil.
+// Find returns the account of a name on a platform, or nil.
 func (s *Set) Find(p Platform, name string) *App {
-	if a := s.Named(name); a != nil && a.Platform == p {
+	if a := s.Named(name); a != nil && a.Platform == p && !a.IsThirdParty() {
 		return a
 	}
 	return nil

@@ -14,28 +14,32 @@ import (
 
 // Values of [ThirdParty.Kind].
 const (
-	KindOpenPlatform = "open_platform" // a third-party platform of WeChat
-	KindSuite        = "wecom_suite"   // a third-party app of WeCom
-	KindTemplate     = "wecom_dk"      // a template of apps that are developed on behalf of corps
+	KindOpenPlatform = "open_platform"  // a third-party platform of WeChat
+	KindSuite        = "wecom_suite"    // a third-party app of WeCom
+	KindTemplate     = "wecom_dk"       // a template of apps that are developed on behalf of corps
+	KindProvider     = "wecom_provider" // a provider of WeCom: a token, and no accounts
 )
+
+// kinds are all of them.
+var kinds = []string{KindOpenPlatform, KindSuite, KindTemplate, KindProvider}
 
 // DefaultIdle is how long an authorizer's token is kept after it was asked for.
 const DefaultIdle = 2 * time.Hour
 
-// ThirdParty is a platform or a suite that other accounts authorise. The program that has one needs
-// a [Vault].
+// ThirdParty is a platform or a suite that other accounts authorise, or a provider of suites. The
+// program that has one needs a [Vault], except for a provider.
 type ThirdParty struct {
-	// ID is the platform's appid, or the suite's id.
+	// ID is the platform's appid, the suite's id, or the provider's corpid.
 	ID   string
-	Kind string // KindOpenPlatform, KindSuite or KindTemplate
+	Kind string // one of the constants above
 	// Alias is another name for callers to use. Empty means none.
 	Alias   string
 	APIBase string // as of [App]
-	// Secret is the AppSecret or suite_secret, read from SecretFile.
+	// Secret is the AppSecret, suite_secret or provider_secret, read from SecretFile.
 	Secret     secret.String
 	SecretFile string
 	// Envelope opens the pushes, and Echo the check of the callback's address. They were made of
-	// TokenFile, AESKeyFile and, for Echo on WeCom, CorpID.
+	// TokenFile, AESKeyFile and, for Echo on WeCom, CorpID. A provider has neither.
 	Envelope, Echo        *wechat.Envelope
 	TokenFile, AESKeyFile string
 	// CorpID is the provider's. Only on WeCom.
@@ -48,6 +52,9 @@ type ThirdParty struct {
 
 	pushSecrets []secret.String // what the envelopes were made of, for comparison
 }
+
+// HasAccounts reports whether accounts authorise it, so that it has pushes and needs a [Vault].
+func (p ThirdParty) HasAccounts() bool { return p.Kind != KindProvider }
 
 // Vault says how secrets are kept that WeChat gives only once. The zero value is none: no platform
 // is configured.
@@ -113,16 +120,16 @@ func (l *loader) platform(r rawPlatform) ThirdParty {
 		}
 		return value == ""
 	}
-	if !missing("id", p.ID, "the platform's appid, or the suite's id") && !isName(p.ID) {
+	if !missing("id", p.ID, "the platform's appid, the suite's id, or the provider's corpid") && !isName(p.ID) {
 		l.mistake(r.at("id"), notAName)
 	}
 	if p.Alias != "" && !isName(p.Alias) {
 		l.mistake(r.at("alias"), notAName)
 	}
-	if p.Kind != "" || !missing("kind", p.Kind, strings.Join([]string{KindOpenPlatform, KindSuite, KindTemplate}, ", ")) {
-		l.oneOf(r.at("kind"), p.Kind, KindOpenPlatform, KindSuite, KindTemplate)
+	if p.Kind != "" || !missing("kind", p.Kind, strings.Join(kinds, ", ")) {
+		l.oneOf(r.at("kind"), p.Kind, kinds...)
 	}
-	weCom := p.Kind == KindSuite || p.Kind == KindTemplate
+	weCom := p.Kind == KindSuite || p.Kind == KindTemplate || p.Kind == KindProvider
 	switch {
 	case p.APIBase != "":
 		p.APIBase = l.apiBase(r.at("api_base"), p.APIBase)
@@ -131,15 +138,23 @@ func (l *loader) platform(r rawPlatform) ThirdParty {
 	default:
 		p.APIBase = DefaultWeChatBase
 	}
+	if !missing("secret_file", p.SecretFile, "name a file that holds the platform's secret") {
+		p.Secret = l.secretFile(p.SecretFile, r.at("secret_file"))
+	}
+	if !p.HasAccounts() {
+		for _, s := range []struct{ key, value string }{{"token_file", p.TokenFile}, {"aes_key_file", p.AESKeyFile}, {"corpid", p.CorpID}, {"idle", r.idle}} {
+			if s.value != "" {
+				l.mistake(r.at(s.key), "belongs to what accounts authorise: a provider has a token, and neither accounts nor pushes: remove it")
+			}
+		}
+		return p
+	}
 	if p.Idle = DefaultIdle; r.idle != "" {
 		d, err := time.ParseDuration(r.idle)
 		if err != nil || d < time.Minute || d > 7*24*time.Hour {
 			l.mistake(r.at("idle"), "needs a duration of 1m to 168h, with its unit, such as 2h")
 		}
 		p.Idle = d
-	}
-	if !missing("secret_file", p.SecretFile, "name a file that holds the platform's secret") {
-		p.Secret = l.secretFile(p.SecretFile, r.at("secret_file"))
 	}
 	switch {
 	case weCom:
@@ -205,10 +220,11 @@ func (l *loader) envelopes(r rawPlatform, p *ThirdParty, weCom bool) {
 // vault reads the keys of the vault.
 func (l *loader) vault(c *Config, f file) {
 	c.Vault = f.vault
+	needed := slices.ContainsFunc(c.Platforms, ThirdParty.HasAccounts)
 	switch {
-	case len(f.platforms) == 0 && f.vault.KeysFile == "" && !f.vault.Volatile:
+	case !needed && f.vault.KeysFile == "" && !f.vault.Volatile:
 		return
-	case len(f.platforms) == 0:
+	case !needed:
 		l.mistake("vault", "no platform is configured that needs it: remove it")
 		return
 	case f.vault.KeysFile == "" && f.broken:
@@ -237,9 +253,10 @@ func (l *loader) vault(c *Config, f file) {
 
 // platformNames checks that the name of a platform leads to nothing else.
 func (l *loader) platformNames(apps []App, platforms []rawPlatform) {
-	taken := map[string]bool{}
+	taken, corps := map[string]bool{}, map[string]bool{}
 	for _, a := range apps {
-		for _, name := range []string{a.ID, a.CredentialID(), a.Alias} {
+		corps[a.ID] = true
+		for _, name := range []string{a.CredentialID(), a.Alias} {
 			taken[name] = taken[name] || name != ""
 		}
 	}
@@ -248,7 +265,8 @@ func (l *loader) platformNames(apps []App, platforms []rawPlatform) {
 			if s.name == "" {
 				continue
 			}
-			if taken[s.name] {
+			// A provider is a corp, which may have agents of its own.
+			if taken[s.name] || corps[s.name] && (r.Kind != KindProvider || s.key != "id") {
 				l.mistake(r.at(s.key), "another app or platform has this name: a name leads to one of them")
 			}
 			taken[s.name] = true

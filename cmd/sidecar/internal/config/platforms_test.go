@@ -47,13 +47,24 @@ func TestAPlatformNeedsNoApp(t *testing.T) {
 	}
 }
 
+// A provider needs neither a vault nor a callback, and its corp may have agents of its own.
+func TestAProvider(t *testing.T) {
+	c, err := newFolder(t).load("redis: {url: redis://r}\napps: [{id: ww1, agent: '1', platform: wecom, secret_file: DIR/shop}]\nplatforms:\n- {id: ww1, kind: wecom_provider, alias: p, secret_file: DIR/shop}\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Platforms[0]; p.APIBase != config.DefaultWeComBase || p.Secret.Empty() || p.HasAccounts() || p.Envelope != nil {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestPlatformMistakes(t *testing.T) {
 	other := func(key, value string) string { return platformKeys + "  " + key + ": " + value + "\n" }
 	checkMistakes(t, []mistakeCase{
 		{"kind", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\nplatforms:\n- {id: wx1, kind: other, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
-			"platforms[0].kind: must be one of open_platform, wecom_suite, wecom_dk"},
-		{"nothing", "redis: {url: redis://r}\nplatforms:\n- {alias: a}\n", `platforms[0].id: missing: the platform's appid, or the suite's id
-platforms[0].kind: missing: open_platform, wecom_suite, wecom_dk
+			"platforms[0].kind: must be one of open_platform, wecom_suite, wecom_dk, wecom_provider"},
+		{"nothing", "redis: {url: redis://r}\nplatforms:\n- {alias: a}\n", `platforms[0].id: missing: the platform's appid, the suite's id, or the provider's corpid
+platforms[0].kind: missing: open_platform, wecom_suite, wecom_dk, wecom_provider
 platforms[0].secret_file: missing: name a file that holds the platform's secret
 platforms[0].token_file: missing: name a file that holds the Token of the callback
 platforms[0].aes_key_file: missing: name a file that holds the EncodingAESKey of the callback; a second line may hold the previous one
@@ -66,6 +77,12 @@ vault.key_file: missing: name a file with a key that seals what WeChat gives onl
 			"vault.url_file: DIR/url: must hold a URL that begins with postgres:// or mysql://"},
 		{"a vault that nothing needs", "vault: {key_file: DIR/vault}\n" + rest, "vault: no platform is configured that needs it: remove it"},
 		{"corpid", other("corpid", "ww1"), "platforms[0].corpid: belongs to platforms of WeCom: remove it"},
+		{"pushes of a provider", "redis: {url: redis://r}\nplatforms:\n- {id: ww1, kind: wecom_provider, secret_file: DIR/shop, token_file: DIR/token, idle: 2h}\n",
+			`platforms[0].token_file: belongs to what accounts authorise: a provider has a token, and neither accounts nor pushes: remove it
+platforms[0].idle: belongs to what accounts authorise: a provider has a token, and neither accounts nor pushes: remove it`},
+		{"a vault for a provider", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\nplatforms:\n- {id: ww1, kind: wecom_provider, secret_file: DIR/shop}\n", "vault: no platform is configured that needs it: remove it"},
+		{"a suite named as a corp", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\napps: [{id: ww1, agent: '1', platform: wecom, secret_file: DIR/shop}]\nplatforms:\n- {id: ww1, kind: wecom_suite, corpid: ww2, secret_file: DIR/shop, token_file: DIR/token, aes_key_file: DIR/aes}\n",
+			"platforms[0].id: another app or platform has this name: a name leads to one of them"},
 		{"idle", other("idle", "1s"), "platforms[0].idle: needs a duration of 1m to 168h, with its unit, such as 2h"},
 		{"a listener that nothing needs", "callback_listen: :7202\n" + rest, "callback_listen: no platform is configured that needs it: remove it"},
 		{"a listener twice", "callback_listen: 127.0.0.1:7200\n" + platformKeys, "callback_listen: must differ from listen, ops_listen and tls_listen"},

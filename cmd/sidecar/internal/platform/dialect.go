@@ -18,8 +18,10 @@ type dialect interface {
 	tokenKind() string
 	// tickets are the kinds of tickets that an authorizer can have.
 	tickets() map[string]string
-	// ticketLife is how long a ticket can be used.
+	// ticketLife is how long a ticket can be used; 0: the platform's token takes none.
 	ticketLife() time.Duration
+	// overlap is how long a replaced token of the platform works; 0: a fetch replaces none.
+	overlap() time.Duration
 	// needsParent reports whether an authorizer's token is fetched with the platform's own.
 	needsParent() bool
 
@@ -49,6 +51,7 @@ type open struct {
 func (open) tokenKind() string          { return "component_access_token" }
 func (open) tickets() map[string]string { return source.TicketKinds(config.PlatformWeChat) }
 func (open) ticketLife() time.Duration  { return 12 * time.Hour }
+func (open) overlap() time.Duration     { return overlap }
 func (open) needsParent() bool          { return true }
 
 func (d open) platformToken(ctx context.Context, ticket secret.String) (wechat.Credential, error) {
@@ -83,6 +86,7 @@ type suite struct {
 func (suite) tokenKind() string          { return "suite_access_token" }
 func (suite) tickets() map[string]string { return source.TicketKinds(config.PlatformWeCom) }
 func (suite) ticketLife() time.Duration  { return 30 * time.Minute }
+func (suite) overlap() time.Duration     { return overlap }
 func (suite) needsParent() bool          { return true }
 
 func (d suite) platformToken(ctx context.Context, ticket secret.String) (wechat.Credential, error) {
@@ -117,4 +121,15 @@ func (template) needsParent() bool { return false }
 func (d template) authorizerToken(ctx context.Context, _ secret.String, authorizer string, durable secret.String) (wechat.Credential, secret.String, error) {
 	cred, err := d.CorpToken(ctx, authorizer, durable)
 	return cred, secret.String{}, err
+}
+
+// provider has a token, which repeats while it is valid. What else it inherits is of no use to it.
+type provider struct{ suite }
+
+func (provider) tokenKind() string         { return "provider_access_token" }
+func (provider) ticketLife() time.Duration { return 0 }
+func (provider) overlap() time.Duration    { return 0 }
+
+func (d provider) platformToken(ctx context.Context, _ secret.String) (wechat.Credential, error) {
+	return d.ProviderToken(ctx, d.id, d.secret)
 }

@@ -1,5 +1,6 @@
 // Package platform keeps the credentials of a third-party platform or a suite: its own token, which
 // is fetched with the ticket that WeChat pushes, and the tokens of the accounts that authorised it.
+// Of a provider it keeps the token, and there is nothing else.
 //
 // It is the one place that knows the vault, WeChat and the cache. A push goes to
 // [Platform.Receive], which stores what it says and does nothing slow. [Platform.Run] does the
@@ -37,16 +38,18 @@ type Kind string
 
 // The kinds of platforms.
 const (
-	OpenPlatform Kind = "open_platform" // of WeChat's accounts
-	Suite        Kind = "wecom_suite"   // a third-party app of WeCom
-	Template     Kind = "wecom_dk"      // of apps that are developed on behalf of corps
+	OpenPlatform Kind = "open_platform"  // of WeChat's accounts
+	Suite        Kind = "wecom_suite"    // a third-party app of WeCom
+	Template     Kind = "wecom_dk"       // of apps that are developed on behalf of corps
+	Provider     Kind = "wecom_provider" // a provider of WeCom: a token, without ticket and accounts
 )
 
-// Options say what a platform is. All but Secrets, Idle, Log and Observe are required.
+// Options say what a platform is. All but Secrets, Idle, Log and Observe are required; a provider has
+// neither Envelope nor Vault.
 type Options struct {
 	ID       string
 	Kind     Kind
-	Secret   secret.String // AppSecret or suite_secret
+	Secret   secret.String // AppSecret, suite_secret or provider_secret
 	Envelope *wechat.Envelope
 	// Echo answers the check of the callback's address: on WeCom it is for the provider's corpid.
 	Echo   *wechat.Envelope
@@ -137,6 +140,8 @@ func New(o Options) (*Platform, error) {
 		p.dialect = suite{o.Client, o.ID, o.Secret}
 	case Template:
 		p.dialect = template{suite{o.Client, o.ID, o.Secret}}
+	case Provider:
+		p.dialect = provider{suite{o.Client, o.ID, o.Secret}}
 	default:
 		return nil, errors.New("platform: there is no kind " + string(cmp.Or(o.Kind, "(empty)")))
 	}
@@ -145,6 +150,10 @@ func New(o Options) (*Platform, error) {
 
 // ID returns the platform's id.
 func (p *Platform) ID() string { return p.o.ID }
+
+// HasAccounts reports whether accounts authorise it. Without, it has no pushes, and only ID,
+// TokenKey, Credentials and Run may be called.
+func (p *Platform) HasAccounts() bool { return p.o.Kind != Provider }
 
 // TokenKey is the key of the platform's own token.
 func (p *Platform) TokenKey() tokencache.Key {

@@ -31,8 +31,11 @@ const (
 )
 
 // Run exchanges the codes that this replica stores, takes over those that another one left lying,
-// and keeps the vault in step with WeChat, until ctx ends.
+// and keeps the vault in step with WeChat, until ctx ends. For a provider there is nothing to do.
 func (p *Platform) Run(ctx context.Context) {
+	if !p.HasAccounts() {
+		return
+	}
 	var g sync.WaitGroup
 	defer g.Wait()
 	for range workers {

@@ -34,13 +34,16 @@ func (p *Platform) Credentials() []tokencache.Credential {
 			cred, err := p.fetchToken(ctx)
 			return source.Value(cred, source.ClassicRenewLeft), err
 		}),
-		Overlap:     overlap,
+		Overlap:     p.dialect.overlap(),
 		Fingerprint: p.o.Secret.Fingerprint(),
 	}}
 }
 
-// fetchToken fetches the platform's own token with the newest ticket.
+// fetchToken fetches the platform's own token, with the newest ticket if it takes one.
 func (p *Platform) fetchToken(ctx context.Context) (wechat.Credential, error) {
+	if p.dialect.ticketLife() == 0 {
+		return p.dialect.platformToken(ctx, secret.String{})
+	}
 	ticket, err := p.o.Vault.Load(ctx, p.o.ID, vault.Ticket)
 	switch {
 	case err != nil:

@@ -49,15 +49,18 @@ func Apps(cfg *config.Config) (*apps.Set, error) {
 	return set, nil
 }
 
-// thirdParty returns a platform as an app: its calls take its own token.
+// thirdParty returns a platform or a provider as an app: its calls take its own token.
 func thirdParty(c config.ThirdParty) (apps.App, error) {
 	base, err := url.Parse(c.APIBase)
 	if err != nil || !isBase(base) {
 		return apps.App{}, fmt.Errorf("platform %s: the API base is not a plain http or https URL", c.ID)
 	}
-	a := apps.App{ID: c.ID, Alias: c.Alias, TokenParam: "component_access_token", Upstreams: []*url.URL{base}, Tickets: TicketKinds(config.PlatformWeChat)}
-	if c.Kind != config.KindOpenPlatform {
-		a.Platform, a.TokenParam, a.Tickets = apps.WeCom, "suite_access_token", TicketKinds(config.PlatformWeCom)
+	a := apps.App{ID: c.ID, Alias: c.Alias, TokenParam: apps.ComponentToken, Upstreams: []*url.URL{base}, Tickets: TicketKinds(config.PlatformWeChat)}
+	switch c.Kind {
+	case config.KindSuite, config.KindTemplate:
+		a.Platform, a.TokenParam, a.Tickets = apps.WeCom, apps.SuiteToken, TicketKinds(config.PlatformWeCom)
+	case config.KindProvider:
+		a.Platform, a.TokenParam, a.Tickets = apps.WeCom, apps.ProviderToken, nil
 	}
 	a.Key = tokencache.Key{App: c.ID, Kind: a.TokenParam}
 	return a, nil
