@@ -23,7 +23,8 @@ type Authorization struct {
 	// A refresh token is empty if the account has no API permissions, or if WeChat leaves it out
 	// [T]; an empty one never means that an earlier one is void. A permanent code is never empty.
 	Secret secret.String
-	// Info is JSON as WeChat sent it: func_info, or auth_info of a suite, which has the agents. Nil
+	// Info is JSON: func_info as WeChat sent it; of a suite an object with auth_corp_info, auth_info,
+	// which has the agents, and the other members of the answer that describe the installation. Nil
 	// if there is none. It has no secret.
 	Info json.RawMessage
 	// Date is when WeChat answered, by its own clock in whole seconds; zero if it did not say.

@@ -174,9 +174,10 @@ func TestAuthorizations(t *testing.T) {
 			want{"wxa", secret.New("r"), []byte("[]"), at}},
 		{"info", date, `{"authorization_info":{"authorizer_appid":"wxa"}}`, want{Authorizer: "wxa", Date: at}},
 		{"permanent code", date, `{"errcode":0,"errmsg":"ok","access_token":"dropped","expires_in":7200,"permanent_code":"p","auth_corp_info":{"corpid":"wwc","corp_name":"n"},"auth_info":{"agent":[{"agentid":1}]}}`,
-			want{"wwc", secret.New("p"), []byte(`{"agent":[{"agentid":1}]}`), at}},
+			want{"wwc", secret.New("p"), []byte(`{"auth_corp_info":{"corpid":"wwc","corp_name":"n"},"auth_info":{"agent":[{"agentid":1}]}}`), at}},
 		// An app developed on behalf of the corp: no token; and WeCom leaves errcode out.
-		{"permanent code", "", `{"permanent_code":"p","auth_corp_info":{"corpid":"wwc"}}`, want{Authorizer: "wwc", Secret: secret.New("p")}},
+		{"permanent code", "", `{"permanent_code":"p","auth_corp_info":{"corpid":"wwc"},"new_secret":"s"}`,
+			want{Authorizer: "wwc", Secret: secret.New("p"), Info: []byte(`{"auth_corp_info":{"corpid":"wwc"}}`)}},
 	} {
 		c := answeringAt(tt.date, tt.body)
 		var got wechat.Authorization

@@ -2,6 +2,7 @@ package wechat
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 
@@ -80,7 +81,49 @@ func (a answer) installation() (Authorization, error) {
 	if err != nil {
 		return Authorization{}, err
 	}
-	return Authorization{Authorizer: id, Secret: secret.New(code), Info: raw(a.fields, "auth_info"), Date: a.date}, nil
+	return Authorization{Authorizer: id, Secret: secret.New(code), Info: a.details(), Date: a.date}, nil
+}
+
+// details are the members of an answer that describe an installation, as an object. They are listed
+// here, so that no secret is among them which WeCom may add.
+func (a answer) details() json.RawMessage {
+	known := map[string]json.RawMessage{}
+	for _, name := range []string{"auth_corp_info", "auth_info", "auth_user_info", "dealer_corp_info", "edition_info", "register_code_info", "state"} {
+		if value := raw(a.fields, name); value != nil {
+			known[name] = value
+		}
+	}
+	object, err := json.Marshal(known)
+	if err != nil {
+		return nil // cannot be: they were decoded
+	}
+	return object
+}
+
+// InfoCall is a form of [Client.CorpInfo].
+type InfoCall string
+
+// The forms. The newer one is faster, and leaves out what some of its users do not need [T].
+const (
+	CorpInfoFull  InfoCall = "get_auth_info"
+	CorpInfoShort InfoCall = "v2/get_auth_info"
+)
+
+// CorpInfo returns what WeCom says of the installation of a suite, as [Authorization] has it in Info,
+// with POST /cgi-bin/service/get_auth_info or /cgi-bin/service/v2/get_auth_info.
+func (c *Client) CorpInfo(ctx context.Context, call InfoCall, suiteToken secret.String, corpid string, permanentCode secret.String) (json.RawMessage, error) {
+	req, err := suiteCall(string(call), suiteToken, struct {
+		CorpID string `json:"auth_corpid"`
+		Code   string `json:"permanent_code"`
+	}{corpid, permanentCode.Reveal()}, permanentCode)
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.do(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return a.details(), nil
 }
 
 // CorpTokenBySuite fetches the token of a corp that installed a suite, with POST

@@ -129,7 +129,7 @@ func (s *Server) providerToken(c *call) reply {
 		return c.fail(code)
 	}
 	t := p.self.classic.newest()
-	if t == nil || t.status(c.now) != Current {
+	if t == nil || t.status(c.now) != Current || t.remaining(c.now) < 1 {
 		t = s.issue(p.self, &p.self.classic, pathProviderToken, 0)
 	}
 	return c.granted(p, fmt.Sprintf(`"provider_access_token":%q,"expires_in":%d`, t.value, t.remaining(c.now)))

@@ -53,6 +53,9 @@
 // Below /proxy/{app} the same paths are answered for that app, whatever token is sent. Another
 // appid or corpid gets 40013.
 //
+// Where third-party platforms are configured, the calls with which their SDKs get tokens are answered
+// as well: package dropin says which, and how.
+//
 // expires_in is more than 1500 on token and gettoken, and more than 300 on stable_token, as long as
 // upstream is well and has a better value to give: SDKs subtract that much. A stable token asked
 // for on /cgi-bin/token, and a WeCom token that WeCom repeats to its end, have the life that they

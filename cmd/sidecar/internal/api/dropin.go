@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/dropin"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
@@ -23,11 +25,19 @@ const (
 	pathCorpTicket = "/cgi-bin/ticket/get"
 )
 
-// dropInPlatform says whose words each of these paths speaks.
-var dropInPlatform = map[string]apps.Platform{
+// accountPlatform says whose words each of these paths speaks.
+var accountPlatform = map[string]apps.Platform{
 	pathToken: apps.WeChat, pathStable: apps.WeChat, pathTicket: apps.WeChat,
 	pathCorpToken: apps.WeCom, pathCorpJSAPI: apps.WeCom, pathCorpTicket: apps.WeCom,
 }
+
+// dropInPlatform is the same for all drop-in paths, those of third-party platforms included. It is
+// not changed.
+var dropInPlatform = func() map[string]apps.Platform {
+	all := maps.Clone(dropin.Paths)
+	maps.Copy(all, accountPlatform)
+	return all
+}()
 
 // SDKs subtract a reserve from expires_in, and break, or ask each time, if nothing is left: up to
 // 1500 s where WeChat gives a new token whenever it is asked, up to 300 s where it does so in the
@@ -57,6 +67,61 @@ func (h *handler) dropIn(m *web.Mux) {
 		m.Handle(http.MethodGet, path, h.asWeChat(understand))
 		m.Handle(http.MethodPost, path, h.asWeChat(understand)) // as some SDKs do, and WeChat takes
 	}
+	for path := range dropin.Paths {
+		m.Handle(web.AnyMethod, path, h.asPlatform)
+	}
+}
+
+// asPlatform serves the calls with which an SDK of a third-party platform gets its tokens. Where no
+// platform is configured they are WeChat's.
+func (h *handler) asPlatform(w http.ResponseWriter, r *http.Request) {
+	if h.opts.Platform == nil || !h.apps().HasThirdParties() {
+		h.mux.Rest(w, r)
+		return
+	}
+	if !h.authorized(r) {
+		h.fail(w, r, web.Unauthorized())
+		return
+	}
+	if r.Method != http.MethodPost {
+		h.fail(w, r, refusal("bad-request", 43002, "require POST method", "the parameters are a JSON body"))
+		return
+	}
+	ctx, cancel := h.budget(r.Context())
+	defer cancel()
+	body, err := understand(h, ctx, w, r, readDropIn)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answer, err := dropin.Server{Apps: h.apps(), Cache: h.cache, Platform: h.opts.Platform, Obtain: h.obtainForPlatform}.Answer(ctx,
+		dropin.Call{Path: r.URL.Path, Named: namedBy(ctx), Name: r.Header.Get(headerApp), Query: r.URL.Query(), Body: body})
+	if no, ok := errors.AsType[*dropin.Refusal](err); ok {
+		err = refusal("refused", no.Errcode, no.Text, no.Hint)
+	}
+	if err != nil {
+		h.noValue(r, tokencache.Key{}, err)
+		h.fail(w, r, err)
+		return
+	}
+	web.Write(w, r, http.StatusOK, said{dropInPlatform[r.URL.Path], answer})
+}
+
+// obtainForPlatform returns a value with the life that an SDK is to be told.
+func (h *handler) obtainForPlatform(ctx context.Context, k tokencache.Key) (tokencache.Token, error) {
+	t, err := h.obtain(ctx, wanted{key: k, least: leastClassic})
+	t.ExpiresIn = lifeToSay(t)
+	return t, err
+}
+
+// said is an answer that is written already.
+type said struct {
+	platform apps.Platform
+	body     []byte
+}
+
+func (a said) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
+	return append(buf, a.body...), typeWeChat[a.platform]
 }
 
 // dropInPath returns the drop-in path that a path means: WeChat takes a slash at the end, and upper
@@ -183,12 +248,16 @@ func (a issued) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	buf = append(buf, `":`...)
 	buf = web.AppendString(buf, a.token.Value.Reveal())
 	buf = append(buf, `,"expires_in":`...)
-	life := a.token.ExpiresIn
-	if a.token.Stale {
-		life = max(life, saidInDoubt)
-	}
-	buf = strconv.AppendInt(buf, int64(life/time.Second), 10)
+	buf = strconv.AppendInt(buf, int64(lifeToSay(a.token)/time.Second), 10)
 	return append(buf, '}'), typeWeChat[a.platform]
+}
+
+// lifeToSay is what an SDK is told of the life of a value.
+func lifeToSay(t tokencache.Token) time.Duration {
+	if t.Stale {
+		return max(t.ExpiresIn, saidInDoubt)
+	}
+	return t.ExpiresIn
 }
 
 // The fields that hold a value.

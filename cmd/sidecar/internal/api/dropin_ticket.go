@@ -53,6 +53,12 @@ func (h *handler) ticketApp(named *apps.App, platform apps.Platform, q url.Value
 	sent := secret.New(q.Get("access_token"))
 	owner := apps.Owner(h.cache, platform, sent)
 	app := owner
+	if named != nil && named.IsThirdParty() {
+		if owner == nil || !named.HasAccount(owner) {
+			return nil, badToken(platform, sent)
+		}
+		return owner, nil
+	}
 	if named != nil {
 		if named.Platform != platform {
 			return nil, otherApp("invalid appid")

@@ -74,6 +74,8 @@ func (h *handler) admit(named *apps.App, in credentials) (*apps.App, error) {
 		app = named
 	}
 	switch {
+	case named != nil && named.IsThirdParty():
+		return nil, refusal("bad-request", 61024, "must use api_component_token", "the path names a third-party platform: its token is at /cgi-bin/component/api_component_token")
 	case named != nil && (app == nil || app.Key != named.Key):
 		return nil, otherApp("invalid appid")
 	case app == nil:
@@ -108,6 +110,11 @@ func (h *handler) corpToken(ctx context.Context, w http.ResponseWriter, r *http.
 // the corp. One that demands its secret is given for nothing else. WeCom looks at the secret first.
 func (h *handler) admitCorp(named *apps.App, header, corpid string, sent secret.String) (*apps.App, error) {
 	agents := h.apps().Agents(corpid)
+	if named != nil && named.IsThirdParty() { // a template, whose apps of corps get their tokens here
+		if named = h.apps().Find(apps.WeCom, apps.AccountName(named.Key.App, corpid)); named == nil {
+			return nil, otherApp("invalid corpid")
+		}
+	}
 	app := named
 	if app == nil {
 		app = h.apps().Find(apps.WeCom, header)

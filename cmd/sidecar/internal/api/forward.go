@@ -25,7 +25,7 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 		}
 		// An SDK with its base URL under /proxy/{app} that fetches tokens and tickets by itself must
 		// get the sidecar's, and not make WeChat end them.
-		if name, path, is := namedDropIn(r.URL.Path); is && h.opts.Apps != nil {
+		if name, path, is := namedDropIn(r.URL.Path); is && h.answers(path) {
 			app := h.apps().Named(name)
 			if app == nil {
 				h.fail(w, r, noSuchApp())
@@ -44,6 +44,13 @@ func (h *handler) forwarding(to http.Handler) http.HandlerFunc {
 			h.fail(w, r, err)
 		}
 	}
+}
+
+// answers reports whether the calls of a drop-in path are answered here. Those of third-party
+// platforms are WeChat's where none is configured.
+func (h *handler) answers(dropIn string) bool {
+	_, ofAccounts := accountPlatform[dropIn]
+	return h.opts.Apps != nil && (ofAccounts || h.opts.Platform != nil && h.apps().HasThirdParties())
 }
 
 // headerApp names the app of a call by its id or alias.

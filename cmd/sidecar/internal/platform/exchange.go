@@ -41,11 +41,31 @@ type accountInfo struct {
 const mostSaid = 3 << 10
 
 func newAccountInfo(code string, said []byte) []byte {
-	if len(said) > mostSaid || !json.Valid(said) {
+	if !json.Valid(said) {
 		said = nil
 	}
-	info, _ := json.Marshal(accountInfo{code, said}) // a text and valid JSON: cannot fail
+	info, _ := json.Marshal(accountInfo{code, bounded(said)}) // a text and valid JSON: cannot fail
 	return info
+}
+
+// bounded leaves out the longest members of what is too long to be kept. What is no object is
+// dropped.
+func bounded(said []byte) []byte {
+	for len(said) > mostSaid {
+		var members map[string]json.RawMessage
+		if json.Unmarshal(said, &members) != nil || len(members) == 0 {
+			return nil
+		}
+		longest := ""
+		for name, value := range members {
+			if len(value) >= len(members[longest]) {
+				longest = name
+			}
+		}
+		delete(members, longest)
+		said, _ = json.Marshal(members) // they were decoded: cannot fail
+	}
+	return said
 }
 
 // Outcome is what became of a code.

@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -533,4 +534,44 @@ func TestPushesThatAreNotRead(t *testing.T) {
 		x.sim.PushTicket(id)
 		x.eventually("the ticket under the previous key is stored", func() bool { return x.record(vault.Ticket).Rev > rev })
 	})
+}
+
+// A provider's token needs no ticket, and no call is made for it but the fetch, which repeats a token
+// that is valid.
+func TestAProvidersToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, Provider)
+		x.start()
+		for range 18 {
+			for _, p := range x.replicas {
+				token, err := p.o.Cache.Get(t.Context(), p.TokenKey())
+				if err != nil || token.Stale || !x.sim.Valid(id, token.Value.Reveal()) {
+					t.Fatalf("%+v, %v", token, err)
+				}
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		if calls, issued := x.calls(), x.sim.Calls(id).Issued; calls > 20 || issued > 2 {
+			t.Errorf("%d calls and %d tokens in three hours", calls, issued)
+		}
+		if x.replicas[0].HasAccounts() {
+			t.Error("a provider has accounts")
+		}
+	})
+}
+
+// What is kept of an installation is bounded: its longest part is left out, and the rest stays.
+func TestWhatIsKeptOfAnInstallationIsBounded(t *testing.T) {
+	long := strings.Repeat("x", mostSaid)
+	for info, want := range map[string]string{
+		`{"a":"1","b":"2"}`:                             `{"a":"1","b":"2"}`,
+		`{"a":"1","b":"` + long + `"}`:                  `{"a":"1"}`,
+		`{"a":"` + long + `"}`:                          `{}`,
+		`["` + long + `"]`:                              ``,
+		`{"a":"` + long + `","b":"` + long + `","c":3}`: `{"c":3}`,
+	} {
+		if got := string(bounded([]byte(info))); got != want {
+			t.Errorf("%.40s...: %.40s, want %s", info, got, want)
+		}
+	}
 }

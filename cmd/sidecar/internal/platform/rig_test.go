@@ -118,6 +118,8 @@ func newRig(t *testing.T, n int, kind Kind) *rig {
 		p.Kind, base = wechattest.Suite, "https://qyapi.weixin.qq.com"
 	case Template:
 		p.Kind, base = wechattest.Template, "https://qyapi.weixin.qq.com"
+	case Provider:
+		p.Kind, base = wechattest.Provider, "https://qyapi.weixin.qq.com"
 	}
 	x.sim.AddPlatform(p)
 	envelope, err := wechat.NewEnvelope(secret.New(p.Token), id, secret.New(aesKey))

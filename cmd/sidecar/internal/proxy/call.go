@@ -258,6 +258,11 @@ func (c *call) sent() bool { return c.got.Load() || !c.asked.Load() }
 
 // stamp finishes the head of the answer.
 func (c *call) stamp(res *http.Response) error {
+	if returnsRefreshTokens[strings.ToLower(strings.TrimSuffix(c.path, "/"))] && c.p.apps().HasThirdParties() {
+		if err := hideRefreshTokens(res); err != nil {
+			return err
+		}
+	}
 	h := res.Header
 	for name := range h {
 		if strings.HasPrefix(name, "X-Wxtoken-") {

@@ -42,8 +42,14 @@
 // not its own, the app's takes its place, so that no other program needs to have it. It goes to
 // that app's upstream and to no other host. An app with RequireSecret keeps it.
 //
+// A call of a third-party platform, a suite or a provider that is configured gets its token, in the
+// parameter that the path has for it, or in access_token if the caller says so. [Proxy.Plain] finds
+// the platform by component_appid, by the token, by the header, or as the only one of its kind. The
+// answers of api_get_authorizer_info and api_get_authorizer_list have refresh tokens, which are
+// replaced by "wxtoken" where a platform is configured: no other body is altered.
+//
 // Other calls carry other credentials, or none, and are passed on as they are, without a look at
-// the answer: the rest of /sns/*, the calls that fetch a token, those of third-party platforms.
+// the answer: the rest of /sns/*, the calls that fetch a token, platforms that are not configured.
 // That includes /cgi-bin/token: a call of it through the proxy with the true secret replaces the
 // token that the sidecar keeps. Route the drop-in endpoints before this package.
 //
@@ -65,7 +71,7 @@
 //	X-Wxtoken-Stale: 1                 the token may no longer have worked, and there was no better one
 //
 // No header holds the token: where WeChat repeats it (a redirect repeats the query), it is replaced
-// by [redacted]. Bodies are not altered, so /cgi-bin/openapi/rid/get shows the address of the call
+// by [redacted]. Other bodies than those above are not altered, so /cgi-bin/openapi/rid/get shows the address of the call
 // it is asked about, token included: to a program that could have asked for that token itself.
 //
 // What the proxy says itself has WeChat's shape, {"errcode":-1,"errmsg":"wxtoken: ..."}, and the

@@ -124,19 +124,51 @@ func injects(api wechat.API, path, rawQuery string) bool {
 	return true
 }
 
-// platformPaths take the token of a third-party platform under a name of its own; its other calls
-// take it as an access token.
-var platformPaths = []string{"/cgi-bin/component/", "/sns/component/", "/sns/oauth2/component/", "/cgi-bin/service/"}
+// platformPaths take the token of a third-party platform, a suite or a provider under a name of its
+// own; its other calls take it as an access token. What a path is for if nothing else of the call
+// says so is its value.
+var platformPaths = map[string]string{
+	"/cgi-bin/component/": apps.ComponentToken, "/sns/component/": apps.ComponentToken, "/sns/oauth2/component/": apps.ComponentToken,
+	"/cgi-bin/service/": apps.SuiteToken,
+	"/cgi-bin/license/": apps.ProviderToken,
+}
+
+// loginInfo takes the token of a provider as an access token (WeCom's page 91125); all other calls
+// of a provider below /cgi-bin/service/ and /cgi-bin/license/ take it as provider_access_token
+// (90581, 90582, 95604, and WxJava 4.6.0).
+const loginInfo = "/cgi-bin/service/get_login_info"
+
+// platformParam returns the parameter that carries the token of a platform, a suite or a provider in
+// a call of one of their own paths, whichever of them makes it; "" for any other path.
+func platformParam(path, rawQuery string) string {
+	path = strings.ToLower(strings.TrimSuffix(path, "/"))
+	for below, usual := range platformPaths {
+		if !strings.HasPrefix(path, below) {
+			continue
+		}
+		for _, sent := range []string{apps.ComponentToken, apps.SuiteToken, apps.ProviderToken} {
+			if _, ok := param(rawQuery, sent); ok {
+				return sent
+			}
+		}
+		if path == loginInfo {
+			return apps.ProviderToken
+		}
+		return usual
+	}
+	return ""
+}
 
 // tokenParam returns the parameter in which a call takes the token of app; "" if it takes none.
 func tokenParam(app *apps.App, path, rawQuery string) string {
-	if app.IsThirdParty() {
-		lower := strings.ToLower(path)
-		for _, below := range platformPaths {
-			if strings.HasPrefix(lower, below) {
-				return app.TokenParam
-			}
+	if app.IsThirdParty() && platformParam(path, rawQuery) != "" {
+		_, long := param(rawQuery, app.TokenParam)
+		_, short := param(rawQuery, accessToken)
+		// WeChat's present pages say access_token for a platform's calls, too: the caller decides.
+		if !long && (short || app.TokenParam == apps.ProviderToken && strings.EqualFold(strings.TrimSuffix(path, "/"), loginInfo)) {
+			return accessToken
 		}
+		return app.TokenParam
 	}
 	if injects(app.API(), path, rawQuery) {
 		return accessToken
@@ -156,6 +188,7 @@ var ownCalls = map[string]string{
 	"/cgi-bin/service/get_corp_token":          "GET /v1/apps/{platform}:{corpid}/token",
 	"/cgi-bin/service/get_permanent_code":      "POST /v1/apps/{platform}/authorizations",
 	"/cgi-bin/service/v2/get_permanent_code":   "POST /v1/apps/{platform}/authorizations",
+	"/cgi-bin/service/get_provider_token":      "GET /v1/apps/{provider}/token",
 }
 
 // ownCall refuses a call that only the sidecar may make for app; nil for any other one.

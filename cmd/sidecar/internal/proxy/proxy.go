@@ -125,11 +125,30 @@ func (p *Proxy) named(r *http.Request) (*apps.App, string, *refusal) {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusNotFound, errcode: 40013,
 			text: "no app of this name is configured: the base URL ends in /proxy/ and an id or alias of the configuration"}
 	}
-	if id, _ := param(r.URL.RawQuery, "appid"); id != "" && id != app.ID && !app.IsThirdParty() {
+	if app.IsThirdParty() {
+		return p.accountOf(app, path, r.URL.RawQuery), path, nil
+	}
+	if id, _ := param(r.URL.RawQuery, "appid"); id != "" && id != app.ID {
 		return nil, "", &refusal{outcome: NoApp, status: http.StatusOK, errcode: 40013,
 			text: "invalid appid: the path names another app than the query"}
 	}
 	return app, path, nil
+}
+
+// accountOf returns the account of a platform for which a call is that names the platform by its
+// path: the one whose token it carries. An SDK calls for all accounts with the one base URL that it
+// has. Else the call is the platform's own.
+func (p *Proxy) accountOf(platform *apps.App, path, rawQuery string) *apps.App {
+	if platformParam(path, rawQuery) != "" {
+		return platform
+	}
+	token, _ := param(rawQuery, accessToken)
+	if key, known := p.cache.Lookup(secret.New(token)); known {
+		if account := p.apps().ByKey(key); account != nil && platform.HasAccount(account) {
+			return account
+		}
+	}
+	return platform
 }
 
 // plain finds the app of one of WeChat's own paths.
@@ -137,6 +156,9 @@ func (p *Proxy) plain(r *http.Request) (*apps.App, string, *refusal) {
 	path, query, set := r.URL.EscapedPath(), r.URL.RawQuery, p.apps()
 	if !isPlain(path) {
 		return nil, "", refuse(http.StatusBadRequest, pathTricks)
+	}
+	if app := p.plainPlatform(r, set); app != nil {
+		return app, path, nil
 	}
 	appid, _ := param(query, "appid")
 	token, _ := param(query, accessToken)
@@ -158,6 +180,22 @@ func (p *Proxy) plain(r *http.Request) (*apps.App, string, *refusal) {
 		no.errcode, no.text = 40013, "the appid of the query is not configured here"
 	}
 	return nil, "", no
+}
+
+// plainPlatform returns the platform, suite or provider whose own call it is, if it is one and the
+// platform is configured.
+func (p *Proxy) plainPlatform(r *http.Request, set *apps.Set) *apps.App {
+	query := r.URL.RawQuery
+	kind := platformParam(r.URL.EscapedPath(), query)
+	if kind == "" {
+		return nil
+	}
+	id, _ := param(query, "component_appid")
+	token, ok := param(query, kind)
+	if !ok {
+		token, _ = param(query, accessToken)
+	}
+	return set.ThirdParty(kind, apps.Call{ID: id, Token: secret.New(token), Name: r.Header.Get("X-Wxtoken-App")}, p.cache)
 }
 
 // discard swallows what httputil would write to the standard log: it quotes errors that may quote
