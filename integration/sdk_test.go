@@ -173,6 +173,7 @@ func (c *sdkCluster) reach(t *testing.T, p *rig.Sidecar, face bool) []string {
 	_, port, _ := net.SplitHostPort(p.TLS)
 	trusted := c.trusted[p]
 	return append(env, "WXTOKEN_TLS_PORT="+port, "SSL_CERT_FILE="+trusted+"/bundle.pem",
+		"JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore="+trusted+"/truststore.p12 -Djavax.net.ssl.trustStorePassword=changeit",
 		"NODE_EXTRA_CA_CERTS="+trusted+"/ca.pem", "REQUESTS_CA_BUNDLE="+trusted+"/bundle.pem")
 }
 

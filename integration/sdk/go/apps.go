@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
 
 	"github.com/silenceper/wechat/v2"
 	"github.com/silenceper/wechat/v2/credential"
@@ -11,6 +13,7 @@ import (
 	oaconfig "github.com/silenceper/wechat/v2/officialaccount/config"
 	"github.com/silenceper/wechat/v2/officialaccount/material"
 	"github.com/silenceper/wechat/v2/officialaccount/message"
+	openconfig "github.com/silenceper/wechat/v2/openplatform/config"
 	workconfig "github.com/silenceper/wechat/v2/work/config"
 	workmessage "github.com/silenceper/wechat/v2/work/message"
 )
@@ -116,6 +119,46 @@ func work(wc *wechat.Wechat) commands {
 				return nil, err
 			}
 			return signed(got.NonceStr, got.Timestamp, got.Signature), nil
+		},
+	}
+}
+
+// open is a third-party platform that keeps what it has of its accounts in its own cache.
+func open(wc *wechat.Wechat) commands {
+	platform, account := wc.GetOpenPlatform(&openconfig.Config{AppID: appID, AppSecret: secret}), os.Getenv("WXTOKEN_ACCOUNT")
+	token := func() (string, error) {
+		if kept, err := platform.GetComponentAccessToken(); err == nil {
+			return kept, nil
+		}
+		got, err := platform.SetComponentAccessToken(context.Background(), "any")
+		if err != nil {
+			return "", err
+		}
+		return got.AccessToken, nil
+	}
+	return commands{
+		"token":        func(string) (any, error) { return token() },
+		"platformcall": func(string) (any, error) { return platform.GetPreCode() },
+		"exchange": func(code string) (any, error) {
+			got, err := platform.QueryAuthCode(code)
+			if err != nil {
+				return nil, err
+			}
+			return map[string]any{"account": got.Appid, "token": got.AccessToken, "secret": got.RefreshToken}, nil
+		},
+		"refresh": func(string) (any, error) {
+			got, err := platform.RefreshAuthrToken(account, "of-this-app")
+			if err != nil {
+				return nil, err
+			}
+			return map[string]any{"token": got.AccessToken, "secret": got.RefreshToken}, nil
+		},
+		"accountcall": func(string) (any, error) {
+			got, err := platform.GetOfficialAccount(account).GetBasic().GetCallbackIP()
+			if err != nil {
+				return nil, err
+			}
+			return got[0], nil
 		},
 	}
 }

@@ -74,7 +74,7 @@ func main() {
 	case "dial":
 		dialSidecar(sidecar.Host)
 	}
-	do := map[string]func(*wechat.Wechat) commands{"oa": official, "mini": mini, "work": work}[os.Getenv("WXTOKEN_KIND")](wc)
+	do := map[string]func(*wechat.Wechat) commands{"oa": official, "mini": mini, "work": work, "open": open}[os.Getenv("WXTOKEN_KIND")](wc)
 	do["ping"] = func(string) (any, error) { return "pong", nil }
 
 	answers := json.NewEncoder(out)

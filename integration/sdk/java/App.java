@@ -8,6 +8,7 @@ import java.io.BufferedReader;
 import java.io.File;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.security.MessageDigest;
@@ -21,12 +22,21 @@ import me.chanjar.weixin.cp.api.WxCpService;
 import me.chanjar.weixin.cp.api.impl.WxCpServiceImpl;
 import me.chanjar.weixin.cp.bean.WxCpAgentJsapiSignature;
 import me.chanjar.weixin.cp.bean.message.WxCpMessage;
+import me.chanjar.weixin.cp.bean.WxCpTpPermanentCodeInfo;
 import me.chanjar.weixin.cp.config.impl.WxCpDefaultConfigImpl;
+import me.chanjar.weixin.cp.config.impl.WxCpTpDefaultConfigImpl;
+import me.chanjar.weixin.cp.tp.service.WxCpTpService;
+import me.chanjar.weixin.cp.tp.service.impl.WxCpTpServiceImpl;
 import me.chanjar.weixin.mp.api.WxMpService;
 import me.chanjar.weixin.mp.api.impl.WxMpServiceImpl;
 import me.chanjar.weixin.mp.bean.kefu.WxMpKefuMessage;
 import me.chanjar.weixin.mp.config.WxMpHostConfig;
 import me.chanjar.weixin.mp.config.impl.WxMpDefaultConfigImpl;
+import me.chanjar.weixin.open.api.WxOpenComponentService;
+import me.chanjar.weixin.open.api.WxOpenService;
+import me.chanjar.weixin.open.api.impl.WxOpenInMemoryConfigStorage;
+import me.chanjar.weixin.open.api.impl.WxOpenServiceImpl;
+import me.chanjar.weixin.open.bean.auth.WxOpenAuthorizationInfo;
 
 /**
  * An app that uses WxJava through a sidecar. It keeps its tokens and its tickets in memory, until 200 s before their end,
@@ -39,6 +49,7 @@ public class App {
   static final String AGENT = System.getenv("WXTOKEN_AGENT");
   static final String SECRET = "the-sidecar-has-it";
   static final String MEDIA_ID = "size-70000";
+  static final String ACCOUNT = System.getenv("WXTOKEN_ACCOUNT"); // that authorises the platform APPID
 
   interface Command {
     Object run(String arg) throws Exception;
@@ -126,6 +137,72 @@ public class App {
     return commands;
   }
 
+  /** A third-party platform. Its addresses are constants, so it takes the https face, and nothing is set. */
+  static Map<String, Command> open() {
+    WxOpenInMemoryConfigStorage config = new WxOpenInMemoryConfigStorage();
+    config.setComponentAppId(APPID);
+    config.setComponentAppSecret(SECRET);
+    config.setComponentVerifyTicket("any");
+    URI proxy = URI.create(System.getenv("HTTPS_PROXY")); // in place of the pod's hosts file
+    config.setHttpProxyHost(proxy.getHost());
+    config.setHttpProxyPort(proxy.getPort());
+    WxOpenService platform = new WxOpenServiceImpl();
+    platform.setWxOpenConfigStorage(config);
+    WxOpenComponentService component = platform.getWxOpenComponentService();
+
+    Map<String, Command> commands = new HashMap<>();
+    commands.put("token", arg -> component.getComponentAccessToken(false));
+    commands.put("platformcall", arg -> {
+      String url = component.getPreAuthUrl("https://shop.example.com/");
+      return url.replaceAll(".*pre_auth_code=([^&]*).*", "$1");
+    });
+    commands.put("exchange", code -> {
+      WxOpenAuthorizationInfo got = component.getQueryAuth(code).getAuthorizationInfo();
+      return Map.of("account", got.getAuthorizerAppid(), "token", got.getAuthorizerAccessToken(), "secret", got.getAuthorizerRefreshToken());
+    });
+    commands.put("refresh", arg -> {
+      config.setAuthorizerRefreshToken(ACCOUNT, "of-this-app");
+      return Map.of("token", component.getAuthorizerAccessToken(ACCOUNT, true), "secret", config.getAuthorizerRefreshToken(ACCOUNT));
+    });
+    commands.put("accountcall", arg -> component.getWxMpServiceByAppid(ACCOUNT).getCallbackIP()[0]);
+    return commands;
+  }
+
+  /** A suite of WeCom, and its provider. */
+  static Map<String, Command> suite() {
+    WxCpTpDefaultConfigImpl config = new WxCpTpDefaultConfigImpl() {
+      @Override
+      public String getProviderSecret() { // which cannot be set
+        return SECRET;
+      }
+    };
+    config.setSuiteId(APPID);
+    config.setSuiteSecret(SECRET);
+    config.updateSuiteTicket("any", 1 << 30);
+    config.setCorpId(System.getenv("WXTOKEN_PROVIDER"));
+    config.setBaseApiUrl(BASE); // the one setting
+    WxCpTpService suite = new WxCpTpServiceImpl();
+    suite.setWxCpTpConfigStorage(config);
+
+    Map<String, Command> commands = new HashMap<>();
+    commands.put("token", arg -> suite.getSuiteAccessToken());
+    commands.put("platformcall", arg ->
+        suite.getPreAuthUrl("https://shop.example.com/", "s").replaceAll(".*pre_auth_code=([^&]*).*", "$1"));
+    commands.put("exchange", code -> {
+      WxCpTpPermanentCodeInfo got = suite.getPermanentCodeInfo(code);
+      String corp = got.getAuthCorpInfo().getCorpId();
+      return Map.of("account", corp, "token", got.getAccessToken(), "secret", got.getPermanentCode(),
+          "info", suite.getAuthInfo(corp, got.getPermanentCode()).getAuthCorpInfo().getCorpId());
+    });
+    commands.put("refresh", arg -> Map.of("token", suite.getCorpToken(ACCOUNT, "wxtoken", true).getAccessToken(), "secret", "of-this-app"));
+    commands.put("accountcall", arg -> {
+      String token = suite.getCorpToken(ACCOUNT, "wxtoken").getAccessToken();
+      return suite.get(config.getApiUrl("/cgi-bin/getcallbackip") + "?access_token=" + token, null, true).replaceAll("(?s).*?\\[\"([^\"]*).*", "$1");
+    });
+    commands.put("providertoken", arg -> suite.getWxCpProviderToken());
+    return commands;
+  }
+
   static Object signed(WxJsapiSignature s) {
     return signed(s.getAppId(), s.getNonceStr(), s.getTimestamp(), s.getSignature());
   }
@@ -153,6 +230,8 @@ public class App {
     switch (System.getenv("WXTOKEN_KIND")) {
       case "oa": commands = official(); break;
       case "mini": commands = mini(); break;
+      case "open": commands = open(); break;
+      case "suite": commands = suite(); break;
       default: commands = work();
     }
     commands.put("ping", arg -> "pong");

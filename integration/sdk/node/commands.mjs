@@ -11,6 +11,15 @@
 //   sign url             the signature for a page, with a ticket that is not from the SDK's cache
 //   agentsign url        the same for an agent of WeCom
 //   login code           what the code of a user is worth
+//
+// Of a third-party platform or a suite, instead of the calls above:
+//
+//   platformcall         a pre_auth_code
+//   exchange code        the code of an authorisation: {account, token, secret}; of a suite also whom get_auth_info
+//                        is about: {info}
+//   refresh              the account's token, fetched again: {token, secret}
+//   accountcall          a GET for the account: an address of WeChat
+//   providertoken        the token of a suite's provider
 import { createHash } from 'node:crypto';
 import readline from 'node:readline';
 import { promisify } from 'node:util';

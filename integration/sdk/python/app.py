@@ -9,7 +9,7 @@ import sys
 import time
 
 from requests.adapters import HTTPAdapter
-from wechatpy import WeChatClient
+from wechatpy import WeChatClient, WeChatComponent
 from wechatpy.work import WeChatClient as WorkClient
 
 # All that a user needs: where the sidecar is, and the appid. The secret stays with the sidecar.
@@ -19,6 +19,8 @@ APPID = os.environ["WXTOKEN_APPID"]
 AGENT = os.environ["WXTOKEN_AGENT"]
 SECRET = "the-sidecar-has-it"
 MEDIA_ID = "size-70000"
+ACCOUNT = os.environ.get("WXTOKEN_ACCOUNT")  # that authorises the third-party platform APPID
+AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"  # any: the sidecar opens the pushes
 
 
 class Sidecar(HTTPAdapter):
@@ -29,10 +31,18 @@ class Sidecar(HTTPAdapter):
         return super().send(request, **kwargs)
 
 
-client = WorkClient(APPID, SECRET) if KIND == "work" else WeChatClient(APPID, SECRET)
-if os.environ.get("WXTOKEN_HOW") == "adapter":
-    host = "qyapi" if KIND == "work" else "api"
-    client._http.mount(f"https://{host}.weixin.qq.com/", Sidecar())
+def through_sidecar(client):
+    if os.environ.get("WXTOKEN_HOW") == "adapter":
+        host = "qyapi" if KIND == "work" else "api"
+        client._http.mount(f"https://{host}.weixin.qq.com/", Sidecar())
+    return client
+
+
+if KIND == "open":
+    platform = through_sidecar(WeChatComponent(APPID, SECRET, SECRET, AES_KEY))
+    platform.session.set(f"{APPID}_component_verify_ticket", SECRET)
+else:
+    client = through_sidecar(WorkClient(APPID, SECRET) if KIND == "work" else WeChatClient(APPID, SECRET))
 
 
 def call(_):
@@ -84,7 +94,25 @@ def login(code):
 
 commands = {f.__name__: f for f in (call, send, upload, download, sign, agentsign, login)}
 commands["ping"] = lambda _: "pong"
-commands["token"] = lambda _: client.access_token
+commands["token"] = lambda _: (platform if KIND == "open" else client).access_token
+
+
+def exchange(code):
+    got = platform.query_auth(code)["authorization_info"]
+    return {"account": got["authorizer_appid"], "token": got["authorizer_access_token"], "secret": got["authorizer_refresh_token"]}
+
+
+def refresh(_):
+    got = platform.refresh_authorizer_token(ACCOUNT, "of-this-app")
+    return {"token": got["authorizer_access_token"], "secret": got["authorizer_refresh_token"]}
+
+
+def accountcall(_):
+    return through_sidecar(platform.get_client_by_appid(ACCOUNT)).misc.get_wechat_ips()[0]
+
+
+commands["platformcall"] = lambda _: platform.create_preauthcode()["pre_auth_code"]
+commands |= {f.__name__: f for f in (exchange, refresh, accountcall)}
 
 for line in sys.stdin:
     name, *args = json.loads(line)
