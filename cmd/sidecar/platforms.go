@@ -14,6 +14,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/vaultstore"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
@@ -35,14 +36,20 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	}
 	s.metrics.Together(s.ofPlatform)
 	metrics := observe.NewPlatformMetrics(registry, ids, s.platformStatus)
+	// A client of their own: a save waits for the disk, and holds its connection. The cache takes a wait
+	// for a connection for a Redis that is away.
+	client, err := redisclient.Connect(cfg.Redis)
+	if err != nil {
+		return err
+	}
+	s.closeVault = client.Close
 	var store vaultstore.Store
 	var kept *vault.Vault
 	if len(ids) > 0 {
-		var err error
-		if store, err = vaultstore.Open(cfg, s.redis); err != nil {
+		if store, err = vaultstore.Open(cfg, client); err != nil {
 			return err
 		}
-		s.closeVault = store.Close
+		s.closeVault = func() error { return errors.Join(store.Close(), client.Close()) }
 		kept = vault.New(metrics.Vault(store), cfg.Vault.Keys)
 	}
 	pushes := callback.Options{Panicked: s.metrics.Panicked, Log: s.log, Observe: func(id string, d callback.Door, r callback.Result) {
@@ -51,7 +58,7 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 	for _, c := range cfg.Platforms {
 		p, err := platform.New(platform.Options{
 			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
-			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: s.redis, Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
+			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: client, Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
 			Log: s.log, Observe: metrics.Observe,
 		})
 		if err != nil {

@@ -46,7 +46,7 @@ type sidecar struct {
 	cache   *tokencache.Cache
 
 	platforms  []*platform.Platform // the configured ones
-	closeVault func() error         // nil: there is nothing to close
+	closeVault func() error         // and the connections of the platforms; nil: there are none
 
 	callback *callback.Handler // nil: there is no platform
 	forward  *proxy.Proxy
