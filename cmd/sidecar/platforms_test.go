@@ -160,6 +160,7 @@ func (n *network) run() {
 // WeChat reaches a listener of its own, on real sockets. What it pushes while Redis hangs is answered
 // by 503, and stored when it comes again. The listener has nothing else, and holds up no drain.
 func TestWeChatReachesTheListenerOfTheCallback(t *testing.T) {
+	t.Parallel() // it waits for what hangs
 	redis := &network{to: miniredis.RunT(t).Addr()}
 	door, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -183,7 +183,7 @@ func (s *sidecar) close() {
 // run serves until ctx ends or a call of /quitquitquit. Then it releases its leases at once, and
 // goes on serving until the pod's apps are gone or the drain is over. It returns nil when
 // everything has stopped. up is called when both listeners answer, with their addresses.
-func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(values, ops string)) error {
+func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), log *zap.Logger, up func(ctx context.Context, values, ops string)) error {
 	s, err := newSidecar(cfg, log)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		s.drain(serving)
 		return nil
 	})
-	up(listener.HostPort(s.values), listener.HostPort(s.ops))
+	up(serving, listener.HostPort(s.values), listener.HostPort(s.ops))
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err

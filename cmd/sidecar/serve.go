@@ -43,7 +43,7 @@ var startDev func(o config.Overrides, getenv func(string) string) (devMode, erro
 // devMode is a running [dev.Mode], which only dev.go may link.
 type devMode interface {
 	Getenv(user func(string) string) func(string) string
-	Greet(w io.Writer, cfg *config.Config, values, ops string) error
+	Greet(ctx context.Context, w io.Writer, cfg *config.Config, values, ops string) error
 	Stop()
 }
 
@@ -91,9 +91,9 @@ func runServe(ctx context.Context, c *cli.Invocation) int {
 	stdlog.SetOutput(newLibraryLog(log).Writer())
 	redisclient.Log(log, cfg.Redis.Secrets())
 
-	up := func(values, ops string) {
+	up := func(ctx context.Context, values, ops string) {
 		if d != nil {
-			_ = d.Greet(c.Stdout, cfg, values, ops) // without a reader of stdout, nothing is lost
+			_ = d.Greet(ctx, c.Stdout, cfg, values, ops) // without a reader of stdout, nothing is lost
 		}
 	}
 	if err := run(ctx, cfg, load, log, up); err != nil {

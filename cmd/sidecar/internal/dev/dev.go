@@ -117,7 +117,7 @@ const devVaultKey = "ZGV2ZWxvcG1lbnQtb25seS1kZXZlbG9wbWVudC1vbmw="
 
 // push has WeChat push to a running sidecar, at the listener of its own if there is one, and an
 // account authorise.
-func (d *Mode) push(cfg *config.Config, values string) {
+func (d *Mode) push(ctx context.Context, cfg *config.Config, values string) {
 	to := "http://" + values + "/v1/apps/" + Platform.ID + "/callback"
 	if host, port, err := net.SplitHostPort(cfg.CallbackListen); err == nil && port != "0" {
 		to = "http://" + net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port) + "/callback/" + Platform.ID
@@ -126,15 +126,15 @@ func (d *Mode) push(cfg *config.Config, values string) {
 	go d.wechat.RunPushes(d.ctx)
 	// The commands that are printed next should work: an account authorises a platform that has its
 	// ticket and its token.
-	if d.eventually(func() bool { return d.wechat.Calls(Platform.ID).Issued > 0 }) {
+	if eventually(ctx, func() bool { return d.wechat.Calls(Platform.ID).Issued > 0 }) {
 		d.wechat.Authorize(Platform.ID, Shop)
-		d.eventually(func() bool { return d.wechat.Ledger(Platform.ID).Authorizers[Shop].Exchanges > 0 })
+		eventually(ctx, func() bool { return d.wechat.Ledger(Platform.ID).Authorizers[Shop].Exchanges > 0 })
 	}
 }
 
-// eventually reports whether something came true within 10 s.
-func (d *Mode) eventually(is func() bool) bool {
-	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+// eventually reports whether something came true within 10 s, and before ctx ended.
+func eventually(ctx context.Context, is func() bool) bool {
+	for began := time.Now(); time.Since(began) < 10*time.Second && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		if is() {
 			return true
 		}
@@ -166,8 +166,8 @@ func (d *Mode) Stop() {
 	}
 }
 
-// Greet prints commands that work against cfg right now.
-func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error {
+// Greet prints commands that work against cfg right now. The end of ctx ends its wait for what they need.
+func (d *Mode) Greet(ctx context.Context, w io.Writer, cfg *config.Config, values, ops string) error {
 	app := cfg.Apps[0].CredentialID()
 	key := cfg.Namespace + ":{" + app + "}:access_token"
 	lines := []string{
@@ -193,7 +193,7 @@ func (d *Mode) Greet(w io.Writer, cfg *config.Config, values, ops string) error 
 		"  curl -s -d '{\"url\":\"https://shop.example.com/\"}' http://"+values+"/v1/apps/"+app+"/jssdk",
 		"  curl -s 'http://"+values+"/sns/jscode2session?grant_type=authorization_code&js_code=x&appid="+app+"'", "")
 	if d.wechat != nil && len(cfg.Platforms) > 0 {
-		d.push(cfg, values)
+		d.push(ctx, cfg, values)
 		lines = append(lines, "  # a third-party platform: the token of an account that has authorised it, a call for it, and another account",
 			"  curl -s http://"+values+"/v1/apps/platform:"+Shop+"/token",
 			"  curl -s http://"+values+"/proxy/platform:"+Shop+"/cgi-bin/getcallbackip",
