@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -51,7 +52,7 @@ func (p *Platform) turn(ctx context.Context, authorizer string) error {
 	cancel()
 	switch {
 	case err != nil || len(reply) < 2:
-		return &tokencache.FetchError{Class: tokencache.ClassTransient, Err: err,
+		return &tokencache.FetchError{Class: tokencache.ClassTransient, Err: secret.ScrubRedisError(err, p.o.Secrets...),
 			Message: "Redis does not say whether an account's token may be fetched, so WeChat is not asked"}
 	case reply[0] == 1:
 		if !sleep(ctx, time.Duration(reply[1])*time.Millisecond) {
