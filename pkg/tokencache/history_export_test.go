@@ -20,10 +20,15 @@ type Glimpse struct {
 	Good    bool          // a read would hand it out as good, from memory
 	Alive   bool          // a read would hand it out
 	End     time.Duration // until its true end, as far as the replica knows
+	// Uncommitted says that the replica has fetched it for itself.
+	Uncommitted bool
 }
 
 // Peek looks at what c knows of k.
 func (c *Cache) Peek(k Key) Glimpse {
 	v, n := c.lookup(k).snapshot.Load(), now()
-	return Glimpse{Value: v.value.Reveal(), Version: v.version, Good: v.fresh(n) && !v.value.Empty(), Alive: v.alive(n), End: v.end - n.since(v.asOf)}
+	return Glimpse{
+		Value: v.value.Reveal(), Version: v.version, Good: v.fresh(n) && !v.value.Empty(), Alive: v.alive(n), End: v.end - n.since(v.asOf),
+		Uncommitted: v.uncommitted,
+	}
 }

@@ -109,7 +109,7 @@ func (w *world) glance(r *replica) glimpse {
 	stale, why := w.late(r, g)
 	back, whyBack := w.withdrawn(r, g)
 	fate, _ := w.Upstream.Fate(before.Value)
-	forgotten := g.Value == "" && before.Alive && time.Until(before.ends) > time.Second && !w.mayBeTaken(fate.Issued)
+	forgotten := g.Value == "" && before.Alive && time.Until(before.ends) > time.Second && !w.mayBeTaken(fate.Issued, before.Uncommitted)
 	w.mu.Unlock()
 	if g.Alive {
 		w.checkValue(r.Name, g.Value, g.Good)

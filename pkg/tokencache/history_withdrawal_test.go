@@ -172,8 +172,13 @@ func (w *world) fetchedBefore(value string, t time.Time) bool {
 }
 
 // mayBeTaken reports, with mu held, whether a value that was issued at a moment can have been taken
-// back since: by a call, or because a later fetch found the right ended.
-func (w *world) mayBeTaken(issued time.Time) bool {
+// back since: by a call, or because a later fetch found the right ended. What a replica fetched for
+// itself without Redis has no version of its own. So Redis takes it back with what was there before,
+// also if it came later.
+func (w *world) mayBeTaken(issued time.Time, uncommitted bool) bool {
+	if uncommitted {
+		issued = time.Unix(0, 0)
+	}
 	return w.taking > 0 || !w.takenAt.Before(issued) || !w.endedAt.Before(issued)
 }
 

@@ -109,7 +109,7 @@ func TestAnAppThatDoesNotAnswer(t *testing.T) {
 			"hangs":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 502, ""},
 			"too much":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 65<<10)) }, 502, ""},
 			"breaks off":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, ""},
-			"leads away":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", 307) }, 307, ""},
+			"leads away":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", http.StatusTemporaryRedirect) }, 307, ""},
 			"refuses":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = io.WriteString(w, "no") }, 500, "no"},
 			"says not much": {func(http.ResponseWriter, *http.Request) {}, 200, ""},
 		} {
