@@ -179,7 +179,12 @@ func (e *examination) missing(ctx context.Context, app config.App) []string {
 
 // vaultIsInRedis reports whether the sidecar needs the rights of a vault, too.
 func (e *examination) vaultIsInRedis() bool {
-	return len(e.cfg.Platforms) > 0 && e.cfg.Vault.URL.Empty()
+	return e.needsVault() && e.cfg.Vault.URL.Empty()
+}
+
+// needsVault reports whether a platform is configured that has accounts.
+func (e *examination) needsVault() bool {
+	return slices.ContainsFunc(e.cfg.Platforms, config.ThirdParty.HasAccounts)
 }
 
 // namesOf returns the names in the script's answer.

@@ -42,26 +42,27 @@ func (e *examination) platforms(ctx context.Context) {
 			examination: e, c: c, check: "platform " + cmp.Or(c.Alias, c.ID),
 			client: &wechat.Client{BaseURL: c.APIBase}, tokenKey: kind.TokenKey(), ticketLife: kind.Status().TicketLife,
 		}
-		p.keys()
-		if store != nil && p.durable(ctx, store) {
-			p.kept = vault.New(store, e.cfg.Vault.Keys)
-			p.ticket(ctx)
-		}
-		if e.opts.Callback != "" {
-			p.callback(ctx, strings.ReplaceAll(e.opts.Callback, "{platform}", c.ID))
+		if c.HasAccounts() {
+			p.pushes(ctx, store)
 		}
 		if !e.answersAt(ctx, c.APIBase, c.Kind != config.KindOpenPlatform) {
 			e.skipped(p.check+" token", "not looked at: "+c.APIBase+" does not answer as WeChat does")
 			continue
 		}
 		p.startPush(ctx)
-		p.accounts(ctx, p.token(ctx))
+		if token := p.token(ctx); c.HasAccounts() {
+			p.accounts(ctx, token)
+		}
 	}
 }
 
-// openVault returns where the vault is, for the caller to close; nil if it cannot be asked.
+// openVault returns where the vault is, for the caller to close; nil if it cannot be asked, or if no
+// platform needs it.
 func (e *examination) openVault() vaultstore.Store {
 	const check = "vault"
+	if !e.needsVault() {
+		return nil
+	}
 	if e.cfg.Vault.URL.Empty() && e.rdb == nil {
 		e.skipped(check, "not looked at: it is in Redis, which cannot be asked")
 		return nil
@@ -84,6 +85,18 @@ type patientPlatform struct {
 	ticketLife time.Duration
 	kept       *vault.Vault // nil: it cannot be asked
 	newest     vault.Record // the ticket; its Rev is 0 if there is none
+}
+
+// pushes looks at what pushes need: the keys, the vault with the ticket, and the callback's address.
+func (p *patientPlatform) pushes(ctx context.Context, store vaultstore.Store) {
+	p.keys()
+	if store != nil && p.durable(ctx, store) {
+		p.kept = vault.New(store, p.cfg.Vault.Keys)
+		p.ticket(ctx)
+	}
+	if p.opts.Callback != "" {
+		p.callback(ctx, strings.ReplaceAll(p.opts.Callback, "{platform}", p.c.ID))
+	}
 }
 
 // keys tries whether a push that is sealed with each key of the file is opened.
@@ -186,7 +199,7 @@ func (p *patientPlatform) ticket(ctx context.Context) {
 
 // startPush asks WeChat to push tickets again, if that is permitted.
 func (p *patientPlatform) startPush(ctx context.Context) {
-	if !p.opts.StartPush {
+	if !p.opts.StartPush || !p.c.HasAccounts() {
 		return
 	}
 	check := p.check + " start push"
@@ -216,7 +229,7 @@ func (p *patientPlatform) token(ctx context.Context) secret.String {
 		p.skipped(check, "it is unknown whether Redis has one, and fetching one from WeChat would replace it")
 	case !p.opts.Fetch:
 		p.skipped(check, "Redis has none, and fetching one from WeChat replaces any in use elsewhere: if there is none, use --fetch")
-	case p.newest.Rev == 0:
+	case p.ticketLife > 0 && p.newest.Rev == 0:
 		p.skipped(check, "without a ticket, none can be fetched")
 	default:
 		return p.fetchToken(ctx, check)
@@ -225,18 +238,25 @@ func (p *patientPlatform) token(ctx context.Context) secret.String {
 }
 
 func (p *patientPlatform) fetchToken(ctx context.Context, check string) secret.String {
-	fetch := p.client.ComponentToken
-	if p.c.Kind != config.KindOpenPlatform {
-		fetch = p.client.SuiteToken
+	var cred wechat.Credential
+	var err error
+	accepted := "WeCom accepts id, secret, ticket and address"
+	switch p.c.Kind {
+	case config.KindOpenPlatform:
+		cred, err = p.client.ComponentToken(ctx, p.c.ID, p.c.Secret, p.newest.Secret)
+	case config.KindProvider:
+		accepted = "WeCom accepts id, secret and address"
+		cred, err = p.client.ProviderToken(ctx, p.c.ID, p.c.Secret)
+	default:
+		cred, err = p.client.SuiteToken(ctx, p.c.ID, p.c.Secret, p.newest.Secret)
 	}
-	cred, err := fetch(ctx, p.c.ID, p.c.Secret, p.newest.Secret)
 	if err != nil {
 		p.refused(check, err)
 		return secret.String{}
 	}
 	p.secrets = append(p.secrets, cred.Value)
 	if p.c.Kind != config.KindOpenPlatform {
-		p.ok(check, "WeCom accepts id, secret, ticket and address")
+		p.ok(check, accepted)
 	}
 	return cred.Value
 }

@@ -40,8 +40,11 @@ func newPlatformPatient(t *testing.T, kind string, redisArgs ...string) *platfor
 	t.Helper()
 	p := &platformPatient{patient: newPatient(t, redisArgs...), id: "wxplatform", kind: kind}
 	simulated := wechattest.Platform{ID: p.id, Secret: canarySecret, Token: callbackToken, AESKey: aesKey, CorpID: provider, Kind: wechattest.OpenPlatform}
-	if kind == "wecom_suite" {
+	switch kind {
+	case "wecom_suite":
 		simulated.Kind = wechattest.Suite
+	case "wecom_provider":
+		simulated.Kind = wechattest.Provider
 	}
 	p.sim.AddPlatform(simulated)
 	p.client = &wechat.Client{BaseURL: p.env["WECHAT_API_BASE"]}
