@@ -144,9 +144,9 @@ func (r *request) token(ctx context.Context, answer *object, member string, key 
 
 // exchange exchanges a code, and returns the id of the account and what the vault has of it.
 func (r *request) exchange(ctx context.Context, code string) (id string, account platform.Authorization, err error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+	wait, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
-	got, err := r.platform.Exchange(ctx, secret.New(code))
+	got, err := r.platform.Exchange(wait, secret.New(code))
 	switch {
 	case err != nil:
 		return "", account, err

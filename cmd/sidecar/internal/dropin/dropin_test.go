@@ -57,8 +57,9 @@ var platforms = []struct {
 type rig struct {
 	*testing.T
 	dropin.Server
-	sim *wechattest.Server
-	all map[string]*platform.Platform
+	sim   *wechattest.Server
+	redis *tokencachetest.Link
+	all   map[string]*platform.Platform
 }
 
 // newRig must be called in a bubble. It waits until each platform has its token.
@@ -69,7 +70,7 @@ func newRig(t *testing.T) *rig {
 	rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", Dialer: replica.Replicas[0].Link.Dial, ContextTimeoutEnabled: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
 	t.Cleanup(func() { _ = rdb.Close(); _ = calls.Close(); _ = pushes.Close() })
-	x.Cache = replica.Replicas[0].Cache
+	x.Cache, x.redis = replica.Replicas[0].Cache, replica.Replicas[0].Link
 	x.Server.Platform = func(id string) *platform.Platform { return x.all[id] }
 	x.Obtain = x.obtain
 	var set []apps.App
@@ -92,7 +93,7 @@ func newRig(t *testing.T) *rig {
 		}
 		x.all[c.id] = p
 		credentials = append(credentials, p.Credentials()...)
-		set = append(set, apps.App{Key: p.TokenKey(), ID: c.id, Platform: c.owner, TokenParam: c.param})
+		set = append(set, apps.App{Key: p.TokenKey(), ID: c.id, Alias: "my-" + c.id, Platform: c.owner, TokenParam: c.param})
 	}
 	x.Apps = apps.New("", set...)
 	if err := x.Cache.Set(credentials...); err != nil {

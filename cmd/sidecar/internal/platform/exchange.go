@@ -91,7 +91,7 @@ func (p *Platform) Exchange(ctx context.Context, code secret.String) (Outcome, e
 	}
 	for {
 		wait := 200 * time.Millisecond // until another replica has done it
-		if err := p.finish(ctx, id); err != nil && !errors.Is(err, lock.ErrHeld) && ctx.Err() == nil {
+		if err := p.finishFor(ctx, id); err != nil && !errors.Is(err, lock.ErrHeld) && ctx.Err() == nil {
 			wait = 2 * time.Second // WeChat is not asked again at once
 			p.o.Log.Warn("code not exchanged yet", zap.String("platform", p.o.ID), zap.Error(err))
 		}
@@ -111,6 +111,27 @@ func (p *Platform) enqueue(id string) {
 	select {
 	case p.work <- id:
 	default:
+	}
+}
+
+// finishFor is finish for a caller that waits until ctx ends. What it has begun goes on afterwards,
+// and Run waits for that.
+func (p *Platform) finishFor(ctx context.Context, id string) error {
+	select {
+	case p.room <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-p.room }()
+		done <- p.finish(ctx, id)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

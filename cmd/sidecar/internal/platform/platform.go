@@ -95,7 +95,8 @@ type Platform struct {
 	o       Options
 	dialect dialect
 
-	work chan string // IDs of codes that this replica has just stored
+	work chan string   // IDs of codes that this replica has just stored
+	room chan struct{} // has an element for each exchange that a caller waits for, or waited
 
 	mu         sync.Mutex
 	remembered map[string]memory    // by authorizer
@@ -116,6 +117,8 @@ const (
 	// maxWaiting is how many codes of this replica may wait for their exchange; the others are found
 	// in the vault.
 	maxWaiting = 256
+	// maxAsked is how many exchanges callers of this replica may have begun.
+	maxAsked = 64
 )
 
 // New returns a platform. It does no I/O and starts no goroutine.
@@ -132,7 +135,7 @@ func New(o Options) (*Platform, error) {
 	if o.Echo == nil {
 		o.Echo = o.Envelope
 	}
-	p := &Platform{o: o, work: make(chan string, maxWaiting), remembered: map[string]memory{}, unknown: map[string]time.Time{}, since: time.Now()}
+	p := &Platform{o: o, work: make(chan string, maxWaiting), room: make(chan struct{}, maxAsked), remembered: map[string]memory{}, unknown: map[string]time.Time{}, since: time.Now()}
 	switch o.Kind {
 	case OpenPlatform:
 		p.dialect = open{o.Client, o.ID, o.Secret}

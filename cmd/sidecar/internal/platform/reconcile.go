@@ -37,6 +37,7 @@ func (p *Platform) Run(ctx context.Context) {
 		return
 	}
 	var g sync.WaitGroup
+	defer p.waitForCallers()
 	defer g.Wait()
 	for range workers {
 		g.Go(func() {
@@ -55,6 +56,17 @@ func (p *Platform) Run(ctx context.Context) {
 	_, _ = p.look(ctx) // the next one is told of
 	for sleep(ctx, jitter(leftEvery)) {
 		p.tidy(ctx)
+	}
+}
+
+// waitForCallers waits for the exchanges that callers have begun: a code that is sent must not be
+// lost because the program ends.
+func (p *Platform) waitForCallers() {
+	for range cap(p.room) {
+		p.room <- struct{}{}
+	}
+	for range cap(p.room) {
+		<-p.room
 	}
 }
 
