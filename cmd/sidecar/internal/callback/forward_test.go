@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/callback"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/wechat"
@@ -38,6 +40,9 @@ func TestWhatMeansNothingHereIsPassedOn(t *testing.T) {
 		a := &app{answer: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/xml")
 			w.Header().Set("Set-Cookie", "a=b")
+			if r.Header.Get("Accept-Encoding") != "" {
+				t.Error("the app is asked for what WeChat may not read")
+			}
 			w.WriteHeader(201)
 			_, _ = io.WriteString(w, "<xml><Encrypt/></xml>")
 		}}
@@ -46,7 +51,8 @@ func TestWhatMeansNothingHereIsPassedOn(t *testing.T) {
 		pass := func(path, to, query, body string) {
 			t.Helper()
 			status, header, answer := x.send("POST", path+"?"+query, body)
-			if status != 201 || answer != "<xml><Encrypt/></xml>" || header.Get("Content-Type") != "application/xml" || header.Get("Set-Cookie") != "" {
+			if status != 201 || answer != "<xml><Encrypt/></xml>" || header.Get("Content-Type") != "application/xml" || header.Get("Set-Cookie") != "" ||
+				header.Get("X-Content-Type-Options") != "nosniff" || header.Get("Cache-Control") != "no-store" {
 				t.Errorf("%s: %d %v %q", path, status, header, answer)
 			}
 			want = append(want, received{"POST", "app.example:8080/wechat" + to + "?" + query, "text/xml; charset=utf-8", "1.1 wxtoken", body})
@@ -106,10 +112,18 @@ func TestAnAppThatDoesNotAnswer(t *testing.T) {
 			status int
 			text   string
 		}{
-			"hangs":         {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 502, ""},
-			"too much":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 65<<10)) }, 502, ""},
-			"breaks off":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, ""},
-			"leads away":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://169.254.169.254/", http.StatusTemporaryRedirect) }, 307, ""},
+			"hangs":      {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 502, ""},
+			"too much":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 65<<10)) }, 502, ""},
+			"breaks off": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, ""},
+			"breaks off in the middle": {func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "10")
+				_, _ = io.WriteString(w, "<xml>")
+			}, 502, ""},
+			"changes the protocol": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(101) }, 502, ""},
+			"a long head":          {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 20<<10)) }, 502, ""},
+			"leads away": {func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://169.254.169.254/", http.StatusTemporaryRedirect)
+			}, 307, ""},
 			"refuses":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = io.WriteString(w, "no") }, 500, "no"},
 			"says not much": {func(http.ResponseWriter, *http.Request) {}, 200, ""},
 		} {
@@ -126,6 +140,37 @@ func TestAnAppThatDoesNotAnswer(t *testing.T) {
 			}
 		}
 		x.hidden("msg_signature")
+	})
+}
+
+// An app that hangs has so many messages at once, and the others wait for their turn.
+func TestMessagesAtOnceAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int64
+		x := newRig(t, platform.OpenPlatform, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if n := now.Add(1); n > most.Load() { // the bubble waits at the sleep below
+				most.Store(n)
+			}
+			time.Sleep(time.Second)
+			now.Add(-1)
+		}))
+		query, body := sealed(x.envelope, "ToUserName>gh_1</ToUserName", message)
+		const messages = 100
+		answered := make(chan int)
+		for range messages {
+			go func() {
+				status, _, _ := x.send("POST", "/callback/shops?"+query, body)
+				answered <- status
+			}()
+		}
+		for range messages {
+			if status := <-answered; status != 200 {
+				t.Errorf("%d", status)
+			}
+		}
+		if n := most.Load(); n > callback.MaxAtOnce || n < callback.MaxAtOnce/2 {
+			t.Errorf("the app had %d at once, want up to %d", n, callback.MaxAtOnce)
+		}
 	})
 }
 
