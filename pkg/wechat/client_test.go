@@ -88,6 +88,7 @@ var allCalls = map[string]func(c *wechat.Client) (wechat.Credential, error){
 	"component": callComponent, "start push": callStartPush, "authorizer": callAuthorizer,
 	"query auth": callQueryAuth, "info": callInfo, "list": callList,
 	"suite": callSuite, "provider": callProvider, "permanent code": callPermanentCode, "suite corp": callSuiteCorp,
+	"corp info": callCorpInfo, "short corp info": callShortCorpInfo,
 }
 
 // failure is what a test expects of an [*wechat.Error].

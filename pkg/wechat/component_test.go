@@ -63,10 +63,22 @@ var (
 		}
 		return asCredential(auth, err)
 	}
-	callSuiteCorp = func(c *wechat.Client) (wechat.Credential, error) {
+	callCorpInfo      = corpInfo(wechat.CorpInfoFull)
+	callShortCorpInfo = corpInfo(wechat.CorpInfoShort)
+	callSuiteCorp     = func(c *wechat.Client) (wechat.Credential, error) {
 		return c.CorpTokenBySuite(context.Background(), token, "wwc", oneCode)
 	}
 )
+
+func corpInfo(form wechat.InfoCall) func(c *wechat.Client) (wechat.Credential, error) {
+	return func(c *wechat.Client) (wechat.Credential, error) {
+		info, err := c.CorpInfo(context.Background(), form, token, "wwc", oneCode)
+		if err != nil && info != nil {
+			panic("an error and an installation")
+		}
+		return wechat.Credential{}, err
+	}
+}
 
 // sentBy says which secrets a call of allCalls sends.
 var sentBy = map[string][]string{
@@ -77,6 +89,7 @@ var sentBy = map[string][]string{
 	"query auth": {tokenCanary, codeCanary}, "info": {tokenCanary}, "list": {tokenCanary},
 	"suite": {secretCanary, codeCanary}, "provider": {secretCanary},
 	"permanent code": {tokenCanary, codeCanary}, "suite corp": {tokenCanary, codeCanary},
+	"corp info": {tokenCanary, codeCanary}, "short corp info": {tokenCanary, codeCanary},
 }
 
 // asCredential drops an authorisation after checking what its doc promises.
@@ -262,6 +275,16 @@ func TestIncompleteRequestsAreNotSent(t *testing.T) {
 		"code":            func() error { _, err := c.QueryAuth(ctx, token, "wxp", empty); return err },
 		"auth code":       func() error { _, err := c.PermanentCode(ctx, token, empty); return err },
 		"permanent code":  func() error { _, err := c.CorpTokenBySuite(ctx, token, "wwc", empty); return err },
+		"suite's secret":  func() error { _, err := c.SuiteToken(ctx, "wws", empty, oneCode); return err },
+		"suite's ticket":  func() error { _, err := c.SuiteToken(ctx, "wws", appSecret, empty); return err },
+		"suite's token":   func() error { _, err := c.CorpTokenBySuite(ctx, empty, "wwc", oneCode); return err },
+		"provider secret": func() error { _, err := c.ProviderToken(ctx, "wwp", empty); return err },
+		"token for info":  func() error { _, err := c.AuthorizerInfo(ctx, empty, "wxp", "wxa"); return err },
+		"token for list":  func() error { _, _, err := c.AuthorizerList(ctx, empty, "wxp", 0, 1); return err },
+		"code for info": func() error {
+			_, err := c.CorpInfo(ctx, wechat.CorpInfoFull, token, "wwc", empty)
+			return err
+		},
 		"no page":         func() error { _, _, err := c.AuthorizerList(ctx, token, "wxp", 0, 0); return err },
 		"page of 501":     func() error { _, _, err := c.AuthorizerList(ctx, token, "wxp", 0, 501); return err },
 		"negative offset": func() error { _, _, err := c.AuthorizerList(ctx, token, "wxp", -1, 1); return err },

@@ -48,6 +48,10 @@ func TestRequestsAreWhatWeChatExpects(t *testing.T) {
 			`{"suite_id":"wws","suite_secret":"` + secretCanary + `","suite_ticket":"` + codeCanary + `"}`},
 		"provider":       {"POST " + corp + "service/get_provider_token", `{"corpid":"wwp","provider_secret":"` + secretCanary + `"}`},
 		"permanent code": {"POST " + corp + "service/get_permanent_code?suite_access_token=" + tokenCanary, `{"auth_code":"` + codeCanary + `"}`},
+		"corp info": {"POST " + corp + "service/get_auth_info?suite_access_token=" + tokenCanary,
+			`{"auth_corpid":"wwc","permanent_code":"` + codeCanary + `"}`},
+		"short corp info": {"POST " + corp + "service/v2/get_auth_info?suite_access_token=" + tokenCanary,
+			`{"auth_corpid":"wwc","permanent_code":"` + codeCanary + `"}`},
 		"suite corp": {"POST " + corp + "service/get_corp_token?suite_access_token=" + tokenCanary,
 			`{"auth_corpid":"wwc","permanent_code":"` + codeCanary + `"}`},
 	}
