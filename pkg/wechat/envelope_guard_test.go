@@ -57,18 +57,21 @@ func TestWhatIsSignedIsNotThereforeWhole(t *testing.T) {
 		return append(all, bytes.Repeat([]byte{byte(pad)}, pad)...)
 	}
 	length := func(n int) []byte { return []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)} }
-	good := padded(salt, length(4), []byte("text"), []byte(guardID))
+	whole := bytes.Join([][]byte{salt, length(2), []byte("hi"), []byte(guardID)}, nil)
+	good := padded(whole)
 	query, body := signed(t, e, good)
-	if opened, err := e.Open(query, body); err != nil || string(opened.Message) != "text" {
+	if opened, err := e.Open(query, body); err != nil || string(opened.Message) != "hi" {
 		t.Fatalf("what is whole: %q, %v", opened.Message, err)
 	}
 	uneven := bytes.Clone(good)
 	uneven[len(uneven)-2]++
+	more := byte(64 - len(whole))
 	for name, text := range map[string][]byte{
 		"padding of 0":                 bytes.Repeat([]byte{0}, 32),
 		"padding of 33":                bytes.Repeat([]byte{33}, 64),
 		"padding longer than the text": bytes.Repeat([]byte{32}, 16),
 		"uneven padding":               uneven,
+		"padding of two blocks":        append(bytes.Clone(whole), bytes.Repeat([]byte{more}, int(more))...),
 		"no more than padding":         bytes.Repeat([]byte{32}, 32),
 		"no length":                    padded(salt, []byte{0, 0, 0}),
 		"a length beyond the end":      padded(salt, length(5), []byte("text")),
