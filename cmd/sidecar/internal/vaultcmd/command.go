@@ -125,6 +125,8 @@ func run(ctx context.Context, c *cli.Invocation, stdin io.Reader) int {
 		fmt.Fprintln(c.Stderr, err)
 		return cli.Misuse
 	}
+	// A provider keeps nothing in the vault.
+	s.cfg.Platforms = slices.DeleteFunc(s.cfg.Platforms, func(c config.ThirdParty) bool { return !c.HasAccounts() })
 	redisclient.Silence() // errors say it
 	if err = s.open(rest[0]); err == nil {
 		err = sub.run(ctx, s)
@@ -161,7 +163,7 @@ func misuse(set *flag.FlagSet, rest []string, sub subcommand, ok bool) (err erro
 func (s *session) open(name string) (err error) {
 	switch {
 	case len(s.cfg.Platforms) == 0:
-		return errors.New("no platform is configured: without one there is no vault")
+		return errors.New("no platform is configured that has accounts: without one there is no vault")
 	case name == "schema":
 		return nil
 	}
