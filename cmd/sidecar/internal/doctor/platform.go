@@ -108,6 +108,8 @@ func (p *patientPlatform) keys() {
 		p.fail(check, "a file has just gone", "let token_file and aes_key_file stay")
 		return
 	}
+	callbackToken := secret.New(strings.TrimSpace(string(token)))
+	p.secrets = append(p.secrets, callbackToken)
 	lines := 0
 	for line := range strings.Lines(string(file)) {
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
@@ -115,7 +117,7 @@ func (p *patientPlatform) keys() {
 		}
 		lines++
 		p.secrets = append(p.secrets, secret.New(line))
-		sealer, err := wechat.NewEnvelope(secret.New(strings.TrimSpace(string(token))), p.c.ID, secret.New(line))
+		sealer, err := wechat.NewEnvelope(callbackToken, p.c.ID, secret.New(line))
 		if err == nil {
 			query, body := p.push(sealer)
 			_, err = p.c.Envelope.Open(query, body)

@@ -246,6 +246,18 @@ func TestDoctorNamesTheFaultOfAPlatformAndTheFix(t *testing.T) {
 			p.write(t, ", url_file: "+p.file(t, "url", "postgres://user:CANARY@127.0.0.1:1/db\n", 0o400))
 			return nil
 		}, want{"vault", fail, "-tags sql", "vault.url_file"}},
+		"a suite on one that may": {"wecom_suite", []string{"--appendonly", "no", "--save", "3600 1"}, func(t *testing.T, p *platformPatient) []string {
+			p.env["WECHAT_API_BASE"] = p.client.BaseURL
+			p.write(t, ", volatile: true")
+			return nil
+		}, want{"platform shops vault", warn, "no append-only file", ""}},
+		"another key for the time of the last comparison": {"", nil, func(t *testing.T, p *platformPatient) []string {
+			other := vault.New(vault.NewRedis(p.admin(t), "wxtoken"), vaulttest.Keys(t, vaulttest.OtherKey))
+			if _, err := other.Save(t.Context(), vault.Record{Platform: p.id, ID: vault.Marker, State: vault.StateActive, Secret: secret.New("x")}); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		}, want{"platform shops vault", fail, "no key opens the record", "put the key back"}},
 		"an old ticket": {"", nil, func(t *testing.T, p *platformPatient) []string { p.ages(t, 31*time.Minute); return nil },
 			want{"platform shops ticket", warn, "stored 31m", "--callback"}},
 		"a dead ticket": {"", nil, func(t *testing.T, p *platformPatient) []string { p.ages(t, 13*time.Hour); return nil },
@@ -301,6 +313,12 @@ func TestDoctorTriesTheCallbackFromOutside(t *testing.T) {
 			w.WriteHeader(status)
 		}
 	}
+	repeats := func(what string) func(http.ResponseWriter, error, string) {
+		return func(w http.ResponseWriter, _ error, _ string) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "the key is "+what)
+		}
+	}
 	quoted := func(w http.ResponseWriter, _ error, text string) { fmt.Fprintf(w, "%q\n", text) }
 	for name, c := range map[string]struct {
 		p    *platformPatient
@@ -313,11 +331,17 @@ func TestDoctorTriesTheCallbackFromOutside(t *testing.T) {
 		"quotes":           {p, p.answering(t, quoted), want{"platform shops callback", doctor.Fail, `answers "\"success\"`, "no quotes, no newline"}},
 		"another key": {p, p.answering(t, func(w http.ResponseWriter, _ error, _ string) { well(w, wechat.ErrDecrypt, "") }),
 			want{"platform shops callback", doctor.Fail, "refuses the push (403)", "compare token_file and aes_key_file"}},
-		"a redirect": {p, p.answering(t, elsewhere(302)), want{"platform shops callback", doctor.Fail, "a redirect (302), which WeChat does not follow", "enter the address"}},
-		"no vault":   {p, p.answering(t, elsewhere(503)), want{"platform shops callback", doctor.Fail, "cannot store what is pushed", "the vault"}},
-		"no path":    {p, strings.Replace(p.answering(t, well), "/callback/", "/other/", 1), want{"platform shops callback", doctor.Fail, "knows no such path (404)", ""}},
-		"nothing":    {p, "http://127.0.0.1:1/x?secret=CANARY", want{"platform shops callback", doctor.Fail, "cannot be reached from here", "load balancer"}},
-		"no URL":     {p, "api.example.com", want{"platform shops callback", doctor.Fail, "is no URL", "as it is in the console"}},
+		"a redirect":      {p, p.answering(t, elsewhere(302)), want{"platform shops callback", doctor.Fail, "a redirect (302), which WeChat does not follow", "enter the address"}},
+		"repeats a key":   {p, p.answering(t, repeats(olderKey)), want{"platform shops callback", doctor.Fail, "answers 500", "what is on the way"}},
+		"repeats a token": {p, p.answering(t, repeats(callbackToken)), want{"platform shops callback", doctor.Fail, "answers 500", "what is on the way"}},
+		"says too much": {p, p.answering(t, func(w http.ResponseWriter, _ error, _ string) {
+			_, _ = io.WriteString(w, strings.Repeat("<html>", 10<<10))
+		}),
+			want{"platform shops callback", doctor.Fail, "<html><html>", "as it is"}},
+		"no vault": {p, p.answering(t, elsewhere(503)), want{"platform shops callback", doctor.Fail, "cannot store what is pushed", "the vault"}},
+		"no path":  {p, strings.Replace(p.answering(t, well), "/callback/", "/other/", 1), want{"platform shops callback", doctor.Fail, "knows no such path (404)", ""}},
+		"nothing":  {p, "http://127.0.0.1:1/x?secret=CANARY", want{"platform shops callback", doctor.Fail, "cannot be reached from here", "load balancer"}},
+		"no URL":   {p, "api.example.com", want{"platform shops callback", doctor.Fail, "is no URL", "as it is in the console"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.p.checkAmong(t, c.want, "--callback", c.at)
