@@ -363,3 +363,36 @@ func TestPushesAtOnceAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// At the app's door a body has the same time: the app may be slow to pass it on, or not be the app.
+func TestABodyIsBoundedAtTheAppsDoor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, platform.OpenPlatform, nil)
+		pipes := wechattest.Listen()
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- listener.Serve(ctx, pipes, x.relayed, listener.Options{}) }()
+		conn, err := pipes.DialContext(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		query, _ := x.event("anything", "")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer conn.Close()
+			_, err := fmt.Fprintf(conn, "POST /?%s HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", query)
+			for began := time.Now(); err == nil && time.Since(began) < time.Minute; time.Sleep(500 * time.Millisecond) {
+				_, err = io.WriteString(conn, "x")
+			}
+		}()
+		began := time.Now()
+		_, _ = io.Copy(io.Discard, conn)
+		if took := time.Since(began); took > 3*time.Second || x.results["relayed slow"] != 1 {
+			t.Errorf("a body that drips held its connection for %v: %v", took, x.results)
+		}
+		<-done
+		cancel()
+		<-served
+	})
+}
