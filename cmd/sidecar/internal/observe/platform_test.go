@@ -96,6 +96,9 @@ func TestWhatHappensToAPlatformIsCounted(t *testing.T) {
 		store := m.Vault(hasty{err})
 		_, _ = store.Load(t.Context(), "", "") // what is returned is the store's
 		_, _ = store.Save(t.Context(), vault.Row{})
+		if errs := store.SaveAll(t.Context(), make([]vault.Row, 3)); len(errs) != 3 || errs[0] != err {
+			t.Errorf("the store says %v, and its wrapper %v", err, errs)
+		}
 		_, _ = store.List(t.Context(), "", "", 1)
 		if _, got := store.Codes(t.Context(), ""); got != err {
 			t.Errorf("the store says %v, and its wrapper %v", err, got)
@@ -122,7 +125,9 @@ func TestWhatHappensToAPlatformIsCounted(t *testing.T) {
 		`platform_authorizers{platform="wxp",state="refused"} 3`,
 		`platform_authorizers{platform="wxp",state="withdrawn"} 0`,
 		`platform_codes_waiting{platform="wxp"} 2`,
-		`vault_errors_total{op="save"} 1`,
+		`vault_errors_total{op="save"} 4`,
+		`vault_errors_total{op="load"} 1`,
+		`vault_duration_seconds_count{op="save"} 16`, // those that are saved together are counted one by one
 		`vault_errors_total{op="codes"} 1`,
 		`vault_duration_seconds_count{op="list"} 4`,
 	} {
