@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 // platformFiles are the secrets of a platform, beside those of the other tests.
 var platformFiles = map[string]string{
 	"token": "token\n", "aes": aesKey + "\n" + "zyxwvutsrqponmlkjihgfedcba9876543210ZYXWVUT\n", "vault": "# of 2026\n" + vaultKey + "\n", "short": "abc",
+	"nothing": "# none\n\n", "mysql": "mysql://user:HUSH@host/db\n", "postgres": "postgresql://user:HUSH@host/db\n",
 }
 
 const platformKeys = `vault: {key_file: DIR/vault}
@@ -92,4 +94,33 @@ platforms[0].idle: belongs to what accounts authorise: a provider has a token, a
 		{"one name for two", other("alias", "wx01") + "apps: [{id: wx01, secret_file: DIR/shop}]\n", "platforms[0].alias: another app or platform has this name: a name leads to one of them"},
 		{"an inline secret", other("secret", "HUSH"), "platforms[0].secret: secrets are not read from this file: use secret_file, or secret_env for an environment variable (line 9)"},
 	})
+}
+
+// The files of a platform are secrets: what is wrong with one is said by its name, never by what it
+// holds.
+func TestMistakesInTheFilesOfAPlatform(t *testing.T) {
+	with := func(file, instead string) string {
+		return strings.Replace(platformKeys, "DIR/"+file+"\n", instead+"\n", 1)
+	}
+	checkMistakes(t, []mistakeCase{
+		{"a token that is gone", with("token", "DIR/gone"), "platforms[0].token_file: DIR/gone: no such file: create it or correct the path"},
+		{"keys that are gone", with("aes", "DIR/gone"), "platforms[0].aes_key_file: DIR/gone: no such file: create it or correct the path"},
+		{"keys that are none", with("aes", "DIR/nothing"), "platforms[0].aes_key_file: DIR/nothing: empty"},
+		{"a vault key that is gone", strings.Replace(platformKeys, "DIR/vault", "DIR/gone", 1), "vault.key_file: DIR/gone: no such file: create it or correct the path"},
+		{"a vault key in no file", strings.Replace(platformKeys, "DIR/vault", "DIR/nothing", 1), "vault.key_file: DIR/nothing: there is no key in it: make one with openssl rand -base64 32"},
+		{"a name of no platform", strings.Replace(platformKeys, "id: wx134c8103faa5a59e", "id: 'wx1:wx2'", 1), "platforms[0].id: must be 1 to 64 letters, digits and . _ -"},
+		{"an alias that is none", platformKeys + "  alias: a/b\n", "platforms[0].alias: must be 1 to 64 letters, digits and . _ -"},
+		{"an empty platform", "vault: {key_file: DIR/vault}\nredis: {url: redis://r}\nplatforms:\n-\n", "platforms[0]: is empty (line 4)"},
+		{"two of one name", platformKeys + platformKeys[strings.Index(platformKeys, "- id"):], "platforms[1].id: another app or platform has this name: a name leads to one of them"},
+	})
+}
+
+// A database of either kind may hold the vault.
+func TestAVaultInADatabase(t *testing.T) {
+	for _, name := range []string{"mysql", "postgres"} {
+		c, err := newFolder(t).load(strings.Replace(platformKeys, "DIR/vault}", "DIR/vault, url_file: DIR/"+name+"}", 1), nil)
+		if err != nil || !strings.HasPrefix(c.Vault.URL.Reveal(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
