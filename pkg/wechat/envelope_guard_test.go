@@ -101,6 +101,7 @@ func TestEnvelopesXML(t *testing.T) {
 	encrypt := strings.TrimSuffix(strings.TrimPrefix(string(body), "<xml>"), "</xml>")
 	for name, text := range map[string]string{
 		"text before it":         `x<xml>` + encrypt + `</xml>`,
+		"too many fields":        `<xml>` + manyFields(80) + encrypt + `</xml>`,
 		"another instruction":    `<?php x?><xml>` + encrypt + `</xml>`,
 		"a late declaration":     `<xml>` + encrypt + `<?xml version="1.0"?></xml>`,
 		"crossed elements":       `<xml><a><b></a></b>` + encrypt + `</xml>`,
