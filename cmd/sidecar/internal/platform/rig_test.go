@@ -199,7 +199,7 @@ func (x *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// long reports whether WXTOKEN_LONG is 1, as make histories sets it: then the histories here have
+// long reports whether WXTOKEN_LONG is 1, as make platforms sets it: then the histories here have
 // their full size.
 var long = os.Getenv("WXTOKEN_LONG") == "1"
 
