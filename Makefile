@@ -55,7 +55,7 @@ test: ## everything that is quick; skips the tests whose tools are not installed
 	$(TEST) ./...
 
 race: ## the same with the race detector, but for the histories below and the SDKs, which are processes of others
-	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)|^TestTheHotRead|^Test(EachSDK|EightProcesses)' ./...
+	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)|$(PLATFORM_HISTORIES)|^TestTheHotRead|^Test(EachSDK|EightProcesses)' ./...
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(TEST) -race -count 1 -v ./integration/...
@@ -77,8 +77,8 @@ RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvar
 # Virtual time, up to weeks of it, and a thousand dead tokens: the race detector finds nothing in them that it does not
 # find in the other tests. WXTOKEN_LONG=1 makes them long; make test has a shorter form of each.
 HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion|AThousandReplicas)
-# Those of a platform, which make race has too, in their short form.
-PLATFORM_HISTORIES := ^Test(Days|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushes|GarbageIDs)
+# Those of a platform, in which little is concurrent that the other tests of it lack.
+PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushes|GarbageIDs)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults

@@ -204,7 +204,7 @@ func TestAnOutageEndsNoAuthorisation(t *testing.T) {
 	for _, kind := range []Kind{OpenPlatform, Suite} {
 		t.Run(string(kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				x := newRig(t, 2, kind)
+				x := newRig(t, 1, kind)
 				x.start()
 				x.authorized(shop)
 				k := x.sim.PlatformKnobs(id)
