@@ -78,7 +78,7 @@ RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvar
 # find in the other tests. WXTOKEN_LONG=1 makes them long; make test has a shorter form of each.
 HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion|AThousandReplicas)
 # Those of a platform, in which little is concurrent that the other tests of it lack.
-PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushes|GarbageIDs)
+PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushesCost|GarbageIDs)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
