@@ -26,7 +26,7 @@ IMAGE       ?= ghcr.io/wxtoken/sidecar
 VERSION     ?=
 # sql: the program with the drivers of PostgreSQL and MySQL, and -sql behind its version.
 TAGS        ?=
-image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -tags '$(TAGS)' -max-size $(if $(TAGS),13000000,10000000)
+image_tool  = cd deploy && $(GO) run ./image -name '$(IMAGE)' -version '$(VERSION)' -tags '$(TAGS)' -max-size 10000000
 
 .PHONY: run build shape words image image-check figures test race integration redis faults sdks histories platforms fleet soak model manifests cluster check fmt vet lint tidy vuln fuzz bench clean
 
