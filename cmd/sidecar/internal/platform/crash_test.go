@@ -22,10 +22,15 @@ import (
 type mortal struct {
 	vault.Store
 	http.RoundTripper
-	at    string // "call", or the state of an authorizer or a code that is saved
-	after bool
+	death atomic.Pointer[death] // nil: it lives on
 	kill  func()
 	dead  atomic.Bool
+}
+
+// death is when a replica is killed.
+type death struct {
+	at    string // "call", or the state of an authorizer or a code that is saved
+	after bool
 }
 
 func (m *mortal) Save(ctx context.Context, r vault.Row) (rev int64, err error) {
@@ -52,12 +57,14 @@ func (m *mortal) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 }
 
 func (m *mortal) step(name string, do func() error) error {
-	if dies := name == m.at; m.dead.Load() || dies && !m.after {
+	d := m.death.Load()
+	dies := d != nil && name == d.at
+	if m.dead.Load() || dies && !d.after {
 		m.die()
 		return errAway
 	}
 	err := do()
-	if name == m.at {
+	if dies {
 		m.die()
 		return errAway
 	}
@@ -74,16 +81,14 @@ func (m *mortal) die() {
 // dead replica had is lost, and that is told.
 func TestAReplicaThatIsKilledDuringAnExchange(t *testing.T) {
 	t.Parallel()
-	deaths := []struct {
-		at    string
-		after bool
-	}{{"call", true}, {"active", true}, {"done", false}, {"active", false}, {"sent", true}, {"sent", false}, {"call", false}, {"done", true}}
+	deaths := []death{{"call", true}, {"active", true}, {"done", false}, {"active", false}, {"sent", true}, {"sent", false}, {"call", false}, {"done", true}}
 	for _, kind := range []Kind{OpenPlatform, Suite} {
 		for i := range atFullSize(500, 4) {
 			d, seed := deaths[i%len(deaths)], rand.New(rand.NewPCG(1, uint64(i)))
 			t.Run(fmt.Sprintf("%s %s %v %d", kind, d.at, d.after, i), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					x := newRig(t, 2, kind)
+					m := x.mortal(1, kind)
 					x.start()
 					x.authorized(shop)
 					x.mustGet(0, shop)
@@ -96,7 +101,7 @@ func TestAReplicaThatIsKilledDuringAnExchange(t *testing.T) {
 						return []wechattest.Delivery{{}, {After: again}}
 					}
 					x.sim.SetPlatformKnobs(id, k)
-					m := x.mortal(1, kind, d.at, d.after)
+					m.death.Store(&d)
 					x.next.Store(int64(len(x.replicas))) // the next push comes to the mortal one
 					code := vault.CodeID(secret.New(x.sim.Authorize(id, shop)))
 					x.eventually("the code's end is known", func() bool {
@@ -125,11 +130,11 @@ func TestAReplicaThatIsKilledDuringAnExchange(t *testing.T) {
 	}
 }
 
-// mortal lets a replica reach the vault and WeChat through a mortal.
-func (x *rig) mortal(replica int, kind Kind, at string, after bool) *mortal {
+// mortal lets a replica that has not started reach the vault and WeChat through a mortal.
+func (x *rig) mortal(replica int, kind Kind) *mortal {
 	calls := x.sim.Transport()
 	x.Cleanup(func() { _ = calls.Close() })
-	m := &mortal{Store: x.faults.Store, RoundTripper: calls, at: at, after: after, kill: x.cluster.Replicas[replica].Link.Refuse}
+	m := &mortal{Store: x.faults.Store, RoundTripper: calls, kill: x.cluster.Replicas[replica].Link.Refuse}
 	p := x.replicas[replica]
 	p.o.Vault = vault.New(m, vaulttest.Keys(x, vaulttest.Key))
 	client := &wechat.Client{HTTP: &http.Client{Transport: m}}

@@ -168,13 +168,13 @@ func TestANewKeyLosesNoRefreshToken(t *testing.T) {
 		k.Refresh, k.RotateOverlap = wechattest.RefreshRotates, 0
 		k.InfoOmitsTokens, k.ListOmitsTokens = true, true // so that WeChat gives it once only
 		x.sim.SetPlatformKnobs(id, k)
+		both := vaulttest.Keys(t, vaulttest.OtherKey, vaulttest.Key)
+		x.replicas[0].o.Vault = vault.New(x.faults, vaulttest.Keys(t, vaulttest.Key, vaulttest.OtherKey))
+		between := &resealing{Store: x.faults.Store, t: t, keys: both}
+		x.faults.Store = between
 		x.start()
 		x.authorized(shop)
-		both := vaulttest.Keys(t, vaulttest.OtherKey, vaulttest.Key)
-		x.replicas[0].o.Vault = vault.New(x.faults, both)
-		between := &resealing{Store: x.faults.Store, t: t, keys: both}
 		between.n.Store(1)
-		x.faults.Store = between
 		x.mustGet(0, shop)
 		if between.n.Load() > 0 {
 			t.Fatal("nothing was sealed again")

@@ -26,6 +26,7 @@ func rekey(ctx context.Context, s *session) error {
 		return err
 	}
 	var did, looked, failed atomic.Int64
+	var printing sync.Mutex
 	for _, c := range platforms {
 		ids, err := s.sealed(ctx, c.ID)
 		if err != nil {
@@ -41,6 +42,8 @@ func rekey(ctx context.Context, s *session) error {
 				}
 				if errors.Is(err, vault.ErrSealed) { // one of them does not keep the others from it
 					failed.Add(1)
+					printing.Lock()
+					defer printing.Unlock()
 					fmt.Fprintf(s.Stderr, "%s: no key opens its record\n", recordName(c.ID, id))
 					return nil
 				}
