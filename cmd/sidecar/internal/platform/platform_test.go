@@ -449,7 +449,7 @@ func TestAnAccountWithoutPermissions(t *testing.T) {
 			if f, ok := errors.AsType[*tokencache.FetchError](err); !ok || f.Class != tokencache.ClassEnded || f.Message != ErrNoPermission.Error() {
 				t.Errorf("%v", err)
 			}
-			time.Sleep(time.Hour)
+			time.Sleep(10 * time.Minute)
 		}
 		if n := x.fetches(shop); n != 0 {
 			t.Errorf("%d fetches", n)
