@@ -55,7 +55,7 @@ test: ## everything that is quick; skips the tests whose tools are not installed
 	$(TEST) ./...
 
 race: ## the same with the race detector, but for the histories below and the SDKs, which are processes of others
-	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)|$(PLATFORM_HISTORIES)|^TestTheHotRead|^Test(EachSDK|EightProcesses)' ./...
+	WXTOKEN_HISTORIES=6 $(TEST) -race -skip '$(HISTORIES)|$(PLATFORM_HISTORIES)|$(LONG_DAYS)|^TestTheHotRead|^Test(EachSDK|EightProcesses)' ./...
 
 integration: ## only the tests with real processes and a real redis-server, verbosely
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_REQUIRE_SDK=1 WXTOKEN_RACED_SIDECAR=1 $(TEST) -race -count 1 -v ./integration/...
@@ -79,6 +79,9 @@ RANDOM := GOGC=800 $(GO) test -count 1 -v -run '^TestRandomHistoriesKeepTheInvar
 HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves|TwoDaysCost|AMillion|AThousandReplicas)
 # Those of a platform, in which little is concurrent that the other tests of it lack.
 PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushesCost|GarbageIDs)
+
+# Days of virtual time, and thousands of credentials: what takes minutes under the race detector, and has nothing new for it.
+LONG_DAYS := ^Test(ManyCredentialsAre|TheJournalHasEvery|AStepBackOfRedisClock|FalseAlarmsCost)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
