@@ -81,7 +81,7 @@ HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves
 PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushesCost|GarbageIDs)
 
 # Days of virtual time, and thousands of credentials: what takes minutes under the race detector, and has nothing new for it.
-LONG_DAYS := ^Test(ManyCredentialsAre|TheJournalHasEvery|AStepBackOfRedisClock|FalseAlarmsCost)
+LONG_DAYS := ^Test(ManyCredentialsAre|TheJournalHasEvery|AStepBackOfRedisClock|FalseAlarmsCost|ASlowRedisIsNoOutage|GarbageInRedisIsReplaced)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
@@ -103,8 +103,8 @@ soak: ## as many random histories as SOAKTIME has room for
 faults: ## every promise about faults, on real processes, with a table of what was promised and what was seen
 	WXTOKEN_REQUIRE_REDIS=1 WXTOKEN_RACED_SIDECAR=$(FAULTS_RACED) $(GO) test -race -timeout 45m -count 1 -parallel $(FAULTS_AT_ONCE) -v ./integration/faults -args -faults '$(FAULTS)'
 
-model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed
-	$(GO) run ./integration/model
+model: ## the refresh protocol, checked exhaustively by spin; each guard taken out must be missed; MODEL='regexp' for some variants
+	$(GO) run ./integration/model $(if $(MODEL),-only '$(MODEL)')
 
 # In a module of its own: what Kubernetes, kustomize and Prometheus bring with them is for these tests only.
 # Without the cache of results, which does not see a change in the files of the other module.
