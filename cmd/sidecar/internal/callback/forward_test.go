@@ -4,7 +4,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,14 +23,32 @@ type received struct{ method, target, contentType, via, body string }
 
 // app records what it gets and answers as WeChat's messages are answered.
 type app struct {
+	mu     sync.Mutex
 	got    []received
 	answer http.HandlerFunc
 }
 
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
+	a.mu.Lock()
 	a.got = append(a.got, received{r.Method, r.Host + r.RequestURI, r.Header.Get("Content-Type"), r.Header.Get("Via"), string(body)})
-	a.answer(w, r)
+	answer := a.answer
+	a.mu.Unlock()
+	answer(w, r)
+}
+
+// requests returns what it has got.
+func (a *app) requests() []received {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.got)
+}
+
+// begin forgets what it has got, and answers otherwise from now on.
+func (a *app) begin(answer http.HandlerFunc) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.got, a.answer = nil, answer
 }
 
 const message = "<xml><ToUserName>gh_1</ToUserName><FromUserName>o1</FromUserName><CreateTime>1</CreateTime><MsgType>text</MsgType><Content>hello</Content></xml>"
@@ -62,13 +82,8 @@ func TestWhatMeansNothingHereIsPassedOn(t *testing.T) {
 		pass("/callback/"+id+"/"+shop, "/"+shop, query, body)
 		query, body = x.event("notify_third_fasteregister", "")
 		pass("/callback/shops", "", query, body)
-		if len(a.got) != len(want) {
-			t.Fatalf("%+v", a.got)
-		}
-		for i := range want {
-			if a.got[i] != want[i] {
-				t.Errorf("the app got %+v\nwant %+v", a.got[i], want[i])
-			}
+		if got := a.requests(); !slices.Equal(got, want) {
+			t.Fatalf("the app got %+v\nwant %+v", got, want)
 		}
 		// What means something here is not the app's, and nothing that is forged reaches it.
 		query, body = x.event("component_verify_ticket", "<ComponentVerifyTicket>ticket@@@1</ComponentVerifyTicket>")
@@ -77,8 +92,8 @@ func TestWhatMeansNothingHereIsPassedOn(t *testing.T) {
 		x.want(404, "", "/callback/shops/..?"+query, body)
 		x.want(404, "", "/callback/shops/a/b?"+query, body)
 		x.want(404, "", "/callback/shops/a%2fb?"+query, body)
-		if len(a.got) != len(want) || x.vault.saved.Load() != 1 {
-			t.Errorf("the app got %+v, and the vault %d writes", a.got, x.vault.saved.Load())
+		if got := a.requests(); len(got) != len(want) || x.vault.saved.Load() != 1 {
+			t.Errorf("the app got %+v, and the vault %d writes", got, x.vault.saved.Load())
 		}
 	})
 }
@@ -95,8 +110,8 @@ func TestADataCallbackOfWeComIsPassedOn(t *testing.T) {
 		query, body := sealed(corp, "ToUserName>wwcorp</ToUserName", message)
 		x.want(200, "", "/callback/shops?"+query, body)
 		x.want(403, "", "/callback/shops?"+query, strings.Replace(body, "CDATA[", "CDATA[A", 1))
-		if len(a.got) != 1 || a.got[0].body != body {
-			t.Errorf("%+v", a.got)
+		if got := a.requests(); len(got) != 1 || got[0].body != body {
+			t.Errorf("%+v", got)
 		}
 	})
 }
@@ -127,11 +142,11 @@ func TestAnAppThatDoesNotAnswer(t *testing.T) {
 			"refuses":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); _, _ = io.WriteString(w, "no") }, 500, "no"},
 			"says not much": {func(http.ResponseWriter, *http.Request) {}, 200, ""},
 		} {
-			a.got, a.answer = nil, c.answer
+			a.begin(c.answer)
 			began := time.Now()
 			x.want(c.status, c.text, "/callback/shops?"+query, body)
-			if took := time.Since(began); len(a.got) != 1 || took > 4*time.Second {
-				t.Errorf("%s: asked %d times, in %v", name, len(a.got), took)
+			if took := time.Since(began); len(a.requests()) != 1 || took > 4*time.Second {
+				t.Errorf("%s: asked %d times, in %v", name, len(a.requests()), took)
 			}
 		}
 		for _, line := range x.log.All() {
@@ -186,8 +201,8 @@ func TestAMessageIsRefusedWhereNoAddressIs(t *testing.T) {
 		query, body = sealed(x.envelope, "ToUserName>gh_1</ToUserName", message)
 		w := httptest.NewRecorder()
 		x.relayed.ServeHTTP(w, httptest.NewRequest("POST", "/?"+query, strings.NewReader(body)))
-		if w.Code != 403 || w.Body.Len() != 0 || len(a.got) != 0 || x.results["relayed message"] != 1 {
-			t.Errorf("%d %q, %+v, %v", w.Code, w.Body, a.got, x.results)
+		if w.Code != 403 || w.Body.Len() != 0 || len(a.requests()) != 0 || x.results["relayed message"] != 1 {
+			t.Errorf("%d %q, %+v, %v", w.Code, w.Body, a.requests(), x.results)
 		}
 	})
 }
