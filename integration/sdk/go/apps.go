@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 
@@ -14,8 +15,6 @@ import (
 	"github.com/silenceper/wechat/v2/officialaccount/material"
 	"github.com/silenceper/wechat/v2/officialaccount/message"
 	openconfig "github.com/silenceper/wechat/v2/openplatform/config"
-	workconfig "github.com/silenceper/wechat/v2/work/config"
-	workmessage "github.com/silenceper/wechat/v2/work/message"
 )
 
 func official(wc *wechat.Wechat) commands {
@@ -75,8 +74,28 @@ func mini(wc *wechat.Wechat) commands {
 	}
 }
 
+// configured calls get with the configuration that it takes, as an app reads it from a file.
+func configured[C, T any](get func(C) T, members map[string]any) T { return get(decoded[C](members)) }
+
+// sent calls send with the message that it takes.
+func sent[M, A any](send func(M) (A, error), members map[string]any) (any, error) {
+	_, err := send(decoded[M](members))
+	return done(err)
+}
+
+func decoded[T any](members map[string]any) (v T) {
+	text, err := json.Marshal(members)
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		panic(err) // a member has another type than in the SDK
+	}
+	return v
+}
+
 func work(wc *wechat.Wechat) commands {
-	corp := wc.GetWork(&workconfig.Config{CorpID: appID, CorpSecret: secret, AgentID: agent})
+	corp := configured(wc.GetWork, map[string]any{"corp_id": appID, "corp_secret": secret, "agent_id": agent})
 	tickets := credential.CacheKeyWorkPrefix
 	return commands{
 		"token": func(string) (any, error) { return corp.GetContext().GetAccessToken() },
@@ -88,10 +107,9 @@ func work(wc *wechat.Wechat) commands {
 			return got[0].Name, nil
 		},
 		"send": func(text string) (any, error) {
-			m := workmessage.SendTextRequest{SendRequestCommon: &workmessage.SendRequestCommon{ToUser: "@all", MsgType: "text", AgentID: agent}}
-			m.Text.Content = text
-			_, err := corp.GetMessage().SendText(m)
-			return done(err)
+			return sent(corp.GetMessage().SendText, map[string]any{
+				"touser": "@all", "msgtype": "text", "agentid": agent, "text": map[string]any{"content": text},
+			})
 		},
 		"upload": func(path string) (any, error) {
 			got, err := corp.GetMaterial().UploadTempFile(path, "image")

@@ -14,6 +14,10 @@ const (
 	ProviderToken  = "provider_access_token"
 )
 
+// Placeholder is what callers get in place of a refresh token or a permanent code, which never leave
+// the sidecar.
+const Placeholder = "wxtoken"
+
 // IsThirdParty reports whether it is a third-party platform, a suite or a provider.
 func (a *App) IsThirdParty() bool { return a.TokenParam != "" }
 

@@ -2,7 +2,7 @@
 // gets its tokens, in WeChat's shapes: the SDK needs only another base URL.
 //
 // The sidecar has the tickets and the secrets, so those that are sent are ignored. A refresh token or
-// a permanent code that is sent is returned as it came, and [Placeholder] is in its place where
+// a permanent code that is sent is returned as it came, and [apps.Placeholder] is in its place where
 // WeChat would return one: the vault's own never leave. A code is exchanged as package platform
 // does, once in the cluster, and the answer says what WeChat said.
 package dropin
@@ -23,9 +23,6 @@ import (
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
-
-// Placeholder is what callers get in place of a refresh token or a permanent code.
-const Placeholder = "wxtoken"
 
 // exchangeTime is how long a caller waits for what becomes of a code. Afterwards it is to ask again.
 const exchangeTime = 5 * time.Second

@@ -106,7 +106,7 @@ func TestAnExchangeThatTakesLong(t *testing.T) {
 			t.Errorf("the caller waited %v", took)
 		}
 		time.Sleep(5 * time.Second)
-		if got := x.ask(queryAuth, "", body); got["authorizer_appid"] != shop || got["authorizer_refresh_token"] != dropin.Placeholder {
+		if got := x.ask(queryAuth, "", body); got["authorizer_appid"] != shop || got["authorizer_refresh_token"] != apps.Placeholder {
 			t.Errorf("the same code again: %v", got)
 		}
 		if n := x.exchanges(component, shop); n != 1 {
@@ -190,7 +190,7 @@ func TestAnAccountThatWithdraws(t *testing.T) {
 		refreshed := func() map[string]any {
 			return x.ask(authorizerToken, "", `{`+me+`,"authorizer_appid":"`+shop+`"}`)
 		}
-		if got := refreshed(); got["authorizer_access_token"] == nil || got["authorizer_refresh_token"] != dropin.Placeholder {
+		if got := refreshed(); got["authorizer_access_token"] == nil || got["authorizer_refresh_token"] != apps.Placeholder {
 			t.Fatalf("%v", got)
 		}
 		time.Sleep(2 * time.Second) // WeChat's times are whole seconds

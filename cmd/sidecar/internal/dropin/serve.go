@@ -35,7 +35,7 @@ func (r *request) component(ctx context.Context) ([]byte, error) {
 			return nil, &Refusal{40013, "invalid appid", "authorizer_appid is missing, or none"}
 		}
 		err := r.token(ctx, &answer, "authorizer_access_token", r.account(r.in.Authorizer))
-		answer.text("authorizer_refresh_token", cmp.Or(r.in.RefreshToken, Placeholder))
+		answer.text("authorizer_refresh_token", cmp.Or(r.in.RefreshToken, apps.Placeholder))
 		return answer.end(), err
 	}
 	return r.queryAuth(ctx)
@@ -56,7 +56,7 @@ func (r *request) queryAuth(ctx context.Context) ([]byte, error) {
 		if err := r.token(ctx, &auth, "authorizer_access_token", r.account(id)); err != nil {
 			return nil, err
 		}
-		auth.text("authorizer_refresh_token", Placeholder)
+		auth.text("authorizer_refresh_token", apps.Placeholder)
 	}
 	if account.Info == nil {
 		account.Info = json.RawMessage("[]")
@@ -125,7 +125,7 @@ func (r *request) permanentCode(ctx context.Context, answer *object, name string
 			return nil, err
 		}
 	}
-	answer.text("permanent_code", Placeholder)
+	answer.text("permanent_code", apps.Placeholder)
 	if account.Info == nil { // it was longer than what is kept
 		var only object
 		only.text("corpid", corp)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 )
 
 // returnsRefreshTokens are the calls that go on to WeChat and whose answers have refresh tokens, which
@@ -17,9 +19,6 @@ var returnsRefreshTokens = map[string]bool{
 
 // maxHidden bounds such an answer, in bytes: a page of 500 accounts has some 80 KB.
 const maxHidden = 512 << 10
-
-// placeholder is what callers get in place of a refresh token.
-const placeholder = `"wxtoken"`
 
 // hideRefreshTokens replaces the refresh tokens of an answer. One that it cannot read is not passed
 // on.
@@ -79,7 +78,7 @@ func withoutRefreshTokens(body []byte) ([]byte, error) {
 			continue
 		case secretNext && token != nil && token != "":
 			at := before + int64(bytes.IndexAny(body[before:d.InputOffset()], `"-0123456789tf`))
-			out = append(append(out, body[from:at]...), placeholder...)
+			out = append(append(out, body[from:at]...), `"`+apps.Placeholder+`"`...)
 			from = d.InputOffset()
 		}
 		isKey, secretNext = depth > 0 && inObject[depth-1], false
