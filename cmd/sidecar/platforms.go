@@ -19,7 +19,6 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/vaultstore"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // openPlatforms makes the third-party platforms of the configuration, and checks the vault that
@@ -56,11 +55,9 @@ func (s *sidecar) openPlatforms(cfg *config.Config, registry prometheus.Register
 		metrics.Callback(id, string(d), string(r))
 	}}
 	for _, c := range cfg.Platforms {
-		p, err := platform.New(platform.Options{
-			ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
-			Client: &wechat.Client{BaseURL: c.APIBase}, Vault: kept, Cache: s.cache, Redis: client, Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
-			Log: s.log, Observe: metrics.Observe,
-		})
+		o := platform.Configured(cfg, c)
+		o.Vault, o.Cache, o.Redis, o.Log, o.Observe = kept, s.cache, client, s.log, metrics.Observe
+		p, err := platform.New(o)
 		if err != nil {
 			return err
 		}

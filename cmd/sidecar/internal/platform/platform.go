@@ -25,6 +25,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
 	"github.com/wxtoken/sidecar/pkg/lock"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -69,6 +70,15 @@ type Options struct {
 	Log *zap.Logger
 	// Observe is called with what happened, for metrics. It must not block. Default: none.
 	Observe func(Event)
+}
+
+// Configured returns the options that a configuration has for one of its platforms. Vault, Cache and
+// Redis are still missing, and Log and Observe are not set.
+func Configured(cfg *config.Config, c config.ThirdParty) Options {
+	return Options{
+		ID: c.ID, Kind: Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
+		Client: &wechat.Client{BaseURL: c.APIBase}, Namespace: cfg.Namespace, Secrets: cfg.Redis.Secrets(),
+	}
 }
 
 // Event is one thing that happened. It holds no secret.

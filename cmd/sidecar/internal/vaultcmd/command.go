@@ -22,7 +22,6 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
-	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
 // Command returns the command vault of the program. stdin has the records to import, and the answer
@@ -218,10 +217,9 @@ func (s *session) find(name string) (config.ThirdParty, error) {
 
 // platform makes a platform that can work, though none of it runs in the background.
 func (s *session) platform(c config.ThirdParty, observe func(platform.Event)) (*platform.Platform, error) {
-	p, err := platform.New(platform.Options{
-		ID: c.ID, Kind: platform.Kind(c.Kind), Secret: c.Secret, Envelope: c.Envelope, Echo: c.Echo, Idle: c.Idle,
-		Client: &wechat.Client{BaseURL: c.APIBase}, Vault: s.vault, Cache: s.cache, Redis: s.redis, Namespace: s.cfg.Namespace, Observe: observe,
-	})
+	o := platform.Configured(s.cfg, c)
+	o.Vault, o.Cache, o.Redis, o.Observe = s.vault, s.cache, s.redis, observe
+	p, err := platform.New(o)
 	if err != nil {
 		return nil, err
 	}
