@@ -144,7 +144,7 @@ func (p *patientPlatform) durable(ctx context.Context, store vaultstore.Store) b
 	for _, id := range []string{vault.Ticket, vault.Marker} {
 		switch _, err := kept.Load(ctx, p.c.ID, id); {
 		case errors.Is(err, vault.ErrSealed):
-			p.fail(check, err.Error(), "put the key back into vault.key_file; a new one goes on the line above")
+			p.fail(check, err.Error(), "put the key back into vault.key_file: it is needed until sidecar vault rekey has sealed everything again")
 			return false
 		case err != nil:
 			p.fail(check, err.Error(), "let the sidecar's user reach it; the rights are in docs/platforms.md")

@@ -209,7 +209,7 @@ func (p *problems) platform(one Platform, s platform.Status) {
 	switch {
 	case errors.Is(s.Vault, vault.ErrSealed):
 		p.add(problemStatus{Level: levelTrouble, What: "No key of vault.key_file opens what the vault has of " + name + ".",
-			Fix: "Put the key back with which it was sealed; a new one goes on the line above. Nothing is overwritten."})
+			Fix: "Put the key back with which it was sealed: it is needed until sidecar vault rekey has sealed everything again. Nothing is overwritten."})
 	case s.Vault != nil:
 		p.add(problemStatus{Level: levelAttention, What: "The vault does not answer: " + one.VaultError,
 			Fix: "Bring back the Redis or the database that keeps it. Until then pushes are answered 503 and come again, and only accounts that a replica remembers are refreshed."})
