@@ -14,8 +14,8 @@ import (
 )
 
 func TestTheJournalIsReadAlikeFromMiniredisAndFromRedis(t *testing.T) {
-	t.Run("miniredis", func(t *testing.T) { tokencache.JournalIsRead(t, dialed(t, miniredis.RunT(t).Addr())) })
-	t.Run("redis-server", func(t *testing.T) { tokencache.JournalIsRead(t, dialed(t, tokencachetest.RedisServer(t))) })
+	t.Run("miniredis", func(t *testing.T) { tokencache.JournalIsRead(t, patient(t, miniredis.RunT(t).Addr())) })
+	t.Run("redis-server", func(t *testing.T) { tokencache.JournalIsRead(t, patient(t, tokencachetest.RedisServer(t))) })
 }
 
 func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
@@ -63,7 +63,7 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 
 func TestWithoutThePermissionTheJournalIsDeniedAndTheRestIsTold(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
-	admin := dialed(t, addr)
+	admin := patient(t, addr)
 	become := func(more ...any) { // 6.2 takes no subcommand away, so the user begins anew
 		t.Helper()
 		acl := []any{"acl", "setuser", "w", "reset", "on", ">p", "~wxtoken:*", "resetchannels", "&wxtoken:events", "-@all", "+time", "+eval", "+evalsha"}

@@ -15,7 +15,7 @@ import (
 func TestARehearsalFindsWhatARefreshNeeds(t *testing.T) {
 	m := miniredis.RunT(t)
 	for name, addr := range map[string]string{"miniredis": m.Addr(), "redis-server": tokencachetest.RedisServer(t)} {
-		rdb := dialed(t, addr)
+		rdb := patient(t, addr)
 		if read, write := tokencache.Rehearse(t.Context(), rdb, "wxtoken", tokencachetest.Key); read != nil || write != nil {
 			t.Errorf("%s: reading: %v, writing: %v", name, read, write)
 		}
@@ -27,7 +27,7 @@ func TestARehearsalFindsWhatARefreshNeeds(t *testing.T) {
 
 func TestARehearsalMissesEachCommandThatARefreshNeeds(t *testing.T) {
 	addr := tokencachetest.RedisServer(t)
-	admin := dialed(t, addr)
+	admin := patient(t, addr)
 	user := func(rules ...any) {
 		t.Helper()
 		if err := admin.Do(t.Context(), append([]any{"ACL", "SETUSER", "u"}, rules...)...).Err(); err != nil {
