@@ -186,7 +186,7 @@ func vaultProblem() error {
 
 func notAuthorized() error {
 	return &web.Problem{Kind: "not-authorized", Status: http.StatusNotFound, Title: "The account has not authorised the platform",
-		Detail: "The vault has no such account, and WeChat names none. If it has just authorised, send the code of the redirect to /v1/apps/{platform}/authorizations."}
+		Detail: "No app of the configuration has this id or alias. The vault has no such account, and WeChat names none. If it has just authorised, send the code of the redirect to /v1/apps/{platform}/authorizations."}
 }
 
 // authorize exchanges a code that came by the redirect of the browser.
