@@ -202,6 +202,33 @@ func (v *Vault) Reseal(ctx context.Context, platform, id string) (bool, error) {
 	}
 }
 
+// ResealAll is Reseal for up to 500 rows of one platform that are no codes, whose IDs differ, as they
+// were loaded. It takes hardly longer than Reseal does for one. Both results are in the order of the
+// rows.
+func (v *Vault) ResealAll(ctx context.Context, rows []Row) (did []bool, errs []error) {
+	did, errs = make([]bool, len(rows)), make([]error, len(rows))
+	var records []Record
+	var places []int
+	for i, row := range rows {
+		if _, err := v.keys.first().open(row.Sealed, row.binding()); err == nil {
+			continue
+		}
+		r, err := v.Open(row)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		records, places = append(records, r), append(places, i)
+	}
+	for n, err := range v.SaveAll(ctx, records) {
+		i := places[n]
+		if did[i], errs[i] = err == nil, err; errors.Is(err, ErrConflict) {
+			did[i], errs[i] = v.Reseal(ctx, rows[i].Platform, rows[i].ID)
+		}
+	}
+	return did, errs
+}
+
 // SaveAll is Save for up to 500 records of one platform that are no codes, whose IDs differ. It takes
 // hardly longer than Save does for one. The errors are in the order of the records.
 func (v *Vault) SaveAll(ctx context.Context, records []Record) []error {

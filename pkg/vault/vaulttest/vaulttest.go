@@ -56,6 +56,7 @@ func Store(t *testing.T, open func(t *testing.T) (store vault.Store, raw func() 
 	t.Run("nothing secret rests in it", func(t *testing.T) { nothingSecretRests(t, open) })
 	t.Run("keys change", func(t *testing.T) { keysChange(t, open) })
 	t.Run("records are sealed again", func(t *testing.T) { recordsAreSealedAgain(t, open) })
+	t.Run("many are sealed again", func(t *testing.T) { manyAreSealedAgain(t, open) })
 	t.Run("a repeat is no conflict", func(t *testing.T) { aRepeatIsNoConflict(t, open) })
 }
 
@@ -356,6 +357,46 @@ func recordsAreSealedAgain(t *testing.T, open func(*testing.T) (vault.Store, fun
 	save(t, old, code)
 	if _, err := changed.Load(t.Context(), Platform, code.ID); !errors.Is(err, vault.ErrSealed) {
 		t.Errorf("a code that is not exchanged: %v", err)
+	}
+}
+
+// manyAreSealedAgain is recordsAreSealedAgain for many: one that no key opens, one that is sealed
+// with the first key, and one that was saved since it was loaded hold up no other.
+func manyAreSealedAgain(t *testing.T, open func(*testing.T) (vault.Store, func() string)) {
+	store, _ := open(t)
+	old, both, other := vault.New(store, Keys(t, Key)), vault.New(store, Keys(t, OtherKey, Key)), vault.New(store, Keys(t, OtherKey))
+	for i := range 30 {
+		save(t, old, active(fmt.Sprintf("wx%04d", i), fmt.Sprintf("secret %d", i)))
+	}
+	save(t, other, active("wx0100", "of the first key"))
+	rows, err := store.List(t.Context(), Platform, "", 500)
+	if err != nil || len(rows) != 31 {
+		t.Fatal(len(rows), err)
+	}
+	for i := range rows {
+		rows[i].Platform = Platform
+	}
+	rows[1].Sealed = []byte("of no key")
+	newer := load(t, old, "wx0002")
+	newer.Secret = secret.New("newer")
+	save(t, old, newer)
+	did, errs := both.ResealAll(t.Context(), rows)
+	for i, r := range rows {
+		if want := i != 1 && r.ID != "wx0100"; did[i] != want || errors.Is(errs[i], vault.ErrSealed) != (i == 1) || i != 1 && errs[i] != nil {
+			t.Errorf("%s was sealed again: %v, %v", r.ID, did[i], errs[i])
+		}
+	}
+	for i := range 30 {
+		want := fmt.Sprintf("secret %d", i)
+		if i == 1 {
+			continue
+		}
+		if i == 2 {
+			want = "newer"
+		}
+		if got := load(t, other, fmt.Sprintf("wx%04d", i)); got.Secret.Reveal() != want {
+			t.Errorf("%d: %+v", i, got)
+		}
 	}
 }
 

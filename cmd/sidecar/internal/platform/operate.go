@@ -1,8 +1,10 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,33 +26,71 @@ const (
 	ImportKept      Imported = "kept"      // the vault has another one, which is not older
 )
 
-// Import puts an authorizer of a backup or of another program into the vault, unless the vault has
-// something that is as new or newer. An empty secret replaces none. A dry import changes nothing
-// and returns what one would do. The error is the vault's or Redis': then the call can be repeated.
-func (p *Platform) Import(ctx context.Context, a vault.Record, dry bool) (what Imported, err error) {
-	err = p.change(ctx, a.ID, func(r vault.Record) (vault.Record, bool) {
-		next := a
-		next.Rev = r.Rev
-		switch {
-		case r.Rev == 0:
-			what = ImportAdded
-		case a.Order > r.Order:
-			what = ImportReplaced
-			if next.Secret.Empty() {
-				next.Secret = r.Secret
-			}
-		case a.Secret.Equal(r.Secret):
-			what = ImportUnchanged
-		default:
-			what = ImportKept
-		}
-		return next, !dry && (what == ImportAdded || what == ImportReplaced)
-	})
-	if err == nil && !dry && what != ImportKept {
-		// Also if it is unchanged: the call that wrote it may have ended before this.
-		err = p.revoke(ctx, a.ID)
+// Import puts authorizers of a backup or of another program into the vault, unless the vault has
+// something that is as new or newer. An empty secret replaces none. A dry import changes nothing and
+// returns what one would do. Outcomes and errors are in the order of the records, whose IDs differ.
+// An error is the vault's or Redis': then the call can be repeated.
+func (p *Platform) Import(ctx context.Context, records []vault.Record, dry bool) (what []Imported, errs []error) {
+	for page := range slices.Chunk(records, pageSize) {
+		w, e := p.importPage(ctx, page, dry)
+		what, errs = append(what, w...), append(errs, e...)
 	}
-	return what, err
+	return what, errs
+}
+
+// loadsAtOnce is how many records of a page are loaded at once.
+const loadsAtOnce = 16
+
+func (p *Platform) importPage(ctx context.Context, page []vault.Record, dry bool) ([]Imported, []error) {
+	before, unread, what := make([]vault.Record, len(page)), make([]error, len(page)), make([]Imported, len(page))
+	var loads errgroup.Group
+	loads.SetLimit(loadsAtOnce)
+	for i, a := range page {
+		loads.Go(func() error {
+			before[i], unread[i] = p.o.Vault.Load(ctx, p.o.ID, a.ID)
+			return nil
+		})
+	}
+	_ = loads.Wait()
+	errs := p.changeAll(ctx, before, func(i int, r vault.Record) (next vault.Record, changed bool) {
+		if unread[i] != nil {
+			return r, false
+		}
+		next, what[i] = imported(page[i], r)
+		return next, !dry && (what[i] == ImportAdded || what[i] == ImportReplaced)
+	})
+	var revokes errgroup.Group
+	revokes.SetLimit(revokesAtOnce)
+	for i, a := range page {
+		revokes.Go(func() error {
+			errs[i] = cmp.Or(unread[i], errs[i])
+			if errs[i] == nil && !dry && what[i] != ImportKept {
+				// Also if it is unchanged: the call that wrote it may have ended before this.
+				errs[i] = p.revoke(ctx, a.ID)
+			}
+			return nil
+		})
+	}
+	_ = revokes.Wait()
+	return what, errs
+}
+
+// imported returns what the vault should have instead of r after a was imported, and why.
+func imported(a, r vault.Record) (next vault.Record, what Imported) {
+	next = a
+	next.Rev = r.Rev
+	switch {
+	case r.Rev == 0:
+		return next, ImportAdded
+	case a.Order > r.Order:
+		if next.Secret.Empty() {
+			next.Secret = r.Secret
+		}
+		return next, ImportReplaced
+	case a.Secret.Equal(r.Secret):
+		return r, ImportUnchanged
+	}
+	return r, ImportKept
 }
 
 // Forget ends an authorisation because a person says so: its secret is erased, and its tokens are

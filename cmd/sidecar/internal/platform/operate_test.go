@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -47,12 +48,61 @@ func TestAnImportReplacesOnlyWhatIsOlder(t *testing.T) {
 				}
 			}
 			before := x.record(shop)
-			if got, err := p.Import(t.Context(), c.line, true); err != nil || got != c.want || x.record(shop).Rev != before.Rev {
+			if got, err := p.Import(t.Context(), []vault.Record{c.line}, true); err[0] != nil || got[0] != c.want || x.record(shop).Rev != before.Rev {
 				t.Errorf("%s, dry: %s, %v, %+v", c.name, got, err, x.record(shop))
 			}
-			got, err := p.Import(t.Context(), c.line, false)
-			if r := x.record(shop); err != nil || got != c.want || r.Secret.Reveal() != c.secret || string(r.State) != c.state {
+			got, err := p.Import(t.Context(), []vault.Record{c.line}, false)
+			if r := x.record(shop); err[0] != nil || got[0] != c.want || r.Secret.Reveal() != c.secret || string(r.State) != c.state {
 				t.Errorf("%s: %s, %v, %+v with %q", c.name, got, err, r, r.Secret.Reveal())
+			}
+		}
+	})
+}
+
+// Thousands are moved in seconds, although each needs the disk of Redis, which is written once a
+// second. What another replica saves meanwhile is not overwritten, and an account that cannot be read
+// holds up no other.
+func TestAnImportOfManyWaitsForTheDiskTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1100
+		x := newRig(t, 1, OpenPlatform)
+		x.start()
+		x.flushesEachSecond()
+		p := x.replicas[0]
+		lines := make([]vault.Record, n)
+		for i := range lines {
+			lines[i] = vault.Record{Platform: id, ID: fmt.Sprintf("wx%016d", i), State: vault.StateActive, Secret: secret.New("imported"), Order: 5}
+		}
+		unreadable := lines[7]
+		if _, err := vault.New(x.faults, vaulttest.Keys(t, vaulttest.OtherKey)).Save(t.Context(), unreadable); err != nil {
+			t.Fatal(err)
+		}
+		raced := lines[8]
+		x.faults.beforeSaves(func() {
+			raced.Secret, raced.Order = secret.New("newer"), 6
+			if _, err := vault.New(x.faults.Store, vaulttest.Keys(t, vaulttest.Key)).Save(t.Context(), raced); err != nil {
+				t.Error(err)
+			}
+		})
+		began := time.Now()
+		what, errs := p.Import(t.Context(), lines, false)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%d records took %v", n, took)
+		}
+		for i, r := range lines {
+			switch i {
+			case 7:
+				if !errors.Is(errs[i], vault.ErrSealed) {
+					t.Errorf("one that cannot be read: %s, %v", what[i], errs[i])
+				}
+			case 8:
+				if got := x.record(r.ID); what[i] != ImportKept || errs[i] != nil || got.Secret.Reveal() != "newer" {
+					t.Errorf("one that was saved meanwhile: %s, %v, %+v", what[i], errs[i], got)
+				}
+			default:
+				if got := x.record(r.ID); what[i] != ImportAdded || errs[i] != nil || got.Secret.Reveal() != "imported" {
+					t.Fatalf("%d: %s, %v, %+v", i, what[i], errs[i], got)
+				}
 			}
 		}
 	})

@@ -234,6 +234,28 @@ func (p *Platform) change(ctx context.Context, id string, f func(vault.Record) (
 	}
 }
 
+// changeAll is change for many records, which are saved together: so Redis waits for the disk once.
+// before are they as they were loaded, and f gets the place of each there. The errors are in that
+// order.
+func (p *Platform) changeAll(ctx context.Context, before []vault.Record, f func(int, vault.Record) (vault.Record, bool)) []error {
+	errs := make([]error, len(before))
+	var next []vault.Record
+	var places []int
+	for i, r := range before {
+		if r, changed := f(i, r); changed {
+			next, places = append(next, r), append(places, i)
+		}
+	}
+	for n, err := range p.o.Vault.SaveAll(ctx, next) {
+		i := places[n]
+		if errors.Is(err, vault.ErrConflict) {
+			err = p.change(ctx, before[i].ID, func(r vault.Record) (vault.Record, bool) { return f(i, r) })
+		}
+		errs[i] = err
+	}
+	return errs
+}
+
 // IsForged reports whether an error of [Platform.Receive] or [Platform.Echo] says that the push is
 // not from WeChat, or not for this platform: it is of no use to send it again.
 func IsForged(err error) bool {

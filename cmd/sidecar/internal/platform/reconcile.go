@@ -153,42 +153,30 @@ func (p *Platform) reconcile(ctx context.Context) error {
 }
 
 // recoverPage compares a page of the list with what the vault kept, and saves together what differs.
+// What was fetched with an earlier secret is taken back.
 func (p *Platform) recoverPage(ctx context.Context, page []wechat.ListedAuthorizer, kept map[string]vault.Record) error {
-	var differ []wechat.ListedAuthorizer
-	var next []vault.Record
-	for _, a := range page {
-		r, label := p.compare(a, kept[a.Authorizer])
-		if label == unchanged {
-			p.observe(EventRecovery, label, nil)
-			continue
-		}
-		differ, next = append(differ, a), append(next, r)
+	before, labels := make([]vault.Record, len(page)), make([]string, len(page))
+	for i, a := range page {
+		before[i] = kept[a.Authorizer]
+		before[i].ID = a.Authorizer
 	}
-	errs := p.o.Vault.SaveAll(ctx, next)
+	errs := p.changeAll(ctx, before, func(i int, r vault.Record) (next vault.Record, changed bool) {
+		next, labels[i] = p.compare(page[i], r)
+		return next, labels[i] != unchanged
+	})
 	var g errgroup.Group
 	g.SetLimit(revokesAtOnce)
-	for i, a := range differ {
-		g.Go(func() error { return p.recoverOne(ctx, a, kept[a.Authorizer], errs[i]) })
-	}
-	return g.Wait()
-}
-
-// recoverOne ends the recovery of one authorizer, which was compared with r and saved with err: it
-// takes back what was fetched with the earlier secret. If the record has changed meanwhile, it is
-// compared again.
-func (p *Platform) recoverOne(ctx context.Context, a wechat.ListedAuthorizer, r vault.Record, err error) error {
-	_, label := p.compare(a, r)
-	if errors.Is(err, vault.ErrConflict) {
-		err = p.change(ctx, a.Authorizer, func(r vault.Record) (next vault.Record, changed bool) {
-			next, label = p.compare(a, r)
-			return next, label != unchanged
+	for i, a := range page {
+		g.Go(func() error {
+			err := errs[i]
+			if err == nil && labels[i] != unchanged {
+				err = p.revoke(ctx, a.Authorizer)
+			}
+			p.observe(EventRecovery, labels[i], err)
+			return err
 		})
 	}
-	if err == nil && label != unchanged {
-		err = p.revoke(ctx, a.Authorizer)
-	}
-	p.observe(EventRecovery, label, err)
-	return err
+	return g.Wait()
 }
 
 // unchanged is the label of an authorizer of which the vault has what the list has, or something

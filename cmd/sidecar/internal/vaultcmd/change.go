@@ -8,9 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -19,70 +16,72 @@ import (
 	"github.com/wxtoken/sidecar/pkg/vault"
 )
 
+// rekeyed counts the records that rekey looked at.
+type rekeyed struct{ did, had, failed int }
+
 // rekey is the subcommand rekey.
 func rekey(ctx context.Context, s *session) error {
 	platforms, err := s.named()
 	if err != nil {
 		return err
 	}
-	var did, looked, failed atomic.Int64
-	var printing sync.Mutex
+	var count rekeyed
 	for _, c := range platforms {
-		ids, err := s.sealed(ctx, c.ID)
-		if err != nil {
-			return err
-		}
-		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(atOnce)
-		for _, id := range ids {
-			g.Go(func() error {
-				again, err := s.vault.Reseal(ctx, c.ID, id)
-				if looked.Add(1); again {
-					did.Add(1)
-				}
-				if errors.Is(err, vault.ErrSealed) { // one of them does not keep the others from it
-					failed.Add(1)
-					printing.Lock()
-					defer printing.Unlock()
-					fmt.Fprintf(s.Stderr, "%s: no key opens its record\n", recordName(c.ID, id))
-					return nil
-				}
-				return err
-			})
-		}
-		if err := g.Wait(); err != nil {
-			return fmt.Errorf("%d records are sealed with the first key, others are not; repeat it: %w", did.Load(), err)
+		if err := s.rekeyAll(ctx, c.ID, &count); err != nil {
+			return fmt.Errorf("%d records are sealed with the first key, others are not; repeat it: %w", count.did, err)
 		}
 	}
-	fmt.Fprintf(s.Stdout, "%s sealed again with the first key, %d had been\n", text.Count(int(did.Load()), "record"), looked.Load()-did.Load()-failed.Load())
-	if n := failed.Load(); n > 0 {
-		return fmt.Errorf("no key opens %s: the key of these is not in the key file", text.Count(int(n), "record"))
+	fmt.Fprintf(s.Stdout, "%s sealed again with the first key, %d had been\n", text.Count(count.did, "record"), count.had)
+	if count.failed > 0 {
+		return fmt.Errorf("no key opens %s: the key of these is not in the key file", text.Count(count.failed, "record"))
 	}
 	fmt.Fprintln(s.Stdout, "once every sidecar runs with this key file, the other keys can be taken out of it")
 	return nil
 }
 
-// sealed returns the ids of the records of a platform that hold something sealed.
-func (s *session) sealed(ctx context.Context, platform string) (ids []string, err error) {
-	for _, id := range []string{vault.Ticket, vault.Marker} {
-		row, err := s.store.Load(ctx, platform, id)
-		if err != nil {
-			return nil, err
+// rekeyAll seals again what the vault has of a platform.
+func (s *session) rekeyAll(ctx context.Context, platform string, count *rekeyed) error {
+	// One that no key opens does not keep the others from it.
+	note := func(id string, again bool, err error) error {
+		switch {
+		case errors.Is(err, vault.ErrSealed):
+			count.failed++
+			fmt.Fprintf(s.Stderr, "%s: no key opens its record\n", recordName(platform, id))
+		case err != nil:
+			return err
+		case again:
+			count.did++
+		default:
+			count.had++
 		}
-		if row.Rev > 0 {
-			ids = append(ids, id)
-		}
+		return nil
 	}
 	codes, err := s.vault.Codes(ctx, platform)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ids = append(ids, codes...)
-	err = s.each(ctx, platform, func(row vault.Row) error {
-		ids = append(ids, row.ID)
+	for _, id := range append([]string{vault.Ticket, vault.Marker}, codes...) {
+		row, err := s.store.Load(ctx, platform, id)
+		if err == nil && row.Rev == 0 {
+			continue
+		}
+		again := false
+		if err == nil {
+			again, err = s.vault.Reseal(ctx, platform, id)
+		}
+		if err := note(id, again, err); err != nil {
+			return err
+		}
+	}
+	return s.eachPage(ctx, platform, func(rows []vault.Row) error {
+		again, errs := s.vault.ResealAll(ctx, rows)
+		for i, row := range rows {
+			if err := note(row.ID, again[i], errs[i]); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
-	return ids, err
 }
 
 // recordName names a record for people. A code's id does not reveal the code.

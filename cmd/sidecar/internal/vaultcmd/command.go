@@ -236,19 +236,28 @@ const pageSize = 500
 
 // each calls f with each authorizer of a platform, in the order of their ids.
 func (s *session) each(ctx context.Context, platform string, f func(vault.Row) error) error {
+	return s.eachPage(ctx, platform, func(rows []vault.Row) error {
+		for _, row := range rows {
+			if err := f(row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eachPage is each for as many at once as the vault saves together.
+func (s *session) eachPage(ctx context.Context, platform string, f func([]vault.Row) error) error {
 	for after := ""; ; {
 		rows, err := s.store.List(ctx, platform, after, pageSize)
 		if err != nil {
 			return err
 		}
-		for _, row := range rows {
-			row.Platform = platform
-			if err := f(row); err != nil {
-				return err
-			}
+		for i := range rows {
+			rows[i].Platform = platform
 		}
-		if len(rows) < pageSize {
-			return nil
+		if err := f(rows); err != nil || len(rows) < pageSize {
+			return err
 		}
 		after = rows[len(rows)-1].ID
 	}

@@ -10,10 +10,8 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"sync"
+	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/apps"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -23,8 +21,6 @@ import (
 )
 
 const (
-	// atOnce is how many records are written at a time: each waits for the disk.
-	atOnce = 16
 	// longestLine is more than a record can take.
 	longestLine = 256 << 10
 	// mostMistakes is how many wrong lines are explained.
@@ -51,29 +47,12 @@ func importLines(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	var mu sync.Mutex
 	count := map[platform.Imported]int{}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
-	for _, r := range records {
-		g.Go(func() error {
-			if ctx.Err() != nil {
-				return nil // another line has failed
-			}
-			what, err := platforms[r.Platform].Import(ctx, r.Record, s.dry)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				return fmt.Errorf("line %d may not have been written, and others were not; import the same lines again: %w", r.line, err)
-			}
-			if count[what]++; what == platform.ImportKept {
-				fmt.Fprintf(s.Stderr, "line %d: the vault has another secret of %s that is not older, and keeps it\n", r.line, apps.AccountName(r.Platform, r.ID))
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
+	for _, c := range s.cfg.Platforms {
+		own := slices.DeleteFunc(slices.Clone(records), func(r numbered) bool { return r.Platform != c.ID })
+		if err := s.importOf(ctx, platforms[c.ID], own, count); err != nil {
+			return err
+		}
 	}
 	would := ""
 	if s.dry {
@@ -81,6 +60,24 @@ func importLines(ctx context.Context, s *session) error {
 	}
 	fmt.Fprintf(s.Stdout, "%s%d added, %d replaced, %d unchanged, %d kept\n", would,
 		count[platform.ImportAdded], count[platform.ImportReplaced], count[platform.ImportUnchanged], count[platform.ImportKept])
+	return nil
+}
+
+// importOf imports the records of one platform, and counts what became of them.
+func (s *session) importOf(ctx context.Context, p *platform.Platform, own []numbered, count map[platform.Imported]int) error {
+	records := make([]vault.Record, len(own))
+	for i, r := range own {
+		records[i] = r.Record
+	}
+	what, errs := p.Import(ctx, records, s.dry)
+	for i, r := range own {
+		if errs[i] != nil {
+			return fmt.Errorf("line %d may not have been written, nor may others; import the same lines again: %w", r.line, errs[i])
+		}
+		if count[what[i]]++; what[i] == platform.ImportKept {
+			fmt.Fprintf(s.Stderr, "line %d: the vault has another secret of %s that is not older, and keeps it\n", r.line, apps.AccountName(r.Platform, r.ID))
+		}
+	}
 	return nil
 }
 
