@@ -220,6 +220,13 @@ func (s *Server) ChangeAESKey(platform, aesKey string) {
 	p.AESKey, p.PreviousAESKey = aesKey, p.AESKey
 }
 
+// ChangeToken replaces the Token, which signs the pushes, at once.
+func (s *Server) ChangeToken(platform, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.platform(platform).Token = token
+}
+
 // PlatformKnobs returns a copy of the current knobs of a platform. It panics, like all methods that
 // take the id of a platform, if there is no such platform.
 func (s *Server) PlatformKnobs(platform string) PlatformKnobs {

@@ -290,6 +290,13 @@ func TestDeliveries(t *testing.T) {
 		if got := c.kinds()[6:]; !slices.Equal(got, []string{"both keys", "both keys"}) {
 			t.Errorf("arrived %v", got)
 		}
+		refused := len(c.refused)
+		sim.ChangeToken("wxp", "another token")
+		sim.PushEvent("wxp", wechattest.Push{InfoType: "another signature"})
+		synctest.Wait()
+		if got := len(c.refused) - refused; got != 2 {
+			t.Errorf("%d refused, want both deliveries under the new token", got)
+		}
 	})
 }
 
