@@ -138,9 +138,9 @@ func (x *rig) mortal(replica int, kind Kind) *mortal {
 	p := x.replicas[replica]
 	p.o.Vault = vault.New(m, vaulttest.Keys(x, vaulttest.Key))
 	client := &wechat.Client{HTTP: &http.Client{Transport: m}}
-	if p.dialect = (open{client, id, secret.New("secret")}); kind == Suite {
+	if p.dialect = (open{client, id, secret.New(x.settings.secret)}); kind == Suite {
 		client.BaseURL = "https://qyapi.weixin.qq.com"
-		p.dialect = suite{client, id, secret.New("secret")}
+		p.dialect = suite{client, id, secret.New(x.settings.secret)}
 	}
 	return m
 }

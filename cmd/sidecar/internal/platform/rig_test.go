@@ -31,6 +31,7 @@ const (
 	id     = "wx134c8103faa5a59e"
 	shop   = "wxba5fad812f8e6fb9"
 	aesKey = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+	corpID = "wwprovider"
 )
 
 // rig is a platform on some replicas, in front of a WeChat that pushes to any of them.
@@ -38,10 +39,22 @@ type rig struct {
 	*testing.T
 	sim     *wechattest.Server
 	cluster *tokencachetest.Cluster
+	kind    Kind
 	// replicas are the platform as each replica of the cluster has it.
 	replicas []*Platform
+	ends     []func()   // stop what runs of each of them
+	mu       sync.Mutex // guards replicas while one is replaced
 	faults   *faultyStore
 	next     atomic.Int64
+	upstream http.RoundTripper // to WeChat
+	settings settings
+}
+
+// settings are what the configuration says to a replica that starts now. Of several keys the first
+// one is the current one.
+type settings struct {
+	secret, token      string
+	aesKeys, vaultKeys []string
 }
 
 // faultyStore is a vault that can be away, and whose clock can be ahead.
@@ -115,75 +128,83 @@ func (s *faultyStore) fault(ctx context.Context) error {
 
 // newRig makes n replicas, whose work does not run yet. It must be made in a bubble.
 func newRig(t *testing.T, n int, kind Kind) *rig {
-	x := &rig{T: t, sim: wechattest.New(), cluster: tokencachetest.New(t, n, &tokencachetest.Upstream{})}
+	x := &rig{
+		T: t, sim: wechattest.New(), cluster: tokencachetest.New(t, n, &tokencachetest.Upstream{}), kind: kind, faults: &faultyStore{},
+		settings: settings{"app-secret", "callback-token", []string{aesKey}, []string{vaulttest.Key}},
+	}
 	calls := x.sim.Transport()
 	pushes := wechattest.TransportTo(x)
 	t.Cleanup(func() { _ = calls.Close(); _ = pushes.Close() })
-	p := wechattest.Platform{ID: id, Secret: "secret", Token: "token", AESKey: aesKey, Callback: "http://callback.example/", CorpID: "wwprovider", Transport: pushes}
-	base := ""
-	switch kind {
-	case Suite:
-		p.Kind, base = wechattest.Suite, "https://qyapi.weixin.qq.com"
-	case Template:
-		p.Kind, base = wechattest.Template, "https://qyapi.weixin.qq.com"
-	case Provider:
-		p.Kind, base = wechattest.Provider, "https://qyapi.weixin.qq.com"
-	}
-	x.sim.AddPlatform(p)
-	envelope, err := wechat.NewEnvelope(secret.New(p.Token), id, secret.New(aesKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	echo, err := wechat.NewEnvelope(secret.New(p.Token), p.CorpID, secret.New(aesKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.faults = &faultyStore{}
-	for _, r := range x.cluster.Replicas {
-		rdb := redis.NewClient(&redis.Options{
-			Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
-			PoolSize:       10_000, // a wait for a connection uses timers that are of no bubble
-			ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10,
-			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		})
-		t.Cleanup(func() { _ = rdb.Close() })
-		if x.faults.Store == nil {
-			x.faults.Store = vault.NewRedis(rdb, "wxtoken")
-		}
-		one, err := New(Options{
-			ID: id, Kind: kind, Secret: secret.New("secret"), Envelope: envelope, Echo: echo,
-			Client: &wechat.Client{BaseURL: base, HTTP: &http.Client{Transport: calls}},
-			Vault:  vault.New(x.faults, vaulttest.Keys(t, vaulttest.Key)), Cache: r.Cache, Redis: rdb, Namespace: "wxtoken",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Cache.Set(one.Credentials()...); err != nil {
-			t.Fatal(err)
-		}
-		x.replicas = append(x.replicas, one)
+	x.upstream = calls
+	x.sim.AddPlatform(wechattest.Platform{
+		ID: id, Secret: x.settings.secret, Token: x.settings.token, AESKey: aesKey, Callback: "http://callback.example/", CorpID: corpID,
+		Kind: map[Kind]wechattest.PlatformKind{Suite: wechattest.Suite, Template: wechattest.Template, Provider: wechattest.Provider}[kind], Transport: pushes,
+	})
+	x.replicas, x.ends = make([]*Platform, n), make([]func(), n)
+	for i := range x.replicas {
+		x.make(i)
 	}
 	return x
 }
 
+// make makes the platform of a replica of the cluster, as the settings say.
+func (x *rig) make(i int) {
+	r := x.cluster.Replicas[i]
+	rdb := redis.NewClient(&redis.Options{
+		Addr: "127.0.0.1:6379", Dialer: r.Link.Dial, ContextTimeoutEnabled: true,
+		PoolSize:       10_000, // a wait for a connection uses timers that are of no bubble
+		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+	x.Cleanup(func() { _ = rdb.Close() })
+	if x.faults.Store == nil {
+		x.faults.Store = vault.NewRedis(rdb, "wxtoken")
+	}
+	base := "https://qyapi.weixin.qq.com"
+	if x.kind == OpenPlatform {
+		base = ""
+	}
+	one, err := New(Options{
+		ID: id, Kind: x.kind, Secret: secret.New(x.settings.secret), Envelope: x.envelope(id), Echo: x.envelope(corpID),
+		Client: &wechat.Client{BaseURL: base, HTTP: &http.Client{Transport: x.upstream}},
+		Vault:  vault.New(x.faults, x.keys()), Cache: r.Cache, Redis: rdb, Namespace: "wxtoken",
+	})
+	if err != nil {
+		x.Fatal(err)
+	}
+	if err := r.Cache.Set(one.Credentials()...); err != nil {
+		x.Fatal(err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.replicas[i] = one
+}
+
+// envelope opens what is pushed to a receiver.
+func (x *rig) envelope(receiver string) *wechat.Envelope {
+	var keys []secret.String
+	for _, k := range x.settings.aesKeys {
+		keys = append(keys, secret.New(k))
+	}
+	envelope, err := wechat.NewEnvelope(secret.New(x.settings.token), receiver, keys...)
+	if err != nil {
+		x.Fatal(err)
+	}
+	return envelope
+}
+
+// keys are those of the vault.
+func (x *rig) keys() vault.Keys { return vaulttest.Keys(x, x.settings.vaultKeys...) }
+
 // start runs the replicas and WeChat's pushes until the test ends, and waits for the first ticket.
 func (x *rig) start() {
+	for i := range x.replicas {
+		x.run(i)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	x.Cleanup(func() { cancel(); <-ended })
-	go func() {
-		defer close(ended)
-		pushed := make(chan struct{})
-		go func() { defer close(pushed); x.sim.RunPushes(ctx) }()
-		running := make(chan struct{})
-		for _, p := range x.replicas {
-			go func() { p.Run(ctx); running <- struct{}{} }()
-		}
-		for range x.replicas {
-			<-running
-		}
-		<-pushed
-	}()
+	pushed := make(chan struct{})
+	x.Cleanup(func() { cancel(); <-pushed })
+	go func() { defer close(pushed); x.sim.RunPushes(ctx) }()
 	x.cluster.Start()
 	x.eventually("the platform has a token", func() bool {
 		_, err := x.replicas[0].o.Cache.Get(x.Context(), x.replicas[0].TokenKey())
@@ -191,9 +212,34 @@ func (x *rig) start() {
 	})
 }
 
+// run runs the work of a replica's platform until the replica or the test ends.
+func (x *rig) run(i int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	x.ends[i] = func() { cancel(); <-ended }
+	x.Cleanup(x.ends[i])
+	p := x.replicas[i]
+	go func() { defer close(ended); p.Run(ctx) }()
+}
+
+// restart replaces each replica in turn by one that has the settings of now, as a rolling update
+// does: pushes and reads come to the new one before the old one ends.
+func (x *rig) restart() {
+	for i, end := range x.ends {
+		old, young := x.cluster.Replace(i)
+		x.make(i)
+		young.Start()
+		x.run(i)
+		end()
+		old.Stop()
+	}
+}
+
 // ServeHTTP is the callback, on any replica in turn.
 func (x *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x.mu.Lock()
 	p := x.replicas[int(x.next.Add(1))%len(x.replicas)]
+	x.mu.Unlock()
 	body, _ := io.ReadAll(r.Body)
 	ctx, cancel := context.WithTimeout(r.Context(), 800*time.Millisecond)
 	defer cancel()
@@ -239,7 +285,7 @@ func (x *rig) seed(n int) []string {
 		records[place] = vault.Record{Platform: id, ID: i, State: vault.StateActive, Order: time.Now().Unix(), Secret: secret.New(a.Accepts[0])}
 	}
 	for page := range slices.Chunk(records, 500) {
-		if err := errors.Join(vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).SaveAll(x.Context(), page)...); err != nil {
+		if err := errors.Join(vault.New(x.faults.Store, x.keys()).SaveAll(x.Context(), page)...); err != nil {
 			x.Fatal(err)
 		}
 	}
@@ -323,7 +369,7 @@ func (x *rig) mustGet(replica int, authorizer string) tokencache.Token {
 // record returns what the vault has.
 func (x *rig) record(of string) vault.Record {
 	x.Helper()
-	r, err := vault.New(x.faults.Store, vaulttest.Keys(x, vaulttest.Key)).Load(x.Context(), id, of)
+	r, err := vault.New(x.faults.Store, x.keys()).Load(x.Context(), id, of)
 	if err != nil {
 		x.Fatal(err)
 	}
