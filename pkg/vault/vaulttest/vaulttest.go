@@ -416,11 +416,11 @@ func aRepeatIsNoConflict(t *testing.T, open func(*testing.T) (vault.Store, func(
 
 // manyAtOnce are saved together; what cannot be saved of them holds up no other.
 func manyAtOnce(t *testing.T, v *vault.Vault) {
-	save(t, v, active("wx0100", "there"))
-	invalid := active("wx0200", "x")
+	save(t, v, active("wx1000", "there"))
+	invalid := active("wx2000", "x")
 	invalid.State = "nonsense"
-	records := []vault.Record{active("wx0100", "conflict"), invalid}
-	for i := range 30 {
+	records := []vault.Record{active("wx1000", "conflict"), invalid}
+	for i := range 130 { // more than one round trip takes
 		records = append(records, active(fmt.Sprintf("wx%04d", i), fmt.Sprintf("secret %d", i)))
 	}
 	for i, err := range v.SaveAll(t.Context(), records) {
@@ -433,7 +433,7 @@ func manyAtOnce(t *testing.T, v *vault.Vault) {
 			t.Errorf("%s: %v", records[i].ID, err)
 		}
 	}
-	if got := load(t, v, "wx0100"); got.Rev != 1 || got.Secret.Reveal() != "there" {
+	if got := load(t, v, "wx1000"); got.Rev != 1 || got.Secret.Reveal() != "there" {
 		t.Errorf("%+v", got)
 	}
 	for i, want := range records[2:] {
