@@ -226,7 +226,7 @@ func TestAnSDKGetsWeChatsShapes(t *testing.T) {
 		bySuite := "suite_access_token=" + token(suite, apps.SuiteToken)
 		byTemplate := "suite_access_token=" + token(template, apps.SuiteToken)
 		const me, c, s = `"component_appid":"` + component + `"`, "/cgi-bin/component/", "/cgi-bin/service/"
-		accountToken := "the account's"
+		const accountToken, anything = "the account's", "anything"
 		for _, call := range []struct {
 			path, query, body string
 			want              map[string]any
@@ -237,7 +237,7 @@ func TestAnSDKGetsWeChatsShapes(t *testing.T) {
 			{c + "api_component_token", "", `nonsense`, map[string]any{"component_access_token": token(component, apps.ComponentToken)}}, // there is one
 			{c + "api_start_push_ticket", "", `{` + me + `,"component_secret":"x"}`, map[string]any{"errcode": 0., "errmsg": "ok"}},
 			{c + "api_query_auth", "component_access_token=x", `{` + me + `,"authorization_code":"` + code + `"}`,
-				map[string]any{"authorizer_appid": shop, "authorizer_access_token": accountToken, "authorizer_refresh_token": "wxtoken", "func_info": nil}},
+				map[string]any{"authorizer_appid": shop, "authorizer_access_token": accountToken, "authorizer_refresh_token": "wxtoken", "func_info": anything}},
 			{c + "api_query_auth", "", `{` + me + `,"authorization_code":"queryauthcode@@@nonsense"}`, map[string]any{"errcode": 61009.}},
 			{c + "api_query_auth", "", `{` + me + `}`, map[string]any{"errcode": 61009.}},
 			{c + "api_authorizer_token", "", `{` + me + `,"authorizer_appid":"` + shop + `","authorizer_refresh_token":"of the app"}`,
@@ -249,14 +249,14 @@ func TestAnSDKGetsWeChatsShapes(t *testing.T) {
 			{s + "get_suite_token", "", `{"suite_id":"wwbad"}`, map[string]any{"errcode": 40083.}},
 			{s + "get_suite_token", "", `{}`, map[string]any{"errcode": 41021.}},
 			{s + "get_permanent_code", bySuite, `{"auth_code":"` + installed + `"}`,
-				map[string]any{"errcode": 0., "permanent_code": "wxtoken", "access_token": accountToken, "auth_corp_info": nil, "auth_info": nil, "auth_user_info": nil}},
-			{s + "v2/get_permanent_code", bySuite, `{"auth_code":"` + installed + `"}`, map[string]any{"permanent_code": "wxtoken", "access_token": "absent", "auth_corp_info": nil}},
-			{s + "get_permanent_code", byTemplate, `{"auth_code":"` + templated + `"}`, map[string]any{"permanent_code": "wxtoken", "access_token": "absent", "auth_corp_info": nil}},
+				map[string]any{"errcode": 0., "permanent_code": "wxtoken", "access_token": accountToken, "auth_corp_info": anything, "auth_info": anything, "auth_user_info": anything}},
+			{s + "v2/get_permanent_code", bySuite, `{"auth_code":"` + installed + `"}`, map[string]any{"permanent_code": "wxtoken", "access_token": "absent", "auth_corp_info": anything}},
+			{s + "get_permanent_code", byTemplate, `{"auth_code":"` + templated + `"}`, map[string]any{"permanent_code": "wxtoken", "access_token": "absent", "auth_corp_info": anything}},
 			{s + "get_permanent_code", bySuite, `{"auth_code":"nonsense"}`, map[string]any{"errcode": 40078.}},
 			{s + "get_permanent_code", "suite_access_token=another", `{"auth_code":"x"}`, map[string]any{"errcode": 40082.}}, // of which suite?
 			{s + "get_corp_token", bySuite, `{"auth_corpid":"` + corp + `","permanent_code":"wxtoken"}`, map[string]any{"errcode": 0., "access_token": accountToken}},
 			{s + "get_corp_token", bySuite, `{"auth_corpid":"wwbad","permanent_code":"wxtoken"}`, map[string]any{"errcode": 40084.}},
-			{s + "get_auth_info", bySuite, `{"auth_corpid":"` + corp + `","permanent_code":"wxtoken"}`, map[string]any{"errcode": 0., "auth_corp_info": nil, "auth_info": nil}},
+			{s + "get_auth_info", bySuite, `{"auth_corpid":"` + corp + `","permanent_code":"wxtoken"}`, map[string]any{"errcode": 0., "auth_corp_info": anything, "auth_info": anything}},
 			{s + "v2/get_auth_info", bySuite, `{"auth_corpid":"wwbad","permanent_code":"wxtoken"}`, map[string]any{"errcode": 40084.}},
 			{s + "get_provider_token", "", `{"corpid":"` + provider + `","provider_secret":"x"}`, map[string]any{"errcode": 0., "provider_access_token": token(provider, apps.ProviderToken)}},
 			{s + "get_provider_token", "", `{"corpid":"wwbad"}`, map[string]any{"errcode": 40013.}},
@@ -265,7 +265,7 @@ func TestAnSDKGetsWeChatsShapes(t *testing.T) {
 			for name, want := range call.want {
 				value, there := got[name]
 				switch {
-				case want == "absent" && !there, want == nil && there && value != nil:
+				case want == "absent" && !there, want == anything && value != nil:
 				case want == accountToken:
 					owner := map[bool]string{true: component + ":" + shop, false: suite + ":" + corp}[strings.HasPrefix(call.path, c)]
 					if text, _ := value.(string); !x.sim.Valid(owner, text) || got["expires_in"] == nil {

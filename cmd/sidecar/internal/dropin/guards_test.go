@@ -2,6 +2,7 @@ package dropin_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"strings"
@@ -232,5 +233,31 @@ func TestErrorsThatAreNotWeChatsAnswer(t *testing.T) {
 			t.Errorf("while the vault is away: %v", err)
 		}
 		x.redis.Heal()
+	})
+}
+
+// The answer to an exchange has what WeChat said of the authorisation, also if the code comes once
+// more.
+func TestAnExchangeSaysWhatWasAuthorised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t)
+		body := `{` + me + `,"authorization_code":"` + x.sim.Authorize(component, shop) + `"}`
+		for range 2 {
+			got, _ := json.Marshal(x.ask(queryAuth, "", body)["func_info"])
+			if want := `[{"funcscope_category":{"id":1}},{"funcscope_category":{"id":15}}]`; string(got) != want {
+				t.Errorf("func_info is %s, want %s", got, want)
+			}
+		}
+		token, err := x.Cache.Get(t.Context(), x.all[suite].TokenKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = `{"auth_code":"` + x.sim.Authorize(suite, corp) + `"}`
+		for range 2 {
+			got := x.ask("/cgi-bin/service/get_permanent_code", "suite_access_token="+token.Value.Reveal(), body)
+			if info, _ := got["auth_corp_info"].(map[string]any); info["corpid"] != corp || len(info) < 2 {
+				t.Errorf("auth_corp_info is %v", got["auth_corp_info"])
+			}
+		}
 	})
 }
