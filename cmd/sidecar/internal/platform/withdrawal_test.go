@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -76,6 +78,24 @@ func TestAFetchUnderWayAcrossAWithdrawal(t *testing.T) {
 		}
 		if err := <-got; err == nil {
 			t.Error("the token was handed out")
+		}
+	})
+}
+
+// P2: an account withdraws while its code is being exchanged. What the exchange brings is older than
+// the withdrawal, so it revives nothing.
+func TestAWithdrawalDuringAnExchange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		x.sim.AddFault(wechattest.Fault{Path: "/cgi-bin/component/api_query_auth", After: true, Delay: 4 * time.Second})
+		code := vault.CodeID(secret.New(x.sim.Authorize(id, shop)))
+		time.Sleep(2 * time.Second)
+		x.sim.Withdraw(id, shop)
+		x.eventually("the code's end is known", func() bool { return x.record(code).State == vault.StateDone })
+		if r := x.record(shop); r.State != vault.StateWithdrawn {
+			t.Errorf("the account has withdrawn, and the vault says %s", r.State)
 		}
 	})
 }
