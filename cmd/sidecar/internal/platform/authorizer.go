@@ -34,6 +34,8 @@ func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tok
 		}
 		return tokencache.Credential{
 			Key: key, Idle: p.o.Idle, Overlap: overlap,
+			// What fails for want of the platform's token is tried at once with another secret of it.
+			Fingerprint: p.o.Secret.Fingerprint(),
 			Source: source.Fetch(func(ctx context.Context, _ tokencache.Request) (tokencache.Value, error) {
 				cred, err := p.fetchAuthorizer(ctx, authorizer)
 				return source.Value(cred, source.ClassicRenewLeft), err
@@ -45,7 +47,7 @@ func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tok
 			spec := source.TicketCredential(source.Ticket{
 				Key: tokencache.Key{App: key.App, Kind: kind}, Parent: key, Type: wechat.TicketType(ticket), WeCom: p.o.Kind != OpenPlatform,
 			}, p.o.Client, p.o.Cache)
-			spec.Idle = source.TicketIdle
+			spec.Idle, spec.Fingerprint = source.TicketIdle, p.o.Secret.Fingerprint()
 			return spec, nil
 		}
 	}
