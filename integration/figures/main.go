@@ -4,7 +4,7 @@
 // has its baseline from the same run, on the same machine: the ratio is what can be compared
 // between machines.
 //
-// It runs on Linux, takes some 9 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// It runs on Linux, takes some 12 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
 // on to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
@@ -32,6 +32,8 @@ type plan struct {
 	apps        int // of the sidecar with many
 	starts      int // of which the median is printed
 	many        string
+	accounts    int           // of the platform
+	onlyThem    bool          // measure nothing else
 	wrk         time.Duration // of each of its rounds
 }
 
@@ -48,6 +50,8 @@ func main() {
 	flag.DurationVar(&p.idle, "idle", 5*time.Second, "`duration` of the idle window")
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
 	flag.StringVar(&p.many, "many", "1,100,1000,5000,10000", "numbers of apps to start a sidecar with")
+	flag.IntVar(&p.accounts, "accounts", 5000, "accounts of a third-party platform whose tokens a sidecar keeps")
+	flag.BoolVar(&p.onlyThem, "only-accounts", false, "measure what these cost, and nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -81,6 +85,10 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 		return err
 	}
 	defer r.stop()
+	if p.onlyThem {
+		fmt.Fprintf(out, "\n%s, %d CPUs, %s\n", runtime.Version(), runtime.NumCPU(), r.redisName)
+		return printer(out)(r.manyAccounts(ctx, p.accounts))
+	}
 	cold, warm, err := r.starts(p.starts)
 	if err != nil {
 		return err
@@ -130,17 +138,7 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 
 // table measures and prints what is not about the pod.
 func table(ctx context.Context, p plan, r *rig, rows []row, out io.Writer) error {
-	fmt.Fprintf(out, "\n| figure | measured | baseline in the same run | ratio |\n|---|---|---|---|\n")
-	print := func(figures []figure, err error) error {
-		for _, f := range figures {
-			ratio := ""
-			if f.ratio > 0 {
-				ratio = fmt.Sprintf("%.2f", f.ratio)
-			}
-			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", f.what, f.value, f.baseline, ratio)
-		}
-		return err
-	}
+	print := printer(out)
 	one, bare := rows[1].busy.rss, rows[0].busy.rss
 	steps := []func() ([]figure, error){
 		func() ([]figure, error) { return r.hits(ctx, p.wrk) },
@@ -170,12 +168,28 @@ func table(ctx context.Context, p plan, r *rig, rows []row, out io.Writer) error
 			return r.manyApps(ctx, n, base)
 		})
 	}
+	steps = append(steps, func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) })
 	for _, step := range steps {
 		if err := print(step()); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// printer prints the head of the table, and returns what prints rows of it.
+func printer(out io.Writer) func([]figure, error) error {
+	fmt.Fprintf(out, "\n| figure | measured | baseline in the same run | ratio |\n|---|---|---|---|\n")
+	return func(figures []figure, err error) error {
+		for _, f := range figures {
+			ratio := ""
+			if f.ratio > 0 {
+				ratio = fmt.Sprintf("%.2f", f.ratio)
+			}
+			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", f.what, f.value, f.baseline, ratio)
+		}
+		return err
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -143,15 +143,23 @@ func (r *rig) sidecar(namespace string, apps []string) (*server, error) {
 	for _, id := range apps {
 		fmt.Fprintf(&config, "  - {id: %s, secret_env: FIGURES_SECRET, api_base: %q}\n", id, r.upstream)
 	}
-	path := filepath.Join(r.dir, namespace+".yaml")
-	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
+	s, err := r.launch(namespace, config.String())
+	if err == nil {
+		s.tokensOf(apps)
+	}
+	return s, err
+}
+
+// launch starts a sidecar with a configuration.
+func (r *rig) launch(name, config string) (*server, error) {
+	path := filepath.Join(r.dir, name+".yaml")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
 	s := &server{log: &strings.Builder{}, addr: freeAddr(), ops: freeAddr()}
 	s.cmd = exec.Command(r.binary, "--config", path, "--listen", s.addr, "--ops-listen", s.ops, "--log-level", "warn")
 	s.cmd.Env = append(goEnv(), "FIGURES_SECRET="+appSecret)
 	s.cmd.Stderr = s.log
-	s.tokensOf(apps)
 	s.began = time.Now()
 	return s, r.start(s.cmd)
 }
