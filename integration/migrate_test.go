@@ -23,13 +23,13 @@ func TestTheDocumentedMoveFromWxJava(t *testing.T) {
 	}
 	store := rig.StartRedis(t)
 	redis := store.Client()
-	const refresh = "wechat_authorizer_refresh_token:" + thirdParty + ":"
+	const refresh = "wechat_authorizer_refresh_token:" + rig.PlatformID + ":"
 	for key, value := range map[string]string{
-		refresh + "wxa1":                                         "refreshtoken@@@CANARY-1_-",
-		"shop:" + refresh + "wxa2":                               "refreshtoken@@@CANARY-2", // with a keyPrefix
-		"wechat_authorizer_refresh_token:wx9:wxa3":               "refreshtoken@@@CANARY-3", // of another platform
-		"wechat_authorizer_access_token:" + thirdParty + ":wxa1": "CANARY-access",
-		"wechat_component_verify_ticket:" + thirdParty:           "ticket@@@CANARY",
+		refresh + "wxa1":                                             "refreshtoken@@@CANARY-1_-",
+		"shop:" + refresh + "wxa2":                                   "refreshtoken@@@CANARY-2", // with a keyPrefix
+		"wechat_authorizer_refresh_token:wx9:wxa3":                   "refreshtoken@@@CANARY-3", // of another platform
+		"wechat_authorizer_access_token:" + rig.PlatformID + ":wxa1": "CANARY-access",
+		"wechat_component_verify_ticket:" + rig.PlatformID:           "ticket@@@CANARY",
 	} {
 		if err := redis.Set(t.Context(), key, value, 0).Err(); err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestTheDocumentedMoveFromWxJava(t *testing.T) {
 	if err := os.Symlink(rig.Binary(t, rig.Raced), filepath.Join(bin, "sidecar")); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"WXTOKEN_CONFIG=" + platformFiles(t, "http://127.0.0.1:1", ""), "REDIS_URL=" + store.URL(),
+	env := []string{"WXTOKEN_CONFIG=" + rig.New(t, store).AddPlatform().Config("command"), "REDIS_URL=" + store.URL(),
 		"WXJAVA_REDIS=" + store.URL(), "PATH=" + bin + ":" + os.Getenv("PATH")}
 	script := documented(t, "wechat_authorizer_refresh_token:$P")
 	run := func(script, want string) {
@@ -57,7 +57,7 @@ func TestTheDocumentedMoveFromWxJava(t *testing.T) {
 	run(script, "0 added, 0 replaced, 2 unchanged, 0 kept\n")
 	kept := vault.New(vault.NewRedis(redis, namespace), vaulttest.Keys(t, vaulttest.Key))
 	for account, secret := range map[string]string{"wxa1": "refreshtoken@@@CANARY-1_-", "wxa2": "refreshtoken@@@CANARY-2"} {
-		if r, err := kept.Load(t.Context(), thirdParty, account); err != nil || r.Secret.Reveal() != secret {
+		if r, err := kept.Load(t.Context(), rig.PlatformID, account); err != nil || r.Secret.Reveal() != secret {
 			t.Errorf("%s: %+v, %v", account, r, err)
 		}
 	}

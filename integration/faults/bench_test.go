@@ -24,6 +24,8 @@ type bench struct {
 
 	redisClock *rig.Clock // of the rows that set it
 
+	shops *rig.Platform // of the rows of a platform
+
 	load     *rig.Load
 	watch    *watch
 	provoked int

@@ -51,8 +51,9 @@ type Cluster struct {
 	// Store is the Redis. It does not change.
 	Store Store
 
-	t   testing.TB
-	env []string
+	t        testing.TB
+	env      []string
+	platform *Platform // nil unless [Cluster.AddPlatform]
 
 	mu       sync.Mutex // of All
 	searched sync.Once
@@ -75,6 +76,9 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 			p.Clock = newClock(c.t)
 			own = append([]string{clockSetting + "=" + p.Clock.file}, env...)
 		}
+		if c.platform != nil {
+			own = append([]string{"WXTOKEN_CONFIG=" + c.platform.Config(p.Name)}, own...)
+		}
 		url := c.Store.URL()
 		if c.Linked {
 			p.Link = NewLink(c.t, c.Store.(*Redis).Addr)
@@ -89,7 +93,10 @@ func (c *Cluster) Add(n int, env ...string) []*Sidecar {
 		started = append(started, p)
 	}
 	for _, p := range started {
-		Eventually(c.t, p.Name+" says where it listens", p.listens)
+		Eventually(c.t, p.Name+" says where it listens, or ends", func() bool { return p.listens() || !p.proc.alive() })
+		if !p.listens() {
+			c.t.Fatalf("%s does not start:\n%s", p.Name, p.Log)
+		}
 	}
 	c.mu.Lock()
 	c.All = append(c.All, started...)

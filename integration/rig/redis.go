@@ -94,8 +94,11 @@ func (s *Redis) Kill() {
 	}
 }
 
-// Freeze stops the process: connections stand, and nothing answers. Until [Redis.Thaw].
-func (s *Redis) Freeze() { s.proc.signal(syscall.SIGSTOP) }
+// Freeze stops the process: connections stay, and nothing answers. Until [Redis.Thaw].
+func (s *Redis) Freeze() {
+	s.proc.signal(syscall.SIGSTOP)
+	Eventually(s.t, "redis-server has stopped", s.proc.stopped)
+}
 
 // Thaw lets a frozen server run on.
 func (s *Redis) Thaw() { s.proc.signal(syscall.SIGCONT) }

@@ -3,7 +3,6 @@ package rig
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -12,16 +11,18 @@ import (
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
 
-// searchForSecrets looks for the secret and every value ever issued in all that was printed or
+// searchForSecrets looks for the secrets and every value ever issued in all that was printed or
 // shown, and in the Redis keys that must hold none.
 func (c *Cluster) searchForSecrets() {
-	forms := secrettest.Forms(AppSecret)
+	values := []string{AppSecret}
 	for _, i := range c.Upstream.Issued(AppID) {
-		forms = append(forms, secrettest.Forms(i.Value)...)
+		values = append(values, i.Value)
 	}
-	holds := func(text string) bool {
-		return slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(text, form) })
+	if c.platform != nil {
+		values = append(values, PlatformSecrets...)
+		values = append(values, c.platform.issued()...)
 	}
+	holds := finder(values)
 	for _, p := range c.All {
 		if _, there := p.present(); there {
 			for _, path := range []string{"/metrics", "/status", "/healthz", "/readyz", "/startupz"} {
@@ -40,7 +41,35 @@ func (c *Cluster) searchForSecrets() {
 	c.searchRedis(holds)
 }
 
-// searchRedis looks into every key but the public one of the value.
+// finder returns what reports whether a text holds a form of one of the values. It goes through the
+// text once, however many there are: a platform's accounts have thousands.
+func finder(values []string) func(text string) bool {
+	const head = 6 // no form is shorter, but for values that are
+	forms := map[string][]string{}
+	for _, value := range values {
+		for _, form := range secrettest.Forms(value) {
+			forms[form[:head]] = append(forms[form[:head]], form)
+		}
+	}
+	return func(text string) bool {
+		for i := range len(text) - head + 1 {
+			for _, form := range forms[text[i:i+head]] {
+				if strings.HasPrefix(text[i:], form) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+}
+
+// isPublic reports whether a key is that of a value, which direct readers use.
+func isPublic(key string) bool {
+	_, kind, ok := strings.Cut(key, "}:")
+	return ok && kind != "journal" && kind != "vault" && !strings.Contains(kind, ":")
+}
+
+// searchRedis looks into every key but the public ones of values.
 func (c *Cluster) searchRedis(holds func(string) bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -51,8 +80,8 @@ func (c *Cluster) searchRedis(holds func(string) bool) {
 		return
 	}
 	for _, key := range keys {
-		if kind := strings.TrimPrefix(key, Namespace+":{"+AppID+"}:"); kind != "journal" && !strings.Contains(kind, ":") {
-			continue // the public key of a value
+		if isPublic(key) {
+			continue
 		}
 		dump := key
 		switch rdb.Type(ctx, key).Val() {
@@ -60,6 +89,8 @@ func (c *Cluster) searchRedis(holds func(string) bool) {
 			dump += fmt.Sprint(rdb.HGetAll(ctx, key).Val())
 		case "stream":
 			dump += fmt.Sprint(rdb.XRange(ctx, key, "-", "+").Val())
+		case "zset":
+			dump += fmt.Sprint(rdb.ZRange(ctx, key, 0, -1).Val())
 		case "string":
 			dump += rdb.Get(ctx, key).Val()
 		case "none": // it ended meanwhile

@@ -192,7 +192,17 @@ type Answer struct {
 const tokenPath = "v1/apps/" + AppID + "/token"
 
 // Token asks for the token to use now.
-func (p *Sidecar) Token() (Answer, error) { return p.decode(HTTP.Get(p.Base() + tokenPath)) }
+func (p *Sidecar) Token() (Answer, error) { return p.TokenOf(AppID) }
+
+// TokenOf is Token for an app of that name.
+func (p *Sidecar) TokenOf(name string) (Answer, error) {
+	return p.decode(HTTP.Get(p.Base() + "v1/apps/" + name + "/token"))
+}
+
+// Ask gets what a path of the listener of values answers in JSON. Its errors hold no value.
+func (p *Sidecar) Ask(path string, into any) error {
+	return ask(context.Background(), p, http.MethodGet, path, "", into)
+}
 
 // Report says that WeChat rejected a token.
 func (p *Sidecar) Report(token string) (Answer, error) {

@@ -176,10 +176,17 @@ func (u *Upstream) Works(token string) bool { return u.Valid(AppID, token) }
 func (u *Upstream) Lenient() { u.Tune(func(k *wechattest.Knobs) { k.OverlapKeeps = -1 }) }
 
 // NextFetch returns a channel that receives the name of the sidecar whose fetch comes next, once.
-func (u *Upstream) NextFetch() <-chan string {
+func (u *Upstream) NextFetch() <-chan string { return u.nextCall(IsFetch) }
+
+// NextCallOf is NextFetch for the calls of one path.
+func (u *Upstream) NextCallOf(path string) <-chan string {
+	return u.nextCall(func(r *http.Request) bool { return r.URL.Path == path })
+}
+
+func (u *Upstream) nextCall(is func(*http.Request) bool) <-chan string {
 	ch := make(chan string, 1)
 	u.OnCall(func(sidecar string, r *http.Request) {
-		if IsFetch(r) {
+		if is(r) {
 			select {
 			case ch <- sidecar:
 			default:
