@@ -21,6 +21,8 @@ var (
 	ErrWithdrawn    = errors.New("the account has withdrawn the authorisation")
 	ErrNoPermission = errors.New("the account authorised no API permission, so it has no token")
 	ErrRefused      = errors.New("WeChat rejects the authorisation, and has not told that it was withdrawn")
+
+	errEmptied = errors.New("the vault has lost the account, and WeChat's list has not brought it back yet")
 )
 
 // Credential returns the credential of an authorizer that the vault has, for the cache to keep
@@ -126,7 +128,10 @@ func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wech
 	case err != nil:
 		return wechat.Credential{}, vaultAway(err)
 	case r.Rev == 0:
-		return wechat.Credential{}, ended(apps.ErrNotAuthorized)
+		// No record is ever deleted, and there was one when the credential was made: the vault was
+		// emptied. That ends no authorisation, so what is in memory is served until the list of WeChat
+		// brings the record back, and takes the token back with it.
+		return wechat.Credential{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Err: errEmptied, Message: errEmptied.Error()}
 	case r.State == vault.StateWithdrawn:
 		return wechat.Credential{}, ended(ErrWithdrawn)
 	case r.Secret.Empty():

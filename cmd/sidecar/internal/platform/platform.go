@@ -190,6 +190,17 @@ func (p *Platform) revoke(ctx context.Context, authorizer string) error {
 	return errors.Join(errs...)
 }
 
+// endBackoff lets every replica fetch at once what it could not fetch for an account.
+func (p *Platform) endBackoff(ctx context.Context, authorizer string) error {
+	p.forget(authorizer)
+	key := p.authorizerKey(authorizer)
+	errs := []error{p.o.Cache.Retry(ctx, key)}
+	for _, kind := range p.dialect.tickets() {
+		errs = append(errs, p.o.Cache.Retry(ctx, tokencache.Key{App: key.App, Kind: kind}))
+	}
+	return errors.Join(errs...)
+}
+
 // lease obtains the lease of a name for this platform. The error is [lock.ErrHeld] if another
 // replica has it.
 func (p *Platform) lease(ctx context.Context, name string, ttl time.Duration) (*lock.Lease, error) {

@@ -169,7 +169,11 @@ func (p *Platform) recoverPage(ctx context.Context, page []wechat.ListedAuthoriz
 	for i, a := range page {
 		g.Go(func() error {
 			err := errs[i]
-			if err == nil && labels[i] != unchanged {
+			switch {
+			case err != nil:
+			case labels[i] == added: // what is in memory, or was fetched since the save, is as good as before
+				err = p.endBackoff(ctx, a.Authorizer)
+			case labels[i] != unchanged:
 				err = p.revoke(ctx, a.Authorizer)
 			}
 			p.observe(EventRecovery, labels[i], err)
@@ -179,17 +183,20 @@ func (p *Platform) recoverPage(ctx context.Context, page []wechat.ListedAuthoriz
 	return g.Wait()
 }
 
-// unchanged is the label of an authorizer of which the vault has what the list has, or something
-// newer.
-const unchanged = "unchanged"
+// The labels of what became of an authorizer of the list.
+const (
+	added     = "added"     // the vault had no record of it
+	replaced  = "replaced"  // the vault had an older secret
+	unchanged = "unchanged" // the vault has what the list has, or something newer
+)
 
 // compare returns what the vault should have of an authorizer of the list instead of r, and why.
 func (p *Platform) compare(a wechat.ListedAuthorizer, r vault.Record) (next vault.Record, label string) {
-	switch label = "replaced"; {
+	switch label = replaced; {
 	case a.RefreshToken.Empty(), r.Rev > 0 && a.RefreshToken.Equal(r.Secret), r.Rev > 0 && a.AuthTime <= r.Order:
 		return r, unchanged
 	case r.Rev == 0:
-		label = "added"
+		label = added
 	}
 	return vault.Record{Platform: p.o.ID, ID: a.Authorizer, State: vault.StateActive, Secret: a.RefreshToken, Order: a.AuthTime, Rev: r.Rev}, label
 }
