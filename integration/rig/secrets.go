@@ -44,7 +44,7 @@ func (c *Cluster) searchForSecrets() {
 // finder returns what reports whether a text holds a form of one of the values. It goes through the
 // text once, however many there are: a platform's accounts have thousands.
 func finder(values []string) func(text string) bool {
-	const head = 6 // no form is shorter, but for values that are
+	const head = 6 // no form is shorter
 	forms := map[string][]string{}
 	for _, value := range values {
 		for _, form := range secrettest.Forms(value) {
