@@ -115,7 +115,7 @@ func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
 	s.opsFace = ops.New(ops.Options{
 		Quit:    quit,
 		Started: func() (bool, string) { return s.started(s.cache.Status()) }, Gatherer: registry, Log: log,
-		Page: statuspage.Options{Status: s.cache.Status, Journal: s.cache.Journal, Apps: configured, Platforms: s.platformStatus,
+		Page: statuspage.Options{Status: s.cache.Status, Journal: s.cache.Journal, Health: s.cache.Health, Apps: configured, Platforms: s.platformStatus,
 			Configuration: s.reloads.status, Stopping: s.stopping.Load},
 	})
 	return s, nil

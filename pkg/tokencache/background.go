@@ -66,9 +66,9 @@ func (v *snapshot) dueReason() Reason {
 func (c *Cache) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := c.subscription(ctx)
-		c.store.health.listening.Store(false)
+		c.store.health.subscribed.Store(false)
 		if err != nil && ctx.Err() == nil {
-			c.store.health.deaf.Store(c.store.failed(Key{}, "watch", err))
+			c.store.health.subscribeErr.Store(c.store.failed(Key{}, "watch", err))
 			sleep(ctx, time.Second+rand.N(time.Second))
 		}
 	}
@@ -98,8 +98,8 @@ func (c *Cache) subscription(ctx context.Context) error {
 	if err := c.reread(ctx, c.kept()); err != nil {
 		return err
 	}
-	c.store.health.listening.Store(true)
-	c.store.health.deaf.Store(nil)
+	c.store.health.subscribed.Store(true)
+	c.store.health.subscribeErr.Store(nil)
 	c.opts.Observe(Event{Result: ResultSubscribed})
 	for wait := quiet; ; {
 		message, err := sub.ReceiveTimeout(ctx, wait)

@@ -29,14 +29,14 @@ func TestClusterTellsWhoListensAndWhoDidWhat(t *testing.T) {
 			}
 			return seen
 		}
-		if before := look(0); before.Listening || before.Listeners != 0 || !before.Reachable {
+		if before := look(0); c.Replicas[0].Cache.Health().Subscribed || before.Listeners != 0 || !before.Reachable {
 			t.Errorf("before the start: %+v", before)
 		}
 		c.Start()
 		c.Replicas[1].MustGet(t)
 		time.Sleep(time.Minute)
 		seen := look(0)
-		if !seen.Listening || seen.Listeners != 3 || seen.Replica != "replica-0" || len(seen.Entries) != 1 {
+		if !c.Replicas[0].Cache.Health().Subscribed || seen.Listeners != 3 || seen.Replica != "replica-0" || len(seen.Entries) != 1 {
 			t.Fatalf("got %+v", seen)
 		}
 		if e := seen.Entries[0]; e.Result != tokencache.ResultCommitted || e.Key != tokencachetest.Key || e.Age < 59*time.Second || e.Age > time.Minute {

@@ -18,9 +18,12 @@ type Health struct {
 	RedisUp bool
 	// RedisAnswered is when a look was last answered so, by this host's clock. Zero: never.
 	RedisAnswered time.Time
-	// Subscribed: the others' events are listened to. A connection that is silently dead is noticed
-	// after 25 s, because no event may mean that there is none.
+	// Subscribed: the events of the other replicas are received. A connection that is silently dead is
+	// noticed after 25 s, because no event may mean that there is none.
 	Subscribed bool
+	// SubscribeErr is the *[StoreError] that says why not. Nil while Subscribed, and before the first
+	// failure.
+	SubscribeErr error
 	// RereadBound is how long it takes at most until a change is noticed whose event was lost. It
 	// grows with the number of replicas and credentials, so that Redis is not read without an end.
 	// Zero: not known yet.
@@ -30,7 +33,10 @@ type Health struct {
 // Health returns the present state, from memory.
 func (c *Cache) Health() Health {
 	h := &c.store.health
-	now := Health{RedisUp: h.up.Load(), Subscribed: h.listening.Load(), RereadBound: time.Duration(h.rereadBound.Load())}
+	now := Health{RedisUp: h.up.Load(), Subscribed: h.subscribed.Load(), RereadBound: time.Duration(h.rereadBound.Load())}
+	if err := h.subscribeErr.Load(); err != nil && !now.Subscribed {
+		now.SubscribeErr = err
+	}
 	if at := h.answeredAt.Load(); at != 0 {
 		now.RedisAnswered = time.UnixMilli(at)
 	}
@@ -39,14 +45,15 @@ func (c *Cache) Health() Health {
 
 // health follows every operation on Redis.
 type health struct {
-	observe    func(Event) // nil: none
-	up         atomic.Bool
-	answeredAt atomic.Int64 // Unix time in ms
-	listening  atomic.Bool
-	deaf       atomic.Pointer[StoreError] // why it is not listening; nil while it is, and before the first failure
+	observe      func(Event) // nil: none
+	up           atomic.Bool
+	answeredAt   atomic.Int64               // Unix time in ms
+	rereadBound  atomic.Int64               // as of [Health]
+	subscribed   atomic.Bool                // as of [Health]
+	subscribeErr atomic.Pointer[StoreError] // as of [Health]
 
-	rereadBound             atomic.Int64 // as of [Health]
-	lastAnswer, lastSilence atomic.Int64 // when any operation was answered, or was not in its time; in Unix ns
+	// When any operation was answered, or was not in its time; in Unix ns.
+	lastAnswer, lastSilence atomic.Int64
 }
 
 // silentSince reports whether since then operations had no answer, and none had one.

@@ -43,8 +43,6 @@ type Entry struct {
 // Journal is what one replica can see of all of them.
 type Journal struct {
 	Replica   string // this one's name in the journal
-	Listening bool   // what the others do arrives as an event
-	Deaf      error  // if not, the *[StoreError] that says why, as soon as it is known
 	Reachable bool   // Redis answered, if only with an error
 	Took      time.Duration
 	// Listeners is how many connections listen for events: the running replicas of this namespace
@@ -60,10 +58,7 @@ type Journal struct {
 // The error is [ErrJournalDenied], or a *[StoreError] of the first app whose journal could not be
 // read. The Journal has what was found out all the same.
 func (c *Cache) Journal(ctx context.Context, perApp int) (Journal, error) {
-	seen := Journal{Replica: c.opts.Replica, Listening: c.store.health.listening.Load(), Listeners: -1}
-	if deaf := c.store.health.deaf.Load(); deaf != nil && !seen.Listening {
-		seen.Deaf = deaf
-	}
+	seen := Journal{Replica: c.opts.Replica, Listeners: -1}
 	start := time.Now()
 	entries, err := c.store.journals(ctx, c.apps(), max(1, perApp))
 	seen.Entries, seen.Took = entries, time.Since(start)

@@ -148,7 +148,7 @@ const (
 // pause waits for a change of the snapshot or for the next look.
 func (r *refresh) pause(ctx context.Context, changed <-chan struct{}) error {
 	every := lookEvery
-	if r.c.store.health.listening.Load() {
+	if r.c.store.health.subscribed.Load() {
 		every = lookEverySubscribed
 	}
 	look := time.NewTimer(every + rand.N(every))

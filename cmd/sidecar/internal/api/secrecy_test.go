@@ -54,7 +54,7 @@ func TestNoValueLeavesButInAnswers(t *testing.T) {
 		bearer := secret.String{}
 		s := newStack(t, api.Options{Bearer: func() secret.String { return bearer }}, changing, plain)
 		s.registry.MustRegister(s.metrics.Collector(s.Cache.Status))
-		ops := ops.New(ops.Options{Gatherer: s.registry, Page: statuspage.Options{Status: s.Cache.Status, Journal: s.Cache.Journal}})
+		ops := ops.New(ops.Options{Gatherer: s.registry, Page: statuspage.Options{Status: s.Cache.Status, Journal: s.Cache.Journal, Health: s.Cache.Health}})
 		var console strings.Builder
 		events := observe.LogEvents(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&console), zap.DebugLevel)))
 

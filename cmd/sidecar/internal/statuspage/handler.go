@@ -25,6 +25,9 @@ type Options struct {
 	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
 	// says nothing of Redis.
 	Journal func(ctx context.Context, perApp int) (tokencache.Journal, error)
+	// Health is what /status says of the ways to Redis: [tokencache.Cache.Health]. Default: no events
+	// arrive, and nothing says why.
+	Health func() tokencache.Health
 	// Configuration is what /status says of it. Default: nothing.
 	Configuration func() Configuration
 	// Stopping reports whether the process was asked to stop. Default: never.
@@ -51,6 +54,9 @@ func New(o Options) *Handler {
 	}
 	if o.Platforms == nil {
 		o.Platforms = func() []platform.Status { return nil }
+	}
+	if o.Health == nil {
+		o.Health = func() tokencache.Health { return tokencache.Health{} }
 	}
 	if o.Configuration == nil {
 		o.Configuration = func() Configuration { return Configuration{} }

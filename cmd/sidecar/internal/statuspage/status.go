@@ -275,9 +275,10 @@ func (h *Handler) redis(s *Status, all []tokencache.Status, found *problems) {
 	}
 	perApp := max(leastPerApp, shownEntries/max(1, len(s.Apps)))
 	seen := h.looks.take(perApp, h.opts.Journal)
-	r := &redisStatus{Reachable: seen.Reachable, TookMS: seen.Took.Milliseconds(), Listening: seen.Listening}
-	if seen.Deaf != nil {
-		r.Deaf = text.Redis(seen.Deaf)
+	health := h.opts.Health()
+	r := &redisStatus{Reachable: seen.Reachable, TookMS: seen.Took.Milliseconds(), Listening: health.Subscribed}
+	if health.SubscribeErr != nil {
+		r.Deaf = text.Redis(health.SubscribeErr)
 	}
 	if seen.Listeners >= 0 && seen.Reachable {
 		r.Listeners = &seen.Listeners

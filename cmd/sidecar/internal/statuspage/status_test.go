@@ -110,13 +110,14 @@ func TestStatusAsJSON(t *testing.T) {
 				Version: 6, ExpiresIn: 1500 * time.Millisecond},
 			good("wx1", "access_token")),
 		Journal: seen(tokencache.Journal{
-			Replica: "pod-1", Listening: true, Reachable: true, Took: 2 * time.Millisecond, Listeners: 2,
+			Replica: "pod-1", Reachable: true, Took: 2 * time.Millisecond, Listeners: 2,
 			Entries: []tokencache.Entry{
 				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted, Version: 7, Took: 300 * time.Millisecond, Age: 3 * time.Minute},
 				{Key: key("wx2", "access_token"), By: "pod-1", Reason: tokencache.ReasonMissing, Result: tokencache.ResultFailed, Code: 40125, Backoff: 90 * time.Second, Age: time.Hour},
 				{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonReport, Result: tokencache.ResultAccepted, Age: 2 * time.Hour},
 			},
 		}, nil),
+		Health: func() tokencache.Health { return tokencache.Health{Subscribed: true} },
 		Configuration: func() statuspage.Configuration {
 			return statuspage.Configuration{Warnings: []string{"w"}, Read: read, Err: errors.New("apps[0].id: is empty")}
 		},
@@ -332,8 +333,11 @@ func TestRedisErrorsAreToldInWords(t *testing.T) {
 }
 
 func TestEventsThatDoNotArriveAreAProblem(t *testing.T) {
-	deaf := tokencache.Journal{Reachable: true, Listeners: -1, Deaf: &tokencache.StoreError{Op: "watch", Err: redisError("ERR unknown command 'subscribe'")}}
-	_, text := page(t, statuspage.Options{Journal: seen(deaf, nil)})
+	refused := &tokencache.StoreError{Op: "watch", Err: redisError("ERR unknown command 'subscribe'")}
+	_, text := page(t, statuspage.Options{
+		Journal: seen(tokencache.Journal{Reachable: true, Listeners: -1}, nil),
+		Health:  func() tokencache.Health { return tokencache.Health{SubscribeErr: refused} },
+	})
 	wantAll(t, text, "Attention.", "The events of the other replicas do not arrive. Redis: ERR unknown command 'subscribe'", "permit SUBSCRIBE", "do not arrive")
 }
 
@@ -345,7 +349,7 @@ func (redisError) RedisError()     {}
 func TestTheTimelineSaysWhoDidWhatAndWhy(t *testing.T) {
 	_, text := page(t, statuspage.Options{
 		Status: statusOf(good("wx1", "access_token")),
-		Journal: seen(tokencache.Journal{Replica: "pod-1", Reachable: true, Listening: true, Listeners: 3, Entries: []tokencache.Entry{
+		Journal: seen(tokencache.Journal{Replica: "pod-1", Reachable: true, Listeners: 3, Entries: []tokencache.Entry{
 			{Key: key("wx1", "access_token"), By: "pod-2", Reason: tokencache.ReasonDue, Result: tokencache.ResultCommitted, Took: 1300 * time.Millisecond, Age: 3 * time.Minute},
 			{Key: key("wx1", "access_token"), By: "pod-1", Reason: tokencache.ReasonReport, Result: tokencache.ResultFailed, Code: 40243, Backoff: time.Minute, Took: 30 * time.Millisecond, Age: 5 * time.Hour},
 			{Key: key("wx1", "later_kind"), By: "pod-1", Reason: "later reason", Result: "later result", Age: 50 * time.Hour},
