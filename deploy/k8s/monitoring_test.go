@@ -287,7 +287,7 @@ func TestAlertsLeadToTheirSectionOfTheRunbook(t *testing.T) {
 	t.Parallel()
 	section := regexp.MustCompile(`(?m)^### (Wxtoken\w+)$`)
 	runbook := section.FindAllString(read(t, "README.md"), -1)
-	// An alert's name is not translated: who reads the Chinese page finds it by the same anchor.
+	// An alert's name is not translated: the Chinese page has it at the same anchor.
 	if twin := section.FindAllString(read(t, "README.zh-CN.md"), -1); !slices.Equal(twin, runbook) {
 		t.Errorf("sections of README.zh-CN.md: %q, want %q", twin, runbook)
 	}

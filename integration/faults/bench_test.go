@@ -45,7 +45,7 @@ func (b *bench) provoke() {
 	b.MakeDue()
 }
 
-// provokeUnheard is provoke for replicas that hear no events.
+// provokeUnheard is provoke for replicas that receive no events.
 func (b *bench) provokeUnheard() {
 	b.provoked++
 	b.MakeDueUnheard()
@@ -119,8 +119,8 @@ func (b *bench) refreshed(limit time.Duration, all []*rig.Sidecar, old string) t
 	return b.within(limit, "every sidecar has a new token", func() bool { return b.everywhere(all, old) })
 }
 
-// lose lets the next n replies to a script be lost, for any sidecar. who waits until one was lost,
-// and returns the sidecar.
+// lose lets the next n replies to a script be lost, for any sidecar. The returned function, who,
+// waits until one was lost, and returns the sidecar.
 func (b *bench) lose(script string, n int, how rig.How) (who func() *rig.Sidecar) {
 	var links []*rig.Link
 	for _, p := range b.All {

@@ -1,5 +1,5 @@
 // Package faults holds the fault suite: what this program promises when its parts die, stall, lie
-// or lose what they were told, each promise a [row] with figures, run on real processes under a
+// or lose data, each promise a [row] with figures, run on real processes under a
 // steady load of callers of every kind. There is nothing to import.
 //
 //	go test ./integration/faults                                  # a few rows, in seconds

@@ -12,7 +12,7 @@ import (
 const (
 	lease   = 10 * time.Second
 	takeUp  = lease + time.Second // until another replica goes on where a holder died
-	reread  = 15 * time.Second    // until a replica that hears no events knows what it missed
+	reread  = 15 * time.Second    // until a replica that receives no events knows what it missed
 	handOff = 500 * time.Millisecond
 )
 

@@ -154,7 +154,7 @@ var redisRows = []row{
 				b.hold(1300 * time.Millisecond) // out of step with the cuts
 				old, _ := b.inRedis()
 				b.provoke()
-				// Half of the replicas hear nothing at a time: the slow look is for them.
+				// Half of the replicas receive no events at a time: the slow look is for them.
 				slowest = max(slowest, b.refreshed(takeUp+reread, b.All, old))
 			}
 			b.note("slowest %v", round(slowest))

@@ -153,7 +153,7 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 }
 
 // MakeDue makes the value in Redis due for renewal now, as if nearly two hours had passed, and
-// tells the replicas so. (They spread their moment over the first minute of what they believe is
+// announces it to the replicas. (They spread their moment over the first minute of what they believe is
 // left to do so.)
 func (c *Cluster) MakeDue() {
 	c.t.Helper()

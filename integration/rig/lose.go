@@ -30,7 +30,7 @@ type loss struct {
 
 // LoseReply lets the next n replies to a script be lost, of all that pass the links. The script is
 // load, begin, commit, finish or cut, or obtain or release for those of the lease. The channel
-// tells on which link one is (Unsent: would have been) applied; it keeps only one message.
+// reports on which link one is (Unsent: would have been) applied; it keeps only one message.
 // [Link.Heal] takes a link out.
 //
 // go-redis repeats a command on a connection that broke, up to 3 times, and the scripts are made

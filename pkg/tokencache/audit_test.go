@@ -23,7 +23,7 @@ func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 		}
 		knows(version)
 	}
-	read(5, false) // a cold start: there was nothing to hear
+	read(5, false) // a cold start: there was no event to miss
 	read(5, false)
 	read(6, false) // its event may be on its way
 	sl.eventAnnounced(6)
@@ -39,8 +39,8 @@ func TestAnEventIsMissedWhenTheNextReReadStillKnowsMore(t *testing.T) {
 	read(9, false)
 }
 
-// What an event says reaches the books, and its lag is told by Redis' clock alone.
-func TestAnEventIsHeardWithItsLag(t *testing.T) {
+// An event is adopted, and its lag is measured by Redis' clock alone.
+func TestAnEventIsAdoptedWithItsLag(t *testing.T) {
 	m := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: m.Addr()})
 	defer rdb.Close()
@@ -53,12 +53,12 @@ func TestAnEventIsHeardWithItsLag(t *testing.T) {
 	if err := c.Set(Credential{Key: k, Source: unasked{}}); err != nil {
 		t.Fatal(err)
 	}
-	hear := func(age time.Duration) {
+	arrive := func(age time.Duration) {
 		c.announced(fmt.Sprintf(`{"app":"a","kind":"access_token","version":7,"event":"committed","at":%d}`, at.Add(-age).UnixMilli()))
 		c.lookAtAnnounced(t.Context())
 	}
-	hear(250 * time.Millisecond)
-	hear(-time.Second) // Redis' clock was stepped back meanwhile
+	arrive(250 * time.Millisecond)
+	arrive(-time.Second) // Redis' clock was stepped back meanwhile
 	c.announced(`{"app":"a","kind":"access_token","version":6,"event":"committed"}`)
 	c.lookAtAnnounced(t.Context())
 	if c.lookup(k).audit.announced != 7 {

@@ -85,7 +85,7 @@ const (
 func (c *Cache) subscription(ctx context.Context) error {
 	sub := c.store.rdb.Subscribe(ctx, c.store.channel())
 	defer sub.Close()
-	// A subscription that is not confirmed may be none: go-redis reconnects without it when the
+	// A subscription that is not confirmed may not exist: go-redis reconnects without it when the
 	// command could not be sent, and answers to pings would keep that connection alive for ever.
 	if _, err := sub.ReceiveTimeout(ctx, storeTimeout); err != nil {
 		return fmt.Errorf("subscribing to events: %w", err)

@@ -223,8 +223,8 @@ func marksOf(values ...secret.String) []mark {
 	return marks
 }
 
-// marksIn returns the marks in a text as Redis has it. Another program may have written it: what is
-// no mark is one that no value has.
+// marksIn returns the marks in a text as Redis has it. Another program may have written it: then
+// a mark fits no value.
 func marksIn(text string) []mark {
 	var marks []mark
 	for ; len(text) >= markLength; text = text[markLength:] {

@@ -8,10 +8,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// While Redis is away, or too slow for any commit, each refresh has something to tell. One
-// goroutine tells it for all: the earliest question to upstream says what may be left, the latest
-// who may have come after.
-func TestWhatSeveralHoldersHaveToTellIsToldAtOnce(t *testing.T) {
+// While Redis is away, or too slow for any commit, each refresh leaves a pending cut. One goroutine
+// makes one cut of all: the earliest question to upstream says how much life may be left, the latest
+// one which commits may have come after.
+func TestPendingCutsOfSeveralRefreshesAreMerged(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})

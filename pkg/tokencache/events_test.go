@@ -27,7 +27,7 @@ func refusing(t *testing.T, c *cluster, name string) {
 	})
 }
 
-func TestEventsThatAreRefusedAreToldOf(t *testing.T) {
+func TestEventsThatAreRefusedAreReported(t *testing.T) {
 	bubble(t, 1, &upstream{}, func(t *testing.T, c *cluster) {
 		refusing(t, c, "subscribe")
 		c.Start()

@@ -25,7 +25,7 @@ type need struct {
 	version int64         // the version in memory; only a newer one helps
 	value   secret.String // ReasonReport: the reported value
 	since   instant       // ReasonReport: a probe that began later answers the report
-	least   time.Duration // ReasonMissing: a value with no more life than this does not help
+	least   time.Duration // ReasonMissing: the value must live longer than this
 }
 
 // satisfiedBy reports whether v is what the caller needs.

@@ -182,7 +182,7 @@ func (w *world) mayBeTaken(issued time.Time, uncommitted bool) bool {
 	return w.taking > 0 || !w.takenAt.Before(issued) || !w.endedAt.Before(issued)
 }
 
-// checkWithdrawn is P4 for apps that read Redis directly.
+// checkWithdrawn checks that apps which read Redis directly get no withdrawn value.
 func (w *world) checkWithdrawn() {
 	w.losing.Lock()
 	defer w.losing.Unlock()

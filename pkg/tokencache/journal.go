@@ -137,8 +137,8 @@ func (s *store) someJournals(ctx context.Context, apps []string, perApp int) (en
 	return entries, failed
 }
 
-// journalError finds out why a journal could not be read. What a script may not do has no error of
-// its own in Redis, only a text; the bare command has.
+// journalError finds out why a journal could not be read. When the ACL denies a script a command,
+// Redis answers with the text of the script's error; the bare command gets the code NOPERM.
 func (s *store) journalError(ctx context.Context, app string, err error) error {
 	if answered(err) {
 		bare := s.rdb.XRevRangeN(ctx, s.journalKey(app), "+", "-", 1).Err()

@@ -109,7 +109,7 @@ func (c *Cache) Report(ctx context.Context, k Key, value secret.String) (Token, 
 	return token, unavailable
 }
 
-// isStale reports whether value is not the current one, looking into Redis if memory cannot tell.
+// isStale reports whether value is not the current one, looking into Redis if memory does not say.
 func (c *Cache) isStale(ctx context.Context, sl *slot, value secret.String) bool {
 	if sl.snapshot.Load().value.Equal(value) {
 		return false

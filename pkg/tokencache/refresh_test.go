@@ -71,7 +71,7 @@ func TestInsideTheMarginReadersWaitNotLongAndGetTheOldValueAsStale(t *testing.T)
 }
 
 // With Run no caller ever waits, however slow upstream is.
-func TestRefreshAheadLetsNobodyWait(t *testing.T) {
+func TestRefreshAheadLetsNoCallerWait(t *testing.T) {
 	t.Parallel()
 	bothModes(t, func(t *testing.T, mode tokencachetest.Mode) {
 		bubble(t, 5, &upstream{Mode: mode, Latency: 5 * time.Second}, func(t *testing.T, c *cluster) {
@@ -113,7 +113,7 @@ func TestACallerWhoGivesUpCancelsNothing(t *testing.T) {
 	})
 }
 
-// A replica that hears no event learns of a new version by reading again.
+// A replica that receives no event learns of a new version by reading again.
 func TestLosingEveryEventCostsAtMost15Seconds(t *testing.T) {
 	t.Parallel()
 	bubble(t, 4, &upstream{}, func(t *testing.T, c *cluster) {

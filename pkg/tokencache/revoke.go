@@ -8,16 +8,16 @@ import "context"
 // fetch under way is not committed, and what was held against the old secret is forgiven. Then the
 // next reader causes a fetch.
 //
-// It may be called more than once. The error says what is not valid, or is a *[StoreError]: then it
-// is not known whether the value was taken back.
-func (c *Cache) Revoke(ctx context.Context, k Key) error { return c.tell(ctx, k, c.store.revoke) }
+// It may be called again, and concurrently; ctx bounds it. The error says what is not valid, or is a
+// *[StoreError]: then it is not known whether the value was taken back.
+func (c *Cache) Revoke(ctx context.Context, k Key) error { return c.change(ctx, k, c.store.revoke) }
 
-// Retry forgets why upstream must not be asked for a credential: the reason is gone. The error is
-// as of [Cache.Revoke].
-func (c *Cache) Retry(ctx context.Context, k Key) error { return c.tell(ctx, k, c.store.retry) }
+// Retry ends the backoff of a credential in the whole cluster: the caller knows that its cause is
+// gone. The error is as of [Cache.Revoke].
+func (c *Cache) Retry(ctx context.Context, k Key) error { return c.change(ctx, k, c.store.retry) }
 
-// tell changes what Redis has of a credential, and looks at the result.
-func (c *Cache) tell(ctx context.Context, k Key, change func(context.Context, *Credential) error) error {
+// change changes what Redis has of a credential, and looks at the result.
+func (c *Cache) change(ctx context.Context, k Key, change func(context.Context, *Credential) error) error {
 	if err := k.validate(); err != nil {
 		return err
 	}
@@ -32,9 +32,9 @@ func (c *Cache) tell(ctx context.Context, k Key, change func(context.Context, *C
 	return err
 }
 
-// end takes the value away from this replica, which Redis cannot be told now, unless a version later
-// than before has come meanwhile: B revoked and fetched anew while this replica's fetch hung, whose
-// answer concerns the right of before.
+// end drops the value from the memory of this replica, while Redis takes no writes. It does nothing
+// if a version later than before has come meanwhile: this replica's fetch hung, B revoked the value
+// and fetched another one, and then upstream answered this replica that the earlier right had ended.
 func (sl *slot) end(before *snapshot) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()

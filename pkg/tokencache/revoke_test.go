@@ -13,7 +13,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
 )
 
-// P4: after a revocation no replica hands the value out, later than the event takes.
+// After a revocation no replica hands the value out, as soon as the event has arrived.
 func TestARevokedValueIsGoneEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := &upstream{Mode: superseding}

@@ -59,7 +59,7 @@ func (s *schedule) next() (*slot, time.Duration) {
 	return heap.Pop(&s.queue).(*slot), 0
 }
 
-// poke wakes the one who waits.
+// poke wakes the goroutine in wait.
 func (s *schedule) poke() {
 	select {
 	case s.wake <- struct{}{}:

@@ -116,7 +116,7 @@ func (s *store) arguments(c *Credential, own []argument) []any {
 
 // turn waits until an operation may be sent, and returns its context. The wait itself says nothing
 // about Redis: an end of ctx is returned as it is. But while Redis is silent, each operation has
-// its turn for a second. Who waits then shares the finding of those before it.
+// its turn for a second. An operation that waits then shares the finding of those before it.
 func (s *store) turn(ctx context.Context, k Key, op string) (_ context.Context, done func(), _ error) {
 	began := time.Now()
 	select {

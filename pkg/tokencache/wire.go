@@ -31,7 +31,7 @@ type state struct {
 	bad       string        // fingerprint of the value that upstream was found to reject, if nothing replaced it
 
 	issuedAge time.Duration // since the commit of the version; < 0: none
-	confirmed int64         // when upstream last gave or repeated the value, in ms by Redis' clock: only to tell one such time from another
+	confirmed int64         // when upstream last gave or repeated the value, in ms by Redis' clock: only to distinguish such times
 	scope     string        // the fingerprint of the secret that backoff is about
 	past      string        // the marks of the last values, in turn
 	now       time.Duration // Redis' clock, to compare with nothing but Redis' clock

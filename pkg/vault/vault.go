@@ -32,8 +32,8 @@ type State string
 // The states of an authorizer.
 const (
 	StateActive    State = "active"    // authorised, as far as is known
-	StateRefused   State = "refused"   // upstream rejects the secret, and has not told that the authorisation ended
-	StateWithdrawn State = "withdrawn" // upstream has told that the authorisation ended
+	StateRefused   State = "refused"   // upstream rejects the secret, and has not said that the authorisation ended
+	StateWithdrawn State = "withdrawn" // upstream has said that the authorisation ended
 )
 
 // The states of a code. A ticket is StateReceived.

@@ -82,7 +82,7 @@ func (s *Server) route(c *call) func(*call) reply {
 	return s.withToken(s.generic)
 }
 
-// routeCorp is route for WeCom, which has no answer but 404 for paths it does not know.
+// routeCorp is route for WeCom, which answers 404 on every path that it does not know.
 func (s *Server) routeCorp(path string) func(*call) reply {
 	if serve := s.service(path); serve != nil {
 		return serve
@@ -264,7 +264,7 @@ func (s *Server) clearQuotaV2(c *call) reply {
 	}
 	body.AppID, body.Secret = c.query.Get("appid"), c.query.Get("appsecret")
 	if body.AppID == "" {
-		c.decode(&body) // what is no JSON has no appid
+		c.decode(&body) // a body that is not JSON names no appid
 	}
 	c.app = s.byAppID(body.AppID)
 	if rep, ok := s.authenticate(c, "client_credential", body.Secret); !ok {

@@ -163,7 +163,7 @@ func TestLatency(t *testing.T) {
 	})
 }
 
-func TestCallsOfNobodyAreCounted(t *testing.T) {
+func TestCallsOfNoAppAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T, sim *wechattest.Server, c *wechat.Client) {
 		_, err := c.Token(t.Context(), "unknown", secret.New("x"))
 		if code(err) != 40013 || probe(t, c, secret.New("garbage")) != 40001 {

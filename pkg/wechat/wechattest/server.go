@@ -175,7 +175,7 @@ func (s *Server) resolve(c *call) {
 		return
 	}
 	if c.r.URL.Path == pathStable {
-		_ = json.Unmarshal(c.body, &c.stable) // what is no JSON has no appid
+		_ = json.Unmarshal(c.body, &c.stable) // a body that is not JSON names no appid
 	}
 	c.token = s.tokens[c.query.Get("access_token")]
 	switch c.r.URL.Path {

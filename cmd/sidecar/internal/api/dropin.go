@@ -107,7 +107,7 @@ func (h *handler) asPlatform(w http.ResponseWriter, r *http.Request) {
 	web.Write(w, r, http.StatusOK, said{dropInPlatform[r.URL.Path], answer})
 }
 
-// obtainForPlatform returns a value with the life that an SDK is to be told.
+// obtainForPlatform returns a value with the life to report to an SDK.
 func (h *handler) obtainForPlatform(ctx context.Context, k tokencache.Key) (tokencache.Token, error) {
 	t, err := h.obtain(ctx, wanted{key: k, least: leastClassic})
 	t.ExpiresIn = lifeToSay(t)
@@ -252,7 +252,7 @@ func (a issued) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	return append(buf, '}'), typeWeChat[a.platform]
 }
 
-// lifeToSay is what an SDK is told of the life of a value.
+// lifeToSay is the life to report to an SDK.
 func lifeToSay(t tokencache.Token) time.Duration {
 	if t.Stale {
 		return max(t.ExpiresIn, saidInDoubt)
@@ -267,7 +267,7 @@ const (
 )
 
 // refusal is a problem with an errcode that WeChat itself would have given. text is WeChat's
-// wording, and hint tells a person what to do here. It has no rid: that names a request in WeChat's
+// wording, and hint says what a person can do here. It has no rid: that names a request in WeChat's
 // own log.
 func refusal(kind string, errcode int, text, hint string) *web.Problem {
 	return &web.Problem{Kind: kind, Status: http.StatusOK, Errcode: errcode, Detail: text + " (wxtoken: " + hint + ")"}

@@ -182,7 +182,7 @@ func TestADeadTokenIsNotGivenToAnSDK(t *testing.T) {
 }
 
 // Secrets, tokens and tickets leave through answers of their own and through nothing else.
-func TestDropInTellsNobodyElse(t *testing.T) {
+func TestDropInRevealsNoOtherValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, api.Options{}, nil, everyApp...)
 		var told []string // to callers

@@ -54,7 +54,7 @@ func (h *handler) stableToken(ctx context.Context, w http.ResponseWriter, r *htt
 		return wanted{}, err
 	}
 	var in credentials
-	_ = json.Unmarshal(body, &in) // what is no JSON has no appid, as at WeChat
+	_ = json.Unmarshal(body, &in) // a body that is not JSON names no appid, as at WeChat
 	app, err := h.admit(namedBy(ctx), in)
 	if err != nil {
 		return wanted{}, err

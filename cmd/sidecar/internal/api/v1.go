@@ -64,8 +64,8 @@ func appendLife(buf []byte, t tokencache.Token) []byte {
 // maxBody bounds the body of a call, where it is not a list.
 const maxBody = 8 << 10
 
-// readReport reads the body of a report. It ignores unknown keys. Its
-// errors repeat nothing of the body.
+// readReport reads the body of a report. It ignores unknown keys. Its errors repeat nothing of the
+// body.
 func readReport(ctx context.Context, w http.ResponseWriter, r *http.Request) (secret.String, error) {
 	var in struct {
 		AccessToken string      `json:"access_token"`
@@ -176,9 +176,6 @@ func (h *handler) answer(call func(http.ResponseWriter, *http.Request, *platform
 	}
 }
 
-// exchangeTime is how long a caller waits for what becomes of a code.
-const exchangeTime = 5 * time.Second
-
 func vaultProblem() error {
 	return &web.Problem{Kind: "vault", Status: http.StatusServiceUnavailable, Title: "The vault does not answer",
 		Detail: "Nothing was stored. A code can be sent again."}
@@ -202,7 +199,7 @@ func (h *handler) authorize(w http.ResponseWriter, r *http.Request, p *platform.
 	if in.Code == "" {
 		return nil, web.BadRequest(`code is missing: the body is {"code": the auth_code of the redirect}.`)
 	}
-	ctx, cancel = context.WithTimeout(ctx, exchangeTime)
+	ctx, cancel = context.WithTimeout(ctx, platform.ExchangeTime)
 	defer cancel()
 	got, err := p.Exchange(ctx, secret.New(in.Code))
 	switch {
@@ -219,6 +216,7 @@ func (h *handler) authorize(w http.ResponseWriter, r *http.Request, p *platform.
 	return web.JSON{V: answer}, nil
 }
 
+// How many accounts a list has: at most, and unless the caller says.
 const (
 	mostListed = 1000
 	listed     = 100

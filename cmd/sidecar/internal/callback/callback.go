@@ -3,7 +3,7 @@
 // of its own ([Handler.Public]).
 //
 // The rules at both: a push has at most 64 KiB, which come within 2 s, and is answered within
-// 800 ms from then on. "success" says that what it tells is stored. What is not signed by WeChat for
+// 800 ms from then on. "success" says that what the push says is stored. What is not signed by WeChat for
 // this platform gets 403, what could not be stored 503, both without a body. A GET gets the text
 // that it was sent, decrypted. Nothing calls WeChat here, and no answer holds a value.
 //

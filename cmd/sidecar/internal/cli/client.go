@@ -114,7 +114,7 @@ func plain(err error) string {
 	return err.Error()
 }
 
-// comeBack begins the part of a refusal that tells when to ask again.
+// comeBack begins the part of a refusal that says when to ask again.
 const comeBack = "; come back in "
 
 // refusal says in words why an answer is not what was asked for.

@@ -289,7 +289,7 @@ func anyPort(address string) bool {
 	return err == nil && port == "0"
 }
 
-// Errors is what [Load] returns: every mistake it found, never none. Find it with errors.AsType.
+// Errors is what [Load] returns: every mistake that it found, at least one. Find it with errors.AsType.
 type Errors struct{ Mistakes []Mistake }
 
 // Mistake is one thing to correct. Neither part holds a value that was configured.

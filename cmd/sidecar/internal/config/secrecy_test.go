@@ -40,7 +40,7 @@ func TestConfigPrintsWithoutSecrets(t *testing.T) {
 	}
 }
 
-func TestErrorsHoldNoSecretWhereverItStands(t *testing.T) {
+func TestErrorsHoldNoSecretWhereverItIs(t *testing.T) {
 	f := newFolder(t)
 	const app = "redis: {url: redis://r}\napps:\n- id: wx01\n  secret_file: DIR/shop\n"
 	for _, yaml := range []string{

@@ -212,7 +212,7 @@ func TestEachDistinctErrorIsToldOnce(t *testing.T) {
 	})
 }
 
-func TestZeroWatcherTellsNobodyAndStops(t *testing.T) {
+func TestZeroWatcherReportsNothingAndStops(t *testing.T) {
 	f := newFolder(t)
 	current, err := f.load(rest, nil)
 	if err != nil {

@@ -32,7 +32,7 @@ const (
 	OK      State = "ok"
 	Warn    State = "warn"
 	Fail    State = "fail"
-	Skipped State = "skipped" // it could not be looked at, or not without harm
+	Skipped State = "skipped" // the check could not be made, or would do harm
 )
 
 // Finding is the result of one check.

@@ -18,7 +18,7 @@ func (e *examination) refused(check string, err error) {
 	x, state := w.Explain(), Fail
 	if address := w.EgressIP(); address != "" {
 		x.Meaning += ", " + address
-		x.Fix = strings.Replace(x.Fix, "it ", address+" ", 1)
+		x.Fix = strings.Replace(x.Fix, "it ", address+" ", 1) // "put it on", or "add it to": each such code has one
 	}
 	switch w.Class() {
 	case wechat.ClassRetry, wechat.ClassMinute:

@@ -67,8 +67,8 @@ func productOf(hello, info map[string]string) (product, version string) {
 	return product, cmp.Or(hello["version"], info["redis_version"])
 }
 
-// isActiveReplica asks a KeyDB whether it takes the writes of another one beside its own. One that
-// no other has written to yet shows it in its configuration only.
+// isActiveReplica asks a KeyDB whether it also takes the writes of another server. Until the other
+// one has written, only the configuration shows it.
 func (e *examination) isActiveReplica(ctx context.Context, n node, product string) bool {
 	if product != "KeyDB" {
 		return false
@@ -79,8 +79,8 @@ func (e *examination) isActiveReplica(ctx context.Context, n node, product strin
 	return err == nil && set["active-replica"] == "yes"
 }
 
-// hello returns what HELLO says, by name. Where the URL says that HELLO must not be sent, it is
-// nothing.
+// hello returns what HELLO says, by name; nil if the URL forbids HELLO, or the server does not know
+// it.
 func (e *examination) hello(ctx context.Context, n node) map[string]string {
 	if n.Options().Protocol == 2 {
 		return nil
@@ -153,7 +153,7 @@ func (e *examination) clock(ctx context.Context) {
 	asked := time.Now()
 	at, err := e.rdb.Time(ctx).Result()
 	if err != nil {
-		return // the permissions tell of it
+		return // the check of the permissions reports it
 	}
 	ahead := at.Sub(asked.Add(time.Since(asked) / 2)).Round(100 * time.Millisecond)
 	text := fmt.Sprintf("Redis' clock and this host's differ by %v; the sidecar does not compare them", ahead.Abs())
@@ -164,10 +164,10 @@ func (e *examination) clock(ctx context.Context) {
 	e.ok(check, text)
 }
 
-// Of memory, this much should be free; a credential with its journal takes some 80 KiB of it.
+// Redis should have this much of its maxmemory free. A credential with its journal takes some 80 KiB.
 const (
-	leastFree       = 4 << 20
-	leastFreeShares = 10 // one of so many
+	leastFree       = 4 << 20 // bytes
+	leastFreeShares = 10      // and a tenth of maxmemory
 )
 
 // memory looks for what would make Redis forget keys, where the ACL lets it: the least ACL does

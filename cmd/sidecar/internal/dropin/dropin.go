@@ -24,16 +24,13 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// exchangeTime is how long a caller waits for what becomes of a code. Afterwards it is to ask again.
-const exchangeTime = 5 * time.Second
-
 // Server answers calls. It is for one call or many, and safe for concurrent use.
 type Server struct {
 	Apps  *apps.Set
 	Cache *tokencache.Cache
 	// Platform returns a platform by its id, or nil.
 	Platform func(id string) *platform.Platform
-	// Obtain returns a value to hand out, with the life that the caller is to be told.
+	// Obtain returns a value to hand out, with the life to report to the caller.
 	Obtain func(context.Context, tokencache.Key) (tokencache.Token, error)
 }
 
@@ -47,7 +44,7 @@ type Call struct {
 }
 
 // Refusal is an error with an errcode that WeChat itself would have given. Text is WeChat's wording,
-// and Hint tells a person what to do here. It repeats nothing of the call.
+// and Hint says what a person can do here. It repeats nothing of the call.
 type Refusal struct {
 	Errcode    int
 	Text, Hint string
@@ -141,7 +138,7 @@ func (r *request) token(ctx context.Context, answer *object, member string, key 
 
 // exchange exchanges a code, and returns the id of the account and what the vault has of it.
 func (r *request) exchange(ctx context.Context, code string) (id string, account platform.Authorization, err error) {
-	wait, cancel := context.WithTimeout(ctx, exchangeTime)
+	wait, cancel := context.WithTimeout(ctx, platform.ExchangeTime)
 	defer cancel()
 	got, err := r.platform.Exchange(wait, secret.New(code))
 	switch {

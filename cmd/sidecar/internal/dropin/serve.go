@@ -164,7 +164,7 @@ func (o *object) ok() {
 // members adds those of another object.
 func (o *object) members(of json.RawMessage) {
 	var all map[string]json.RawMessage
-	_ = json.Unmarshal(of, &all) // what is no object has none
+	_ = json.Unmarshal(of, &all) // what is not an object adds no member
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		o.raw(name, all[name])
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestCallersAreGoneWhenNobodyWasConnectedForAWhile(t *testing.T) {
+func TestCallersAreGoneWhenNoneWasConnectedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Callers
 		begin := time.Now()

@@ -163,7 +163,7 @@ func (c *collector) collect(ch chan<- prometheus.Metric, now time.Time, s *worst
 		name string
 		tokencache.Allowance
 	}{{"fetches", s.Fetches}, {"reports", s.Reports}, {"forced", s.Forced}} {
-		if a.Burst > 0 { // what is never allowed is never spent
+		if a.Burst > 0 { // else nothing is allowed, so nothing can be left
 			labels := []*dto.LabelPair{pair("allowance", a.name), o.app, o.kind}
 			ch <- &measured{c.left, labels, float64(a.Left)}
 			ch <- &measured{c.burst, labels, float64(a.Burst)}

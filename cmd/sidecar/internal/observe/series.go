@@ -38,7 +38,7 @@ type series struct {
 // appHelp ends the HELP of every counter with the label app.
 const appHelp = ` app="all" is the sum of all apps.`
 
-// always begins every series of a family, and never none.
+// always and never say which series of a family a process begins with: all of them, or none.
 func always([]string) bool { return true }
 func never([]string) bool  { return false }
 

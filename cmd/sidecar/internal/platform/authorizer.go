@@ -57,16 +57,16 @@ func (p *Platform) Credential(ctx context.Context, authorizer, kind string) (tok
 }
 
 const (
-	// noFor is how long a no of WeChat to an id is remembered.
+	// noFor is how long it is remembered that WeChat does not know an id.
 	noFor = 5 * time.Minute
-	// asksPerMinute is how many ids that the vault does not have the cluster asks WeChat about.
+	// asksPerMinute bounds the unknown ids about which the whole cluster asks WeChat.
 	asksPerMinute = 10
-	// maxUnknown bounds the ids that are remembered to be none.
+	// maxUnknown bounds the unknown ids that a replica remembers.
 	maxUnknown = 10_000
 )
 
-// know returns nil if the account is known to have authorised the platform at some time. An id that
-// the vault does not have is asked for at WeChat: its authorisation may have been lost.
+// know returns nil if the account is known to have authorised the platform at some time. WeChat is
+// asked about an id that the vault does not have: the authorisation may have been lost.
 func (p *Platform) know(ctx context.Context, authorizer string) error {
 	if !apps.IsAccount(authorizer) {
 		return apps.ErrNotAuthorized
@@ -193,7 +193,7 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 		p.remember(saved)
 		return a.cred, nil
 	case !changed:
-		return a.cred, nil // the state is told the next time
+		return a.cred, nil // the next refresh saves the state
 	case errors.Is(err, vault.ErrConflict):
 		p.forget(r.ID) // another event has come meanwhile
 	default:
@@ -203,9 +203,9 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 		Message: "the vault did not keep the new refresh token, so the access token is not used: " + err.Error()}
 }
 
-// saveOverResealed saves r although the record has another rev than before, if nothing else of it
-// is another: while r was fetched, a person has sealed the records again with a new key. The new
-// secret must not be lost for that. The error is [vault.ErrConflict] if more has changed.
+// saveOverResealed saves r although the rev of the record has changed, if only the rev has: while r
+// was fetched, a person sealed the records again with a new key. The new secret must not be lost for
+// that. The error is [vault.ErrConflict] if more has changed.
 func (p *Platform) saveOverResealed(ctx context.Context, before, r vault.Record) (vault.Record, error) {
 	now, err := p.o.Vault.Load(ctx, p.o.ID, r.ID)
 	switch {

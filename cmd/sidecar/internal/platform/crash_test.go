@@ -76,9 +76,9 @@ func (m *mortal) die() {
 	m.kill()
 }
 
-// P3, check 4: a replica is killed at each step of an exchange. Another one ends it: the account has
+// P3: a replica is killed at each step of an exchange. Another one ends it: the account has
 // the token of its new authorisation, and never the one of before. On WeCom a secret that only the
-// dead replica had is lost, and that is told.
+// dead replica had is lost, and the log says so.
 func TestAReplicaThatIsKilledDuringAnExchange(t *testing.T) {
 	t.Parallel()
 	deaths := []death{{"call", true}, {"active", true}, {"done", false}, {"active", false}, {"sent", true}, {"sent", false}, {"call", false}, {"done", true}}

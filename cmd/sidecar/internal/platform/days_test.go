@@ -17,7 +17,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// P6, check 2: some of many accounts are used all day. WeChat is asked for the tokens of those alone,
+// P6: some of many accounts are used all day. WeChat is asked for the tokens of those alone,
 // each time that one must be renewed, however many replicas hand it out. No read gets a dead token.
 func TestDaysCostWhatIsUsed(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
-// dialect is what differs between the kinds of platforms: the calls, and what WeChat tells about an
+// dialect is what differs between the kinds of platforms: the calls, and what WeChat says of an
 // authorisation. Safe for concurrent use.
 type dialect interface {
 	// tokenKind is the kind of the platform's own token.

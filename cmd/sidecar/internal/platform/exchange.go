@@ -74,6 +74,9 @@ type Outcome struct {
 	Authorizer string // empty: not known yet
 }
 
+// ExchangeTime is how long a call waits for [Platform.Exchange]. Then the caller has to ask again.
+const ExchangeTime = 5 * time.Second
+
 // Exchange takes a code that came by the redirect of the browser, and waits for what becomes of it
 // until ctx ends: then the state is received or sent, and the work goes on. The error is the
 // vault's.

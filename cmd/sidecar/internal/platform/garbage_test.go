@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 )
 
-// P6, check 11: pushes that are forged cost neither WeChat nor the vault anything.
+// P6: pushes that are forged cost neither WeChat nor the vault anything.
 func TestForgedPushesCostNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -98,7 +98,7 @@ func imported(a, r vault.Record) (next vault.Record, what Imported) {
 // [apps.ErrNotAuthorized] if the vault has no such authorizer, or the vault's or Redis': then the
 // call can be repeated.
 //
-// WeChat is not told, and goes on listing the account. So the record gets the time of now as its
+// WeChat does not learn of it, and goes on listing the account. So the record gets the time of now as its
 // order: only a later authorisation replaces it.
 func (p *Platform) Forget(ctx context.Context, authorizer string) (was vault.State, err error) {
 	err = p.change(ctx, authorizer, func(r vault.Record) (vault.Record, bool) {
@@ -142,9 +142,9 @@ func (p *Platform) Recover(ctx context.Context) error {
 const retriesAtOnce = 8
 
 // RetryRefused fetches the token of each authorizer that WeChat has rejected, without the wait of
-// the replicas, which get the token as well. It calls tell with each of them, one at a time, and
+// the replicas, which get the token as well. It calls report with each of them, one at a time, and
 // with the reason if it is still refused. The error is the vault's.
-func (p *Platform) RetryRefused(ctx context.Context, tell func(authorizer string, err error)) error {
+func (p *Platform) RetryRefused(ctx context.Context, report func(authorizer string, err error)) error {
 	var refused []string
 	err := p.eachKept(ctx, func(r vault.Record) error {
 		if r.State == vault.StateRefused {
@@ -163,7 +163,7 @@ func (p *Platform) RetryRefused(ctx context.Context, tell func(authorizer string
 			err := p.retry(ctx, authorizer)
 			mu.Lock()
 			defer mu.Unlock()
-			tell(authorizer, err)
+			report(authorizer, err)
 			return nil
 		})
 	}

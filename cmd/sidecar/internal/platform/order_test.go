@@ -54,9 +54,9 @@ func TestARepeatedChangeTakesTheTokenBackOnce(t *testing.T) {
 	})
 }
 
-// The replica that stored a ticket ended before it said so: the token does not wait for the end of
-// what failed before the ticket came. Without a newer ticket it does.
-func TestANewerTicketEndsTheBackoffWhoeverStoredIt(t *testing.T) {
+// The replica that stored a ticket ended before it announced it. The token does not wait for the end
+// of a backoff that is older than the ticket. Without a newer ticket it does.
+func TestANewerTicketEndsTheBackoffOnEveryReplica(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const path = "/cgi-bin/component/api_component_token"
@@ -87,7 +87,7 @@ func TestANewerTicketEndsTheBackoffWhoeverStoredIt(t *testing.T) {
 	})
 }
 
-// P2, check 6: tickets arrive in any order on many replicas, and the newest one counts.
+// P2: tickets arrive in any order on many replicas, and the newest one counts.
 func TestOfTicketsInAnyOrderTheNewestCounts(t *testing.T) {
 	t.Parallel()
 	n := atFullSize(1000, 60)
@@ -111,7 +111,7 @@ func TestOfTicketsInAnyOrderTheNewestCounts(t *testing.T) {
 	})
 }
 
-// P2, P4, check 6: accounts authorise, change their permissions and withdraw, and the pushes of it
+// P2 and P4: accounts authorise, change their permissions and withdraw, and the pushes of it
 // come late, twice and in any order. In the end each account is as WeChat has it.
 func TestAfterEventsInAnyOrderAllIsAsWeChatHasIt(t *testing.T) {
 	t.Parallel()

@@ -381,7 +381,7 @@ func TestACodeWhileWeChatFails(t *testing.T) {
 	})
 }
 
-// An authorisation whose exchange lost its answer is read again; on WeCom it is lost, and told.
+// An authorisation whose exchange lost its answer is read again; on WeCom it is lost, and the log says so.
 func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
 	for _, kind := range []Kind{OpenPlatform, Suite} {
 		t.Run(string(kind), func(t *testing.T) {

@@ -34,7 +34,7 @@ var ErrMessage = errors.New("platform: the push is a message of an account, and 
 func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo(query) }
 
 // Receive takes a push as it came: the query of its address and its body. When it returns no error,
-// what the push says is stored, and the sender is to be told success. It calls neither WeChat nor
+// what the push says is stored, and the answer to the sender is success. It calls neither WeChat nor
 // anything slow but the vault: ctx bounds that.
 //
 // The error is one of the envelope's, or [wechat.ErrPush]: then the push is forged, or for another
@@ -189,7 +189,7 @@ func (p *Platform) receiveChange(ctx context.Context, push wechat.Push) error {
 }
 
 // receiveWithdrawal ends an authorisation, unless it is older than what the vault has. Of the same
-// second, either may have come first: then the next fetch tells.
+// second, either may have come first: the next fetch decides.
 func (p *Platform) receiveWithdrawal(ctx context.Context, push wechat.Push) error {
 	if !apps.IsAccount(push.Authorizer) {
 		return nil

@@ -53,7 +53,7 @@ func (p *Platform) Run(ctx context.Context) {
 			}
 		})
 	}
-	_, _ = p.look(ctx) // the next one is told of
+	_, _ = p.look(ctx) // the error of the next one is logged
 	for sleep(ctx, jitter(leftEvery)) {
 		p.tidy(ctx)
 	}

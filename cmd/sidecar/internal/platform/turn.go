@@ -25,8 +25,8 @@ const (
 	// lease ends, and the account's next try is when its turn comes.
 	patience = 2 * time.Second
 
-	// When quotaSeveral accounts are told in quotaWindow that a quota is spent, it may be the
-	// platform's: then none is asked for during quotaPause. A token is fetched half an hour ahead of
+	// When WeChat says within quotaWindow that a quota is spent, for quotaSeveral accounts, it may be
+	// the platform's: then no token is asked for during quotaPause. A token is fetched half an hour ahead of
 	// its end, so most live through several pauses.
 	quotaSeveral = 3
 	quotaWindow  = time.Minute

@@ -12,7 +12,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 )
 
-// P6, check 3: Redis was emptied and every replica is cold, and callers want the tokens of all
+// P6: Redis was emptied and every replica is cold, and callers want the tokens of all
 // accounts at once. WeChat is asked once for each, and never more often than it may be in a second;
 // every caller has its answer when its turn has come, and those of warm accounts wait for none of it.
 func TestAStampedeOfFirstReadsTakesTurns(t *testing.T) {
@@ -125,7 +125,7 @@ func TestAQuotaThatIsSpentForSeveralAccountsPausesAll(t *testing.T) {
 	})
 }
 
-// Without an answer of Redis about turns WeChat is not asked, and who has a token keeps it.
+// Without an answer of Redis about turns, WeChat is not asked, and a replica with a token keeps it.
 func TestNoTurnWithoutRedis(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// P4, check 8: a withdrawal that was acknowledged has taken the token from every replica within
+// P4: a withdrawal that was acknowledged has taken the token from every replica within
 // 250 ms, or within the bound of the re-read if all events are lost.
 func TestAWithdrawalIsKnownToAllReplicasInTime(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ func (c *call) keepBody() *refusal {
 		c.stream = &stream{c: c}
 		return nil
 	}
-	// The declared length is not allocated beforehand: who declares much must also send it.
+	// The declared length is not allocated beforehand: a caller that declares much must also send it.
 	kept, err := c.readBody(limit)
 	switch {
 	case errors.Is(err, errNoRoom):
@@ -50,8 +50,7 @@ func (c *call) readBody(limit int64) ([]byte, error) {
 	from := io.LimitReader(c.in.Body, limit+1)
 	for {
 		if len(kept) == cap(kept) {
-			// Never more at once than what came so far, and in one piece when the rest is known to
-			// be less.
+			// The buffer at most doubles; when the rest is known to be less, it grows by the rest.
 			grow := max(4<<10, len(kept))
 			if rest := c.in.ContentLength + 1 - int64(len(kept)); rest > 0 {
 				grow = int(min(int64(grow), rest))
@@ -100,7 +99,7 @@ func (b *budget) take(n int64) bool {
 
 func (b *budget) give(n int64) { b.spent.Add(-n) }
 
-// stream is a body that is passed on as it comes. Nothing of it can be had twice.
+// stream is a body that is passed on as it comes. It cannot be read twice.
 type stream struct {
 	c      *call
 	body   io.Reader

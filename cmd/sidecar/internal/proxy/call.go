@@ -71,7 +71,7 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 }
 
 // dropped are the headers that do not go on, besides those that httputil takes away: they are meant
-// for this listener, or would tell WeChat of it. Expect is answered here: WeChat gets the body at
+// for this listener, or would reveal it to WeChat. Expect is answered here: WeChat gets the body at
 // once.
 var dropped = [...]string{"Authorization", "Connection", "Cookie", "Expect", "Te", "Upgrade", "X-Real-Ip"}
 

@@ -24,7 +24,7 @@ func checkTarget(r *http.Request) *refusal {
 		}
 	}
 	// Java's client offers h2c with every request and goes on without it. That is not forwarded;
-	// who asks for anything else means it.
+	// a caller that asks for any other upgrade needs it.
 	for _, protocol := range r.Header["Upgrade"] {
 		if !strings.EqualFold(protocol, "h2c") {
 			return refuse(http.StatusBadRequest, "upgrades are not forwarded")

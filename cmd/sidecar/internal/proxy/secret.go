@@ -60,7 +60,7 @@ func (c *call) putSecret() {
 		if json.Unmarshal(c.kept, &body) != nil || json.Unmarshal(body["appid"], &id) != nil {
 			return // WeChat says what is wrong
 		}
-		_ = json.Unmarshal(body[name], &sent) // what is no text is not the secret
+		_ = json.Unmarshal(body[name], &sent) // anything but a text stays as it was sent
 		if c.wantsSecret(id, sent) {
 			body[name], _ = json.Marshal(c.app.Secret.Reveal()) // a text is always JSON
 			c.kept, _ = json.Marshal(body)

@@ -183,7 +183,7 @@ func isRefused(err error) bool {
 }
 
 // account adds what is wrong with a credential of an account. Few customers of many are no trouble
-// of all, so it is one level less. One that WeChat rejects is counted, not told of by itself.
+// of all, so it is one level less. One that WeChat rejects is only counted.
 func (p *problems) account(of Platform, c tokencache.Status) {
 	if level := levelOf(c); level == levelWell || c.Err == nil || hasEnded(c) || isRefused(c.Err) {
 		return

@@ -164,7 +164,7 @@ func forget(ctx context.Context, s *session) error {
 	full := apps.AccountName(c.ID, authorizer)
 	if !s.yes {
 		fmt.Fprintf(s.Stderr, "This erases the secret of %s and takes its token back. Only the account's owner can authorise again.\nType %s to go on: ", full, authorizer)
-		answer, _ := bufio.NewReader(s.stdin).ReadString('\n') // what is not read is no
+		answer, _ := bufio.NewReader(s.stdin).ReadString('\n') // a failed read counts as no
 		if !slices.Contains([]string{authorizer, full, s.argument}, strings.TrimSpace(answer)) {
 			return errors.New("not confirmed: nothing was changed. With --yes it does not ask")
 		}

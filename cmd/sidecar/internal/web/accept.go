@@ -1,6 +1,7 @@
 package web
 
 import (
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,22 +22,19 @@ func formatOf(accept []string) Format {
 		return formatJSON
 	}
 	var text, json quality
-	for _, line := range accept {
-		for part := range strings.SplitSeq(line, ",") {
-			name, q := mediaRange(part)
-			switch strings.ToLower(name) {
-			case "text/plain":
-				text.set(q, 3)
-			case "text/*":
-				text.set(q, 2)
-			case "application/json":
-				json.set(q, 3)
-			case "application/*":
-				json.set(q, 2)
-			case "*/*":
-				text.set(q, 1)
-				json.set(q, 1)
-			}
+	for name, q := range mediaRanges(accept) {
+		switch name {
+		case "text/plain":
+			text.set(q, 3)
+		case "text/*":
+			text.set(q, 2)
+		case "application/json":
+			json.set(q, 3)
+		case "application/*":
+			json.set(q, 2)
+		case "*/*":
+			text.set(q, 1)
+			json.set(q, 1)
 		}
 	}
 	if text.q > json.q {
@@ -54,6 +52,20 @@ type quality struct {
 func (a *quality) set(q float64, specific int) {
 	if specific > a.specific {
 		*a = quality{q, specific}
+	}
+}
+
+// mediaRanges returns the media ranges of an Accept header, in lower case, each with its quality.
+func mediaRanges(accept []string) iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		for _, line := range accept {
+			for part := range strings.SplitSeq(line, ",") {
+				name, q := mediaRange(part)
+				if !yield(strings.ToLower(name), q) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -75,19 +87,16 @@ func mediaRange(part string) (name string, q float64) {
 // what browsers send; curl and monitoring send anything but.
 func WantsHTML(accept []string) bool {
 	var html, json quality
-	for _, line := range accept {
-		for part := range strings.SplitSeq(line, ",") {
-			name, q := mediaRange(part)
-			switch strings.ToLower(name) {
-			case "text/html":
-				html.set(q, 3)
-			case "application/json":
-				json.set(q, 3)
-			case "application/*":
-				json.set(q, 2)
-			case "*/*":
-				json.set(q, 1)
-			}
+	for name, q := range mediaRanges(accept) {
+		switch name {
+		case "text/html":
+			html.set(q, 3)
+		case "application/json":
+			json.set(q, 3)
+		case "application/*":
+			json.set(q, 2)
+		case "*/*":
+			json.set(q, 1)
 		}
 	}
 	return html.q > json.q

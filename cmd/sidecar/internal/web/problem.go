@@ -96,8 +96,8 @@ func internal() *Problem {
 		Detail: "This is a bug; the log of the sidecar says where."}
 }
 
-// ProblemOf is the one place where an error becomes an answer. What it says of an error that it
-// does not know is nothing: the log has the text.
+// ProblemOf is the one place where an error becomes an answer. It repeats
+// nothing of an error that it does not know: the log has the text.
 func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
