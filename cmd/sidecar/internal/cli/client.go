@@ -15,6 +15,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 )
 
 // maxReply bounds an answer of a sidecar, in bytes.
@@ -125,19 +126,19 @@ func (r reply) refusal() error {
 		RetryAfter    int64 `json:"retry_after"`
 	}
 	if json.Unmarshal(r.body, &p) != nil || p.Title == "" {
-		if text := oneLine(string(r.body)); r.status == http.StatusServiceUnavailable && text != "" && len(text) < 300 {
-			return errors.New(text) // of a probe
+		if why := text.OneLine(string(r.body)); r.status == http.StatusServiceUnavailable && why != "" && len(why) < 300 {
+			return errors.New(why) // of a probe
 		}
 		return fmt.Errorf("HTTP status %d: is this a sidecar?", r.status)
 	}
-	text := p.Title + ": " + p.Detail
+	why := p.Title + ": " + p.Detail
 	if p.Errcode != 0 {
-		text = fmt.Sprintf("%s (errcode %d)", text, p.Errcode)
+		why = fmt.Sprintf("%s (errcode %d)", why, p.Errcode)
 	}
 	if p.RetryAfter > 0 {
-		text = fmt.Sprint(text, comeBack, seconds(p.RetryAfter))
+		why = fmt.Sprint(why, comeBack, seconds(p.RetryAfter))
 	}
-	return errors.New(oneLine(text))
+	return errors.New(text.OneLine(why))
 }
 
 // status asks what a sidecar keeps. It returns the answer as it came, too.

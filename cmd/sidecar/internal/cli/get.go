@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 )
 
 // Get is the command get.
@@ -98,7 +99,7 @@ func (c client) app(ctx context.Context, named []string) (string, error) {
 		return "", err
 	}
 	if all := names(s); len(all) != 1 {
-		return "", fmt.Errorf("it has %d apps, name one: %s", len(all), oneLine(strings.Join(all, ", ")))
+		return "", fmt.Errorf("it has %d apps, name one: %s", len(all), text.OneLine(strings.Join(all, ", ")))
 	}
 	return s.Apps[0].ID, nil
 }

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 )
 
 // Status is the command status.
@@ -67,12 +67,12 @@ func runStatus(ctx context.Context, c *Invocation) int {
 
 // printStatus prints a status as a table.
 func printStatus(w io.Writer, s statuspage.Status) error {
-	fmt.Fprintf(w, "sidecar %s, up %v\n", oneLine(s.Version), seconds(s.Uptime))
+	fmt.Fprintf(w, "sidecar %s, up %v\n", text.OneLine(s.Version), seconds(s.Uptime))
 	if !s.Started {
-		fmt.Fprintf(w, "not started: %s\n", oneLine(s.Missing))
+		fmt.Fprintf(w, "not started: %s\n", text.OneLine(s.Missing))
 	}
 	for _, p := range s.Platforms {
-		fmt.Fprintf(w, "platform %s: %s\n", oneLine(cmp.Or(p.Alias, p.ID)), platformLine(p))
+		fmt.Fprintf(w, "platform %s: %s\n", text.OneLine(cmp.Or(p.Alias, p.ID)), platformLine(p))
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "APP\tKIND\tSTATE\tLIFE LEFT\tRENEWS IN\tVERSION\tLAST ERROR")
@@ -91,7 +91,7 @@ func printStatus(w io.Writer, s statuspage.Status) error {
 					state = append(state, note.text)
 				}
 			}
-			failure := oneLine(k.Error)
+			failure := text.OneLine(k.Error)
 			if k.Backoff > 0 {
 				failure = fmt.Sprintf("%s; WeChat is asked again in %v", failure, seconds(k.Backoff))
 			}
@@ -99,7 +99,7 @@ func printStatus(w io.Writer, s statuspage.Status) error {
 			if k.Version > 0 {
 				version = fmt.Sprint(k.Version)
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(name), oneLine(k.Kind), oneLine(strings.Join(state, ", ")),
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", text.OneLine(name), text.OneLine(k.Kind), text.OneLine(strings.Join(state, ", ")),
 				orDash(k.ExpiresIn), orDash(k.RenewIn), version, strings.TrimPrefix(failure, "; "))
 		}
 	}
@@ -116,10 +116,10 @@ func platformLine(p statuspage.Platform) string {
 		parts = append(parts, fmt.Sprintf("ticket of %v ago", seconds(p.Ticket.Age)))
 	}
 	for _, state := range slices.Sorted(maps.Keys(p.Accounts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", p.Accounts[state], oneLine(state)))
+		parts = append(parts, fmt.Sprintf("%d %s", p.Accounts[state], text.OneLine(state)))
 	}
 	if p.VaultError != "" {
-		parts = append(parts, "the vault does not answer: "+oneLine(p.VaultError))
+		parts = append(parts, "the vault does not answer: "+text.OneLine(p.VaultError))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -135,15 +135,4 @@ func orDash(n int64) string {
 		return "-"
 	}
 	return seconds(n).String()
-}
-
-// oneLine keeps a text of another program from being more than one line, and from being anything
-// else to a terminal.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " "))
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
@@ -91,10 +92,10 @@ func (p *patientPlatform) deliver(ctx context.Context, check string, u *url.URL,
 	defer res.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(res.Body, longestAnswer)) // what came is judged
 	took := time.Since(begun).Round(time.Millisecond)
-	text, fix := misanswered(res.StatusCode, string(answer), want)
+	wrong, fix := misanswered(res.StatusCode, string(answer), want)
 	switch {
-	case text != "":
-		p.fail(check, shown+" "+text, fix)
+	case wrong != "":
+		p.fail(check, shown+" "+wrong, fix)
 	case took > within:
 		p.warn(check, fmt.Sprintf("%s answers right, but after %v: WeChat waits %v", shown, took, within), "look for what is slow on the way: the sidecar answers within a second")
 	default:
@@ -103,8 +104,8 @@ func (p *patientPlatform) deliver(ctx context.Context, check string, u *url.URL,
 }
 
 // misanswered says what is wrong with an answer, and what to do; "" if nothing is.
-func misanswered(status int, answer, want string) (text, fix string) {
-	shown := oneLine(answer)
+func misanswered(status int, answer, want string) (wrong, fix string) {
+	shown := text.OneLine(answer)
 	if len(shown) > 80 {
 		shown = strings.ToValidUTF8(shown[:80], "") + "..."
 	}

@@ -13,14 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/secret"
 )
 
@@ -112,7 +111,7 @@ func (e *examination) fail(check, text, fix string) { e.found(Finding{check, Fai
 
 // found passes a finding on. What peers say may hold what was sent to them.
 func (e *examination) found(f Finding) {
-	f.Text, f.Fix = oneLine(secret.ScrubRedis(f.Text, e.secrets...)), oneLine(secret.Scrub(f.Fix, e.secrets...))
+	f.Text, f.Fix = text.OneLine(secret.ScrubRedis(f.Text, e.secrets...)), text.OneLine(secret.Scrub(f.Fix, e.secrets...))
 	e.report(f)
 }
 
@@ -133,14 +132,14 @@ func (e *examination) config() (*config.Config, bool) {
 	for _, w := range cfg.Warnings {
 		e.warn(check, w, "")
 	}
-	text := "valid: 1 app"
+	said := "valid: 1 app"
 	if n := len(cfg.Apps); n != 1 {
-		text = "valid: " + count(n, "app")
+		said = "valid: " + text.Count(n, "app")
 	}
 	if n := len(cfg.Platforms); n > 0 {
-		text += " and " + count(n, "platform")
+		said += " and " + text.Count(n, "platform")
 	}
-	e.ok(check, text+", namespace "+cfg.Namespace+", values at "+cfg.Listen+", operations at "+cfg.OpsListen)
+	e.ok(check, said+", namespace "+cfg.Namespace+", values at "+cfg.Listen+", operations at "+cfg.OpsListen)
 	return cfg, true
 }
 
@@ -180,22 +179,4 @@ func (e *examination) secretFiles() {
 			e.ok(check, fmt.Sprintf("%s has mode %04o", path, mode))
 		}
 	}
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// oneLine keeps what a peer said from being more than one line of the report, and from being
-// anything else to a terminal.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " "))
 }

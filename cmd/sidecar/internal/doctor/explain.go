@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
 
@@ -12,7 +13,7 @@ import (
 func (e *examination) refused(check string, err error) {
 	w, ok := errors.AsType[*wechat.Error](err)
 	if !ok {
-		e.fail(check, oneLine(err.Error()), "")
+		e.fail(check, text.OneLine(err.Error()), "")
 		return
 	}
 	x, state := w.Explain(), Fail
@@ -37,7 +38,7 @@ func (e *examination) refused(check string, err error) {
 // says repeats WeChat's own words. They hold nothing of what was sent.
 func says(w *wechat.Error) string {
 	if w.Code == 0 {
-		return oneLine(w.Error())
+		return text.OneLine(w.Error())
 	}
-	return fmt.Sprintf("errcode %d, %s", w.Code, oneLine(w.Message))
+	return fmt.Sprintf("errcode %d, %s", w.Code, text.OneLine(w.Message))
 }

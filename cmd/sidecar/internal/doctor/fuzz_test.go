@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/secret/secrettest"
 )
@@ -57,7 +58,7 @@ func FuzzFindings(f *testing.F) {
 		reveal := func(s string) string { return strings.ReplaceAll(s, "SECRET", canary) }
 		e.eviction(node{address: "127.0.0.1:6379"}, infoFacts(reveal(info)))
 		e.ok("redis server", reveal("127.0.0.1:6379 is Redis "+version+", "+mode+" "+role))
-		e.fail("redis login", oneLine(reveal(said)), "ACL SETUSER u +"+strings.Join(namesOf([]any{reveal(said), int64(1)}), " +"))
+		e.fail("redis login", text.OneLine(reveal(said)), "ACL SETUSER u +"+strings.Join(namesOf([]any{reveal(said), int64(1)}), " +"))
 		e.fail("redis login", fmt.Sprint(reveal(said)), "")
 	})
 }

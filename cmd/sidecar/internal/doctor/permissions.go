@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/source"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
 )
@@ -206,18 +207,18 @@ func (e *examination) events(ctx context.Context) (missing []string, arrive bool
 	sub := e.rdb.Subscribe(ctx, e.channel())
 	defer sub.Close()
 	_, err := sub.ReceiveTimeout(ctx, patience)
-	switch text := fmt.Sprint(err); {
+	switch said := fmt.Sprint(err); {
 	case err == nil:
-	case strings.Contains(text, "access") && strings.Contains(text, "channel"):
+	case strings.Contains(said, "access") && strings.Contains(said, "channel"):
 		e.warn(checkPermissions, "user "+e.username+" may not use the channel "+e.channel()+": the sidecar works, but "+eventsLate,
 			"ACL SETUSER "+e.username+" &"+e.channel())
 		return nil, false
 	case redis.IsPermissionError(err):
 		return []string{"subscribe"}, false
-	case isAnswer(err) && unknown.MatchString(text):
+	case isAnswer(err) && unknown.MatchString(said):
 		return []string{"subscribe?"}, false
 	default:
-		e.warn(checkPermissions, "events do not arrive: "+oneLine(text)+": the sidecar works, but "+eventsLate, "let Redis, and a proxy before it, take SUBSCRIBE "+e.channel())
+		e.warn(checkPermissions, "events do not arrive: "+text.OneLine(said)+": the sidecar works, but "+eventsLate, "let Redis, and a proxy before it, take SUBSCRIBE "+e.channel())
 		return nil, false
 	}
 	// Of these two any answer will do for the sidecar, so only an ACL is worth a word.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/tokencache/acl"
@@ -135,7 +136,7 @@ func (e *examination) speaksRedis(conn net.Conn, t target) bool {
 	if err == nil {
 		n, err = conn.Read(line)
 	}
-	answer := oneLine(strings.ToValidUTF8(string(line[:n]), "?"))
+	answer := text.OneLine(strings.ToValidUTF8(string(line[:n]), "?"))
 	switch {
 	case n > 0 && line[0] == 0x15 && t.tls == nil, n == 0 && t.tls == nil && !isTimeout(err) && speaksTLS(t):
 		e.fail("redis TLS", t.address+" does not answer without TLS", t.secured)
@@ -189,39 +190,39 @@ func (e *examination) login(ctx context.Context, rdb redis.UniversalClient) bool
 	asked := time.Now()
 	err := rdb.Ping(ctx).Err()
 	took := time.Since(asked)
-	text := oneLine(fmt.Sprint(err))
+	said := text.OneLine(fmt.Sprint(err))
 	if err != nil && e.cfg.Redis.Form == config.RedisSentinel && e.sentinelsRefuse(ctx, check) {
 		return false
 	}
 	switch {
-	case err == nil, redis.IsPermissionError(err) && strings.Contains(text, "ping"), lacksPing(text):
+	case err == nil, redis.IsPermissionError(err) && strings.Contains(said, "ping"), lacksPing(said):
 		e.ok(check, fmt.Sprintf("user %s is let in, the answer took %v", e.username, took.Round(100*time.Microsecond)))
 		return true
-	case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
+	case strings.Contains(said, "WRONGPASS"), strings.Contains(said, "invalid password"):
 		e.fail(check, "Redis refuses user "+e.username+" with this password (WRONGPASS)",
 			"correct both in "+redisNamed+": "+e.wherePassword()+", each percent-encoded; a user that is left out is default")
-	case strings.Contains(text, "NOAUTH"):
+	case strings.Contains(said, "NOAUTH"):
 		e.fail(check, "Redis demands a password, and the URL has none (NOAUTH)", "put user and password into "+redisNamed+": "+e.wherePassword())
-	case strings.Contains(text, "without any password configured"):
+	case strings.Contains(said, "without any password configured"):
 		e.fail(check, "the URL has a password, and Redis wants none", "take it out of "+redisNamed+" ("+e.wherePassword()+"), or set one in Redis")
-	case strings.Contains(text, "DB index is out of range"):
+	case strings.Contains(said, "DB index is out of range"):
 		e.fail(check, "Redis has no database of this number", "correct the number at the end of "+redisNamed+", for example to /0")
-	case redis.IsPermissionError(err) && strings.Contains(text, "select"):
-		e.fail(check, "user "+e.username+" may not choose a database: "+text, "use database 0, or ACL SETUSER "+e.username+" +select")
+	case redis.IsPermissionError(err) && strings.Contains(said, "select"):
+		e.fail(check, "user "+e.username+" may not choose a database: "+said, "use database 0, or ACL SETUSER "+e.username+" +select")
 	case redis.IsPermissionError(err) && e.cfg.Redis.Form == config.RedisCluster:
-		e.mayNot(check, acl.ClusterCommands[:1], text)
+		e.mayNot(check, acl.ClusterCommands[:1], said)
 	case isTLS(err):
 		e.uncertified(err)
 	case !isAnswer(err) && e.worksWithoutHello(ctx):
-		e.fail(check, "Redis, or a proxy before it, answers commands, but not HELLO: "+text, "add the option protocol=2 to "+redisNamed+": then the sidecar sends no HELLO")
-	case strings.Contains(text, "cluster support disabled"):
+		e.fail(check, "Redis, or a proxy before it, answers commands, but not HELLO: "+said, "add the option protocol=2 to "+redisNamed+": then the sidecar sends no HELLO")
+	case strings.Contains(said, "cluster support disabled"):
 		e.fail(check, "this Redis is no cluster", "take the option addr out of "+redisNamed)
-	case strings.Contains(text, "LOADING"):
+	case strings.Contains(said, "LOADING"):
 		e.fail(check, "Redis is still loading its data", "wait, and try again")
 	case e.cfg.Redis.Form == config.RedisSentinel:
-		e.fail(check, "the Sentinels know no reachable master: "+text, "look at the Sentinels' log, and let this pod reach the master, too")
+		e.fail(check, "the Sentinels know no reachable master: "+said, "look at the Sentinels' log, and let this pod reach the master, too")
 	default:
-		e.fail(check, text, "look at Redis' log")
+		e.fail(check, said, "look at Redis' log")
 	}
 	return false
 }
@@ -293,21 +294,21 @@ func (e *examination) sentinelsRefuse(ctx context.Context, check string) bool {
 	}
 	for _, address := range o.SentinelAddrs {
 		master, err := e.askSentinel(ctx, address)
-		text := oneLine(fmt.Sprint(err))
+		said := text.OneLine(fmt.Sprint(err))
 		const where = "before the @ of " + redisNamed + ": that login is for the Sentinels; the login for Redis goes into the options username and password"
 		switch {
 		case err == nil:
 			return e.masterCannotBeReached(ctx, address, master)
 		case errors.Is(err, redis.Nil):
 			e.fail(check, "the Sentinel "+address+" knows no master of the name "+o.MasterName, "correct master_name in "+redisNamed+" (SENTINEL MASTERS lists the names)")
-		case strings.Contains(text, "WRONGPASS"), strings.Contains(text, "invalid password"):
+		case strings.Contains(said, "WRONGPASS"), strings.Contains(said, "invalid password"):
 			e.fail(check, "the Sentinel "+address+" refuses the login (WRONGPASS)", "correct user and password "+where)
-		case strings.Contains(text, "NOAUTH"):
+		case strings.Contains(said, "NOAUTH"):
 			e.fail(check, "the Sentinel "+address+" demands a password, and the URL has none for it (NOAUTH)", "put it "+where)
-		case strings.Contains(text, "without any password configured"):
+		case strings.Contains(said, "without any password configured"):
 			e.fail(check, "the URL has a password for the Sentinels, and the Sentinel "+address+" wants none", "take it out "+where)
 		case redis.IsPermissionError(err):
-			e.fail(check, "the Sentinel "+address+" lets the client in, but does not say which server is the master: "+text,
+			e.fail(check, "the Sentinel "+address+" lets the client in, but does not say which server is the master: "+said,
 				"on the Sentinels: ACL SETUSER "+cmp.Or(o.SentinelUsername, "default")+" +sentinel|get-master-addr-by-name +sentinel|sentinels +subscribe &*")
 		default:
 			continue
@@ -375,7 +376,7 @@ func (e *examination) nodes(ctx context.Context) []node {
 			return nil
 		})
 		if err != nil {
-			e.fail("redis cluster", "the nodes cannot be listed: "+oneLine(err.Error()), "ACL SETUSER "+e.username+" +cluster")
+			e.fail("redis cluster", "the nodes cannot be listed: "+text.OneLine(err.Error()), "ACL SETUSER "+e.username+" +cluster")
 		}
 		slices.SortFunc(all, func(a, b node) int { return strings.Compare(a.address, b.address) })
 		return all

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 )
 
 // servers reads what each server reports of itself after a login: HELLO needs no permission.
@@ -127,7 +128,7 @@ func (e *examination) writes(ctx context.Context) {
 	defer cancel()
 	key := e.scratch(e.examined()[0])
 	err := e.rdb.Set(ctx, key, "doctor", 10*time.Second).Err()
-	text := oneLine(fmt.Sprint(err))
+	said := text.OneLine(fmt.Sprint(err))
 	switch {
 	case err == nil:
 		_ = e.rdb.Del(ctx, key).Err() // else it ends by itself
@@ -138,10 +139,10 @@ func (e *examination) writes(ctx context.Context) {
 		e.fail(check, "Redis takes no writes (READONLY): it is a replica", "name the master in "+redisNamed+", or the Sentinels with ?master_name=")
 	case redis.IsOOMError(err):
 		e.fail(check, "Redis has no memory left (OOM)", "raise maxmemory, or remove what else is stored there")
-	case strings.HasPrefix(text, "MISCONF"):
+	case strings.HasPrefix(said, "MISCONF"):
 		e.fail(check, "Redis takes no writes, because it cannot save to its disk (MISCONF)", "look at Redis' log and its disk")
 	default:
-		e.fail(check, text, "look at Redis' log")
+		e.fail(check, said, "look at Redis' log")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/text"
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/wechat"
 )
@@ -73,7 +74,7 @@ func (e *examination) base(ctx context.Context, app config.App) bool {
 		e.ok(check, app.APIBase+" answers as WeChat does")
 		return true
 	}
-	e.fail(check, app.APIBase+" answers, but not as WeChat does: "+oneLine(err.Error()),
+	e.fail(check, app.APIBase+" answers, but not as WeChat does: "+text.OneLine(err.Error()),
 		"correct "+baseNamed+" (normally it is left out); or a proxy, gateway or captive portal on the way answers in WeChat's place: let it pass")
 	return false
 }

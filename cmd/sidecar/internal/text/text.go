@@ -3,7 +3,9 @@ package text
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Span says a duration in at most two units: "1 h 42 min".
@@ -58,4 +60,15 @@ func Count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// OneLine keeps a text of another program from being more than one line, and from being anything else
+// to a terminal: white space becomes single spaces, and what cannot be printed is left out.
+func OneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " "))
 }

@@ -60,3 +60,10 @@ func TestEachFailureOfRedisHasWords(t *testing.T) {
 		}
 	}
 }
+
+func TestForeignTextIsOnePrintableLine(t *testing.T) {
+	const foreign = "  ERR\tno\r\nsuch \x1b[31mthing\xff\u202e 令牌\n"
+	if got, want := text.OneLine(foreign), "ERR no such [31mthing 令牌"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
