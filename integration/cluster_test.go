@@ -11,7 +11,8 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// I1 and I4 of model/README.md with real processes: the numbers that the peers of this program are known by.
+// I1 and I4 of model/README.md with real processes: the numbers that the peers of this program are
+// known by.
 func TestSixteenProcessesFetchOnceColdAndOnceMoreInAStorm(t *testing.T) {
 	server := rig.StartRedis(t)
 	for name, store := range map[string]rig.Store{"real Redis": server, "miniredis": startMiniredis(t)} {

@@ -74,6 +74,16 @@ func (r *rig) replicas(ctx context.Context, n int, creds []tokencache.Credential
 	return f, nil
 }
 
+// run lets the background work of every replica run until the returned function was called.
+func (f *replicas) run(ctx context.Context) (stop func()) {
+	running, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for _, c := range f.caches {
+		wg.Go(func() { _ = c.Run(running) }) // it returns nil
+	}
+	return func() { cancel(); wg.Wait() }
+}
+
 func (f *replicas) stop() {
 	for _, c := range f.close {
 		c()
@@ -139,13 +149,8 @@ func (r *rig) coldFleet(ctx context.Context, n, apps int) ([]figure, error) {
 		return nil, err
 	}
 	defer f.stop()
-	running, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer func() { cancel(); wg.Wait() }()
 	began := time.Now()
-	for _, c := range f.caches {
-		wg.Go(func() { _ = c.Run(running) }) // it returns nil
-	}
+	defer f.run(ctx)()
 	var after string
 	for after == "" && ctx.Err() == nil {
 		pause(ctx, 100*time.Millisecond)
@@ -188,12 +193,7 @@ func (r *rig) spread(ctx context.Context, n int) ([]figure, error) {
 		return nil, err
 	}
 	defer f.stop()
-	running, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer func() { cancel(); wg.Wait() }()
-	for _, c := range f.caches {
-		wg.Go(func() { _ = c.Run(running) }) // it returns nil
-	}
+	defer f.run(ctx)()
 	if err := poll(ctx, "the subscriptions", func() bool {
 		return !slices.ContainsFunc(f.caches, func(c *tokencache.Cache) bool { return !c.Health().Subscribed })
 	}); err != nil {

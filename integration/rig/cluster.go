@@ -153,8 +153,8 @@ func Everywhere(t testing.TB, all []*Sidecar, times int, ask func(*Sidecar) (Ans
 }
 
 // MakeDue makes the value in Redis due for renewal now, as if nearly two hours had passed, and
-// announces it to the replicas. (They spread their moment over the first minute of what they believe is
-// left to do so.)
+// announces it to the replicas. (They spread their moment over the first minute of what they
+// believe is left to do so.)
 func (c *Cluster) MakeDue() {
 	c.t.Helper()
 	c.MakeDueUnheard()

@@ -54,7 +54,7 @@ func TestOneLeaseStandsAtATime(t *testing.T) {
 		if err != nil || other.Value() == lease.Value() {
 			t.Fatalf("after the release: %v", err)
 		}
-		if err := lease.Release(ctx); err != nil { // it is not ours any more
+		if err := lease.Release(ctx); err != nil { // another process holds it now
 			t.Error(err)
 		}
 		if rdb.Get(ctx, "k").Val() != other.Value() {

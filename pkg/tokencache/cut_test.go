@@ -9,8 +9,8 @@ import (
 )
 
 // While Redis is away, or too slow for any commit, each refresh leaves a pending cut. One goroutine
-// makes one cut of all: the earliest question to upstream says how much life may be left, the latest
-// one which commits may have come after.
+// makes one cut of all: the earliest question to upstream says how much life may be left, the
+// latest one which commits may have come after.
 func TestPendingCutsOfSeveralRefreshesAreMerged(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)

@@ -29,7 +29,7 @@ func replyOf(text string) any {
 			if n, err := v.Int64(); err == nil {
 				return n
 			}
-			return struct{}{} // a type that no script of ours answers with
+			return struct{}{} // a type that no script answers with
 		case []any:
 			for i := range v {
 				v[i] = convert(v[i])

@@ -13,9 +13,9 @@ import (
 
 func noRetries(o *redis.Options) { o.MaxRetries = -1 }
 
-// I1 of integration/model/README.md, with faults: the reply of the n-th exchange with Redis is lost, for every n there is, with
-// and without go-redis' own retries. No replica blocks itself out, and it costs at most one more
-// fetch.
+// I1 of integration/model/README.md, with faults: the reply of the n-th exchange with Redis is
+// lost, for every n there is, with and without go-redis' own retries. No replica blocks itself out,
+// and it costs at most one more fetch.
 func TestEachLostReplyAddsAtMostOneFetchAndNoDeadlock(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]tokencachetest.Option{"retried": tokencachetest.Redis(nil), "not retried": tokencachetest.Redis(noRetries)} {

@@ -18,11 +18,11 @@ type Health struct {
 	RedisUp bool
 	// RedisAnswered is when a look was last answered so, by this host's clock. Zero: never.
 	RedisAnswered time.Time
-	// Subscribed: the events of the other replicas are received. A connection that is silently dead is
-	// noticed after 25 s, because silence may mean that nothing has happened.
+	// Subscribed: the events of the other replicas are received. A connection that is silently dead
+	// is noticed after 25 s, because silence may mean that nothing has happened.
 	Subscribed bool
-	// SubscribeErr is the *[StoreError] that says why not. Nil while Subscribed, and before the first
-	// failure.
+	// SubscribeErr is the *[StoreError] that says why not. Nil while Subscribed, and before the
+	// first failure.
 	SubscribeErr error
 	// RereadBound is how long it takes at most until a change is noticed whose event was lost. It
 	// grows with the number of replicas and credentials, so that the load of Redis stays bounded.

@@ -117,7 +117,7 @@ func shrink(t *testing.T, seed string) {
 }
 
 // Dials that fail are what the tests here are about. And each script runs in a Lua of its own,
-// whose stack is most of what the tests allocate; ours need no more than this.
+// whose stack is most of what the tests allocate; the scripts need no more than this.
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	lua.RegistrySize, lua.CallStackSize = 1<<9, 1<<5

@@ -72,7 +72,7 @@ func (w *world) checkRedis(value string) {
 }
 
 // checkValue is I3: nothing past its true end; and nothing as good when the overlap is over after a
-// fetch of ours superseded it.
+// fetch of a replica superseded it.
 func (w *world) checkValue(who, value string, good bool) {
 	if value == "" {
 		return

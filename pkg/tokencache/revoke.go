@@ -8,8 +8,8 @@ import "context"
 // fetch under way is not committed, and what was held against the old secret is forgiven. Then the
 // next reader causes a fetch.
 //
-// It may be called again, and concurrently; ctx bounds it. The error says what is not valid, or is a
-// *[StoreError]: then it is not known whether the value was taken back.
+// It may be called again, and concurrently; ctx bounds it. The error says what is not valid, or is
+// a *[StoreError]: then it is not known whether the value was taken back.
 func (c *Cache) Revoke(ctx context.Context, k Key) error { return c.change(ctx, k, c.store.revoke) }
 
 // Retry ends the backoff of a credential in the whole cluster: the caller knows that its cause is
@@ -34,7 +34,8 @@ func (c *Cache) change(ctx context.Context, k Key, change func(context.Context, 
 
 // end drops the value from the memory of this replica, while Redis takes no writes. It does nothing
 // if a version later than before has come meanwhile: this replica's fetch hung, B revoked the value
-// and fetched another one, and then upstream answered this replica that the earlier right had ended.
+// and fetched another one, and then upstream answered this replica that the earlier right had
+// ended.
 func (sl *slot) end(before *snapshot) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()

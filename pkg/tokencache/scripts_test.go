@@ -204,7 +204,7 @@ var scriptCases = map[string]func(x scripted){
 		age := func(d time.Duration) {
 			x.s.rdb.HIncrBy(x.Context(), x.s.valueKey(x.spec.Key)+":meta", "issued_at", -ms(d))
 		}
-		age(3*time.Minute - workTime - leaseTTL) // within one lease and its work of ours: who knows
+		age(3*time.Minute - workTime - leaseTTL) // within one lease and its work of the fetch: the order is not known
 		_ = x.cut("asked at about the same time", before(3*time.Minute))
 		if st := x.load(); !st.doubt || st.left > goodInDoubt-3*time.Minute || st.left < goodInDoubt-3*time.Minute-time.Second {
 			x.Errorf("three minutes late: %+v", st)

@@ -230,7 +230,7 @@ func bounded(ms int64) time.Duration {
 // longest is more than anything here lasts, and little enough to add some of them up: 73 years.
 const longest = time.Duration(math.MaxInt64 / 4)
 
-// maxWord bounds a text of the journal, in bytes. Ours are names and single words.
+// maxWord bounds a text of the journal, in bytes. The scripts write names and single words only.
 const maxWord = 128
 
 // short makes a foreign text fit for one line: valid UTF-8 that can be printed, at most limit

@@ -31,8 +31,8 @@ var accountPlatform = map[string]apps.Platform{
 	pathCorpToken: apps.WeCom, pathCorpJSAPI: apps.WeCom, pathCorpTicket: apps.WeCom,
 }
 
-// dropInPlatform is the same for all drop-in paths, those of third-party platforms included. It is
-// not changed.
+// dropInPlatform is accountPlatform for all drop-in paths, those of third-party platforms included.
+// It is not changed.
 var dropInPlatform = func() map[string]apps.Platform {
 	all := maps.Clone(dropin.Paths)
 	maps.Copy(all, accountPlatform)
@@ -50,8 +50,8 @@ const (
 const (
 	// A value with less life than shortest is over before its caller can use it.
 	shortest = 2 * time.Second
-	// saidInDoubt is the least that is said of a value in doubt, which may have no life that is
-	// sure and works more often than not. SDKs take a minute or less for an error, or ask again at
+	// saidInDoubt is the least life that is reported of a value in doubt. Such a value may have no
+	// certain life left, and mostly works. SDKs take a minute or less for an error, or ask again at
 	// each call.
 	saidInDoubt = 61 * time.Second
 )
@@ -61,11 +61,11 @@ func (h *handler) dropIn(m *web.Mux) {
 	m.Handle(http.MethodGet, pathToken, h.asWeChat(h.classicToken))
 	m.Handle(http.MethodPost, pathToken, h.asWeChat(h.classicToken))
 	m.Handle(web.AnyMethod, pathStable, h.asWeChat(h.stableToken))
-	for path, understand := range map[string]func(context.Context, http.ResponseWriter, *http.Request) (wanted, error){
+	for path, decode := range map[string]func(context.Context, http.ResponseWriter, *http.Request) (wanted, error){
 		pathTicket: h.dropInTicket, pathCorpToken: h.corpToken, pathCorpJSAPI: h.dropInTicket, pathCorpTicket: h.dropInTicket,
 	} {
-		m.Handle(http.MethodGet, path, h.asWeChat(understand))
-		m.Handle(http.MethodPost, path, h.asWeChat(understand)) // as some SDKs do, and WeChat takes
+		m.Handle(http.MethodGet, path, h.asWeChat(decode))
+		m.Handle(http.MethodPost, path, h.asWeChat(decode)) // as some SDKs do, and WeChat takes
 	}
 	for path := range dropin.Paths {
 		m.Handle(web.AnyMethod, path, h.asPlatform)
@@ -206,8 +206,8 @@ func (h *handler) asWeChat(decode func(context.Context, http.ResponseWriter, *ht
 // because it is not the caller's alone; WeChat itself would replace it, and that of all other
 // callers with it.
 //
-// A value that upstream rejects is none: an SDK would call with it, be refused and ask again,
-// without an end. /v1 says what it is instead.
+// A value that upstream rejects is not handed out: an SDK would call with it, be refused and ask
+// again, without an end. /v1 hands it out as stale.
 func (h *handler) obtain(ctx context.Context, want wanted) (tokencache.Token, error) {
 	t, err := h.read(ctx, want.key, want.least)
 	if err == nil && want.force {
@@ -288,7 +288,7 @@ func (e wechatError) AppendBody(buf []byte, _ web.Format) ([]byte, []string) {
 	return append(buf, '}'), typeWeChat[e.platform]
 }
 
-// inWeChatsShape returns p as WeChat says it, and false for a path that is none of WeChat's. status
+// inWeChatsShape returns p as WeChat says it, and false for a path that is not WeChat's. status
 // is 200, as WeChat's is, unless WeChat would not serve such a caller either.
 func inWeChatsShape(p *web.Problem, path string) (e wechatError, status int, ok bool) {
 	path = collapse(path)

@@ -3,9 +3,10 @@
 // of its own ([Handler.Public]).
 //
 // The rules at both: a push has at most 64 KiB, which come within 2 s, and is answered within
-// 800 ms from then on. "success" says that what the push says is stored. What is not signed by WeChat for
-// this platform gets 403, what could not be stored 503, both without a body. A GET gets the text
-// that it was sent, decrypted. Nothing calls WeChat here, and no answer holds a value.
+// 800 ms from then on. "success" means that the content of the push is stored. A push that
+// WeChat has not signed for this platform gets 403, one that could not be stored 503, both without a
+// body. A GET gets the text that it was sent, decrypted. Nothing calls WeChat here, and no answer
+// holds a value.
 //
 // A push that means nothing to the sidecar is passed on as it came from the listener of its own, if
 // the platform has an address for that. It is passed on after its signature was checked, so the

@@ -240,8 +240,8 @@ func (l *loader) oneOf(at, value string, allowed ...string) {
 
 const notAName = "must be 1 to 64 letters, digits and . _ -"
 
-// isName reports whether s can stand in a Redis key, in a pattern of a Redis ACL and as one segment
-// of a URL path without being mistaken for anything else.
+// isName reports whether s can be a part of a Redis key, a part of a pattern of a Redis ACL and one
+// segment of a URL path without being mistaken for anything else.
 func isName(s string) bool {
 	return s != "" && len(s) <= 64 && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r)
@@ -289,7 +289,8 @@ func anyPort(address string) bool {
 	return err == nil && port == "0"
 }
 
-// Errors is what [Load] returns: every mistake that it found, at least one. Find it with errors.AsType.
+// Errors is what [Load] returns: every mistake that it found, at least one. Find it with
+// errors.AsType.
 type Errors struct{ Mistakes []Mistake }
 
 // Mistake is one thing to correct. Neither part holds a value that was configured.

@@ -169,7 +169,7 @@ type Redis struct {
 	URL secret.String
 	// Form follows from the URL. With the option master_name it is [RedisSentinel] (for
 	// redis.ParseFailoverURL): host and addr options are Sentinels, user and password before the
-	// @ are theirs, and those of Redis are the options username and password. Otherwise, with the
+	// @ are for the Sentinels, and those of Redis are the options username and password. Otherwise, with the
 	// option addr, it is [RedisCluster] (for redis.ParseClusterURL): host and addr options are
 	// seeds; a cluster with one seed names it twice. Otherwise it is [RedisSingle] (for
 	// redis.ParseURL).

@@ -9,8 +9,8 @@ import (
 )
 
 // RedisTLS says with which files the sidecar and Redis show each other who they are, and which side
-// does. Empty fields were not given; a certificate comes with its key. [Load] has read them once, so they were good
-// then.
+// does. Empty fields were not given; a certificate comes with its key. [Load] has read each file
+// once, so it was good then.
 type RedisTLS struct {
 	CertFile, KeyFile string // the sidecar's own certificate, with what leads to its CA, and its key; PEM
 	CAFile            string // the CAs that Redis' certificate may come from, instead of the host's; PEM

@@ -165,7 +165,8 @@ func (e *examination) clock(ctx context.Context) {
 	e.ok(check, text)
 }
 
-// Redis should have this much of its maxmemory free. A credential with its journal takes some 80 KiB.
+// Redis should have this much of its maxmemory free. A credential with its journal takes
+// some 80 KiB.
 const (
 	leastFree       = 4 << 20 // bytes
 	leastFreeShares = 10      // and a tenth of maxmemory

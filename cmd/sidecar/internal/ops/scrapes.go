@@ -14,8 +14,8 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
 
-// maxScrapes is how many renderings of the metrics are kept for those that read them. Scrapers that
-// take their time keep theirs in memory; once there are so many, all others share the newest.
+// maxScrapes bounds the renderings of the metrics that are in memory at once. A slow scraper keeps
+// the one that it reads there; once there are so many, all others share the newest.
 const maxScrapes = 4
 
 // scrapes answers /metrics. One rendering is made at a time, and all who ask before it begins share

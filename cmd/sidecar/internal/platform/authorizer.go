@@ -204,8 +204,8 @@ func (p *Platform) refresh(ctx context.Context, r vault.Record) (wechat.Credenti
 }
 
 // saveOverResealed saves r although the rev of the record has changed, if only the rev has: while r
-// was fetched, a person sealed the records again with a new key. The new secret must not be lost for
-// that. The error is [vault.ErrConflict] if more has changed.
+// was fetched, a person sealed the records again with a new key. The new secret must not be lost
+// for that. The error is [vault.ErrConflict] if more has changed.
 func (p *Platform) saveOverResealed(ctx context.Context, before, r vault.Record) (vault.Record, error) {
 	now, err := p.o.Vault.Load(ctx, p.o.ID, r.ID)
 	switch {

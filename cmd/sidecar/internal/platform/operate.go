@@ -98,8 +98,8 @@ func imported(a, r vault.Record) (next vault.Record, what Imported) {
 // [apps.ErrNotAuthorized] if the vault has no such authorizer, or the vault's or Redis': then the
 // call can be repeated.
 //
-// WeChat does not learn of it, and goes on listing the account. So the record gets the time of now as its
-// order: only a later authorisation replaces it.
+// WeChat does not learn of it, and goes on listing the account. So the record gets the time of now
+// as its order: only a later authorisation replaces it.
 func (p *Platform) Forget(ctx context.Context, authorizer string) (was vault.State, err error) {
 	err = p.change(ctx, authorizer, func(r vault.Record) (vault.Record, bool) {
 		if was = r.State; r.Rev == 0 {

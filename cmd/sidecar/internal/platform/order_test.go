@@ -54,8 +54,8 @@ func TestARepeatedChangeTakesTheTokenBackOnce(t *testing.T) {
 	})
 }
 
-// The replica that stored a ticket ended before it announced it. The token does not wait for the end
-// of a backoff that is older than the ticket. Without a newer ticket it does.
+// The replica that stored a ticket ended before it announced it. The token does not wait for the
+// end of a backoff that is older than the ticket. Without a newer ticket it does.
 func TestANewerTicketEndsTheBackoffOnEveryReplica(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

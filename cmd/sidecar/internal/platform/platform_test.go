@@ -381,7 +381,8 @@ func TestACodeWhileWeChatFails(t *testing.T) {
 	})
 }
 
-// An authorisation whose exchange lost its answer is read again; on WeCom it is lost, and the log says so.
+// An authorisation whose exchange lost its answer is read again; on WeCom it is lost, and the log
+// says so.
 func TestAnExchangeWhoseAnswerIsLost(t *testing.T) {
 	for _, kind := range []Kind{OpenPlatform, Suite} {
 		t.Run(string(kind), func(t *testing.T) {

@@ -34,8 +34,8 @@ var ErrMessage = errors.New("platform: the push is a message of an account, and 
 func (p *Platform) Echo(query url.Values) ([]byte, error) { return p.o.Echo.Echo(query) }
 
 // Receive takes a push as it came: the query of its address and its body. When it returns no error,
-// what the push says is stored, and the answer to the sender is success. It calls neither WeChat nor
-// anything slow but the vault: ctx bounds that.
+// what the push says is stored, and the answer to the sender is success. It calls neither WeChat
+// nor anything slow but the vault: ctx bounds that.
 //
 // The error is one of the envelope's, or [wechat.ErrPush]: then the push is forged, or for another
 // receiver. [ErrMessage] is not forged, and for the app. Any other error is the vault's: the sender

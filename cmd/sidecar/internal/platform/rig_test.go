@@ -34,8 +34,8 @@ const (
 	corpID = "wwprovider"
 )
 
-// rig is a platform on some replicas, in front of a WeChat that pushes to any of them. What the tests
-// call P1 to P7 is in integration/README.md, "The guards of platforms".
+// rig is a platform on some replicas, in front of a WeChat that pushes to any of them. What the
+// tests call P1 to P7 is in integration/README.md, "The guards of platforms".
 type rig struct {
 	*testing.T
 	sim     *wechattest.Server

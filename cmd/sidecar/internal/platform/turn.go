@@ -25,9 +25,9 @@ const (
 	// lease ends, and the account's next try is when its turn comes.
 	patience = 2 * time.Second
 
-	// When WeChat says within quotaWindow that a quota is spent, for quotaSeveral accounts, it may be
-	// the platform's: then no token is asked for during quotaPause. A token is fetched half an hour ahead of
-	// its end, so most live through several pauses.
+	// When WeChat says within quotaWindow that a quota is spent, for quotaSeveral accounts, it may
+	// be the platform's: then no token is asked for during quotaPause. A token is fetched half an
+	// hour ahead of its end, so most live through several pauses.
 	quotaSeveral = 3
 	quotaWindow  = time.Minute
 	quotaPause   = 5 * time.Minute

@@ -153,7 +153,7 @@ func TestAnswersStream(t *testing.T) {
 }
 
 // WeChat repeats the token in a header: the caller does not see it. Headers of WeChat that look
-// like ours do not come through.
+// like the sidecar's do not come through.
 func TestNoTokenInAnyHeader(t *testing.T) {
 	r := newRig(t, options{})
 	token := r.Token(r.t, shop)

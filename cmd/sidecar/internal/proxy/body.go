@@ -23,7 +23,7 @@ func (c *call) keepBody() *refusal {
 		c.stream = &stream{c: c}
 		return nil
 	}
-	// The declared length is not allocated beforehand: a caller that declares much must also send it.
+	// The declared length is not allocated beforehand: only bytes that the caller sends take memory.
 	kept, err := c.readBody(limit)
 	switch {
 	case errors.Is(err, errNoRoom):

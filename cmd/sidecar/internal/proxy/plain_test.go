@@ -10,7 +10,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 )
 
-// Which app a plain call is for: the appid, then a token of ours, then the header, then the
+// Which app a plain call is for: the appid, then a token of the cache, then the header, then the
 // default.
 func TestPlainCallFindsItsApp(t *testing.T) {
 	withDefault := newRig(t, options{names: "hr"})
@@ -81,7 +81,7 @@ func TestTheHostNameDecidesThePlatform(t *testing.T) {
 	}
 }
 
-// A call that takes no token of ours needs no app, only to know where WeChat is.
+// A call that takes no token of the cache needs no app, only to know where WeChat is.
 func TestPlainCallWithOtherCredentialsNeedsNoApp(t *testing.T) {
 	r := newRig(t, options{})
 	const path = "/sns/userinfo?access_token=user%40token&openid=o"

@@ -25,8 +25,8 @@ type Options struct {
 	// Journal asks Redis what the replicas did lately: [tokencache.Cache.Journal]. Default: /status
 	// says nothing of Redis.
 	Journal func(ctx context.Context, perApp int) (tokencache.Journal, error)
-	// Health is what /status says of the ways to Redis: [tokencache.Cache.Health]. Default: no events
-	// arrive, and nothing says why.
+	// Health is what /status says of the ways to Redis: [tokencache.Cache.Health]. Default: no
+	// events arrive, and nothing says why.
 	Health func() tokencache.Health
 	// Configuration is what /status says of it. Default: nothing.
 	Configuration func() Configuration

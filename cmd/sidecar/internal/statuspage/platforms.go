@@ -16,6 +16,7 @@ import (
 )
 
 // Platform is one third-party platform or suite of a [Status]. Its own token is one of the apps'.
+// All times are in seconds.
 type Platform struct {
 	ID    string `json:"id"`
 	Alias string `json:"alias,omitempty"`
@@ -38,7 +39,7 @@ type Platform struct {
 	api apps.Platform
 }
 
-// TicketStatus is the newest ticket of a [Platform].
+// TicketStatus is the newest ticket of a [Platform]. All times are in seconds.
 type TicketStatus struct {
 	None bool  `json:"none,omitempty"` // there is none yet
 	Age  int64 `json:"age"`            // since this replica began to look, if there is none
@@ -175,15 +176,16 @@ func worstOf(p platform.Status, kept []tokencache.Status) []accountStatus {
 // hasEnded reports whether the right to a credential has ended, which is no fault.
 func hasEnded(c tokencache.Status) bool { return c.Class == tokencache.ClassEnded }
 
-// isRefused reports whether an account fails because WeChat rejects its authorisation. On another
-// replica than the one that asked, the text is what is left of the error.
+// isRefused reports whether an account fails because WeChat rejects its authorisation. The replicas
+// that did not ask WeChat have only the text of the error.
 func isRefused(err error) bool {
 	f, ok := errors.AsType[*tokencache.FetchError](err)
 	return errors.Is(err, platform.ErrRefused) || ok && f.Message == platform.ErrRefused.Error()
 }
 
-// account adds what is wrong with a credential of an account. Few customers of many are no trouble
-// of all, so it is one level less. One that WeChat rejects is only counted.
+// account adds what is wrong with a credential of an account. A few failing accounts are no fault of
+// the whole platform, so the level is one lower than an app's. One that WeChat rejects is only
+// counted.
 func (p *problems) account(of Platform, c tokencache.Status) {
 	if level := levelOf(c); level == levelWell || c.Err == nil || hasEnded(c) || isRefused(c.Err) {
 		return
@@ -194,9 +196,9 @@ func (p *problems) account(of Platform, c tokencache.Status) {
 }
 
 const (
-	// refusedShare: one of so many accounts that is refused is a customer's matter.
+	// refusedShare: while at most one account in this many is refused, that is the customers' matter.
 	refusedShare = 100
-	// manyCodes wait only if they cannot be exchanged.
+	// manyCodes is how many codes wait at once only if they cannot be exchanged.
 	manyCodes = 10
 )
 

@@ -62,8 +62,8 @@ func Count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// OneLine keeps a text of another program from being more than one line, and from being anything else
-// to a terminal: white space becomes single spaces, and what cannot be printed is left out.
+// OneLine keeps a text of another program from being more than one line, and from being anything
+// else to a terminal: white space becomes single spaces, and what cannot be printed is left out.
 func OneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

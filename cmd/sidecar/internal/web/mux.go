@@ -8,8 +8,9 @@ import (
 // failFunc answers with an error.
 type failFunc func(http.ResponseWriter, *http.Request, error)
 
-// Mux is where each face registers its paths. It answers what no face knows in the faces' own
-// shape, which http.ServeMux would do in plain text.
+// Mux is where each face registers its paths. A call that no face knows gets a problem in the shape
+// of the faces, where http.ServeMux answers in plain text. Safe for concurrent use once all paths
+// are registered and Rest is set.
 type Mux struct {
 	paths  *http.ServeMux
 	routes map[string]*route

@@ -67,6 +67,7 @@ func (p *Problem) Header(h http.Header) {
 	}
 }
 
+// BadRequest is the answer 400 to a request that a caller has to correct: detail says how.
 func BadRequest(detail string) *Problem {
 	return &Problem{Kind: "bad-request", Status: http.StatusBadRequest, Title: "The request is not understood", Detail: detail}
 }
@@ -76,16 +77,19 @@ func notFound(hint string) *Problem {
 		Detail: hint}
 }
 
+// UnknownApp is the answer 404 to a call for an app that is not configured.
 func UnknownApp() *Problem {
 	return &Problem{Kind: "unknown-app", Status: http.StatusNotFound, Title: "No such app",
 		Detail: "No app of this name is configured here. Add it to the configuration of the sidecar, or use the id or alias from there."}
 }
 
+// Unauthorized is the answer 401 to a call without the configured bearer token.
 func Unauthorized() *Problem {
 	return &Problem{Kind: "unauthorized", Status: http.StatusUnauthorized, Title: "A bearer token is demanded",
 		Detail: "Send the configured bearer token: Authorization: Bearer ..."}
 }
 
+// Overloaded is the answer 429 while as many requests wait as may.
 func Overloaded() *Problem {
 	return &Problem{Kind: "overloaded", Status: http.StatusTooManyRequests, Title: "Too many requests at once",
 		Detail: "Too many requests are waiting for an answer.", retryAfter: time.Second}
