@@ -31,7 +31,7 @@ type Seen struct {
 	MissingFor time.Duration
 	Reads      int           // looks of direct readers that Redis answered
 	Worst      time.Duration // the longest that a caller of a sidecar waited
-	Failures   []string      // what the first of them got, without values
+	Failures   []string      // what they got, the first 20 that differ, without values
 }
 
 // Load is a steady load on every sidecar of a cluster. Of each there are callers of /v1, of the
@@ -176,8 +176,8 @@ func (l *Load) call(ctx context.Context, p *Sidecar, call caller) {
 	switch {
 	case err != nil:
 		l.seen.Failed++
-		if len(l.seen.Failures) < 5 {
-			l.seen.Failures = append(l.seen.Failures, err.Error())
+		if said := err.Error(); len(l.seen.Failures) < 20 && !slices.Contains(l.seen.Failures, said) {
+			l.seen.Failures = append(l.seen.Failures, said)
 		}
 	case g.stale:
 		l.seen.Stale++
