@@ -271,7 +271,7 @@ func (v *Vault) seal(r Record) (Row, error) {
 		return Row{}, err
 	}
 	row := Row{Platform: r.Platform, ID: r.ID, State: r.State, Order: r.Order, Rev: r.Rev}
-	body, _ := json.Marshal(content{r.Secret.Reveal(), r.Info}) // a text and bytes: cannot fail
+	body, _ := json.Marshal(newContent(r)) // a text and bytes: cannot fail
 	row.Sealed = v.keys.seal(body, row.binding())
 	return row, nil
 }
@@ -300,12 +300,6 @@ func (v *Vault) Codes(ctx context.Context, platform string) ([]string, error) {
 	return v.store.Codes(ctx, platform)
 }
 
-// content is what is sealed of a record.
-type content struct {
-	Secret string `json:"secret,omitempty"`
-	Info   []byte `json:"info,omitempty"`
-}
-
 // Open returns the record of a row, whose Platform and ID are set. The error is [ErrSealed]. What is
 // left of a code that was exchanged holds no secret, and is read without a key: so a key can be
 // taken away although the code may be delivered once more.
@@ -325,7 +319,10 @@ func (v *Vault) Open(row Row) (Record, error) {
 	if json.Unmarshal(body, &c) != nil {
 		return Record{}, ErrSealed
 	}
-	r.Secret, r.Info = secret.New(c.Secret), c.Info
+	r.Secret = secret.New(c.Secret)
+	if r.Info, err = c.info(); err != nil {
+		return Record{}, err
+	}
 	return r, nil
 }
 
