@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -234,4 +235,12 @@ func (b *bench) settled(before map[string]float64) string {
 		}
 	}
 	return strings.Join(late, "; ")
+}
+
+// onlyRefused says which failures of a load are none that pattern permits.
+func (b *bench) onlyRefused(seen rig.Seen, pattern string) {
+	b.t.Helper()
+	if other := slices.DeleteFunc(slices.Clone(seen.Failures), regexp.MustCompile(pattern).MatchString); len(other) > 0 {
+		b.t.Errorf("calls failed in a way that is not promised: %q", other)
+	}
 }

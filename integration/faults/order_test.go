@@ -49,14 +49,15 @@ var orderRows = []row{
 	shortLife(time.Minute, 70*time.Second, 3),
 	shortLife(10*time.Second, 40*time.Second, 6),
 	{
-		name: "expires_in of 1 s", promise: "a positive TTL, and served, while the allowance of fetches lasts: 50, then one in 3 minutes",
+		name: "expires_in of 1 s", promise: "a positive TTL, and served, while the allowance of fetches lasts: 50, then one in 3 minutes; the drop-in may say that no value lasts for 2 s",
 		// A tenth of such a life is left for a refresh when the key leaves Redis.
-		limits:  limits{fetches: 49, missingFor: time.Second},
+		limits:  limits{fetches: 49, missingFor: time.Second, failed: 3 * 4 * 25}, // all calls of the drop-in
 		reveals: reveal{name: "wxtoken_upstream_fetches_total", labels: []string{`result="ok"`}},
 		run: func(b *bench) {
 			b.live(time.Second)
 			b.hold(4 * time.Second)
 			seen := b.load.Stop() // so much can be promised
+			b.onlyRefused(seen, "drop-in says errcode -1$")
 			used := b.Upstream.Calls(rig.AppID).Fetches()
 			b.note("%d fetches in 4 s for %d calls", used-1, seen.Calls)
 			late := b.startLoad()

@@ -116,7 +116,11 @@ func (r *rig) seed(ctx context.Context, sim *wechattest.Server, namespace string
 	}
 	v := vault.New(vault.NewRedis(r.redis, namespace), keys)
 	known := sim.Ledger(platformID).Authorizers
-	info := []byte(`{"said":[` + strings.Repeat(`{"funcscope_category":{"id":1}},`, 20) + `{"funcscope_category":{"id":15}}]}`)
+	var permissions []string // as many as an account grants
+	for i := range 21 {
+		permissions = append(permissions, fmt.Sprintf(`{"funcscope_category":{"id":%d}}`, i+1))
+	}
+	info := []byte(`{"said":[` + strings.Join(permissions, ",") + `]}`)
 	for page := range slices.Chunk(accounts, 500) {
 		records := make([]vault.Record, len(page))
 		for i, id := range page {
