@@ -53,11 +53,11 @@ var imports = map[string][]string{
 	"cmd/sidecar":                              {"cmd/sidecar/internal/api", "cmd/sidecar/internal/apps", "cmd/sidecar/internal/build", "cmd/sidecar/internal/callback", "cmd/sidecar/internal/cli", "cmd/sidecar/internal/config", "cmd/sidecar/internal/doctor", "cmd/sidecar/internal/listener", "cmd/sidecar/internal/observe", "cmd/sidecar/internal/ops", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/proxy", "cmd/sidecar/internal/redisclient", "cmd/sidecar/internal/source", "cmd/sidecar/internal/statuspage", "cmd/sidecar/internal/tlsface", "cmd/sidecar/internal/vaultcmd", "cmd/sidecar/internal/vaultstore", "pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat"},
 	"integration":                              {},
 	"integration/faults":                       {},
-	"integration/rig":                          {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/wechat/wechattest"},
+	"integration/rig":                          {"pkg/secret/secrettest", "pkg/tokencache/tokencachetest", "pkg/vault/vaulttest", "pkg/wechat/wechattest"},
 	"integration/simulator":                    {"pkg/wechat/wechattest"},
 	"integration/model":                        {},
 	"integration/shape":                        {},
-	"integration/figures":                      {"pkg/secret", "pkg/tokencache", "pkg/wechat/wechattest"},
+	"integration/figures":                      {"pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat/wechattest"},
 }
 
 func TestPackagesImportOnlyWhatTheTreeAllows(t *testing.T) {
