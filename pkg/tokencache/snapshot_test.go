@@ -1,6 +1,7 @@
 package tokencache
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -152,7 +153,10 @@ func TestACutIsAlwaysShorterThanTheOverlap(t *testing.T) {
 }
 
 func TestAKeyIsCheckedBeforeItReachesRedis(t *testing.T) {
-	for _, k := range []Key{{"", "k"}, {"a}b", "k"}, {"a{b", "k"}, {"a b", "k"}, {"a\n", "k"}, {"a", ""}, {"a", "k:v"}} {
+	for _, k := range []Key{
+		{"", "k"}, {"a}b", "k"}, {"a{b", "k"}, {"a b", "k"}, {"a\n", "k"}, {"a", ""}, {"a", "k:v"},
+		{strings.Repeat("a", 129), "k"}, {"a", strings.Repeat("k", 65)},
+	} {
 		if k.validate() == nil {
 			t.Errorf("%q is accepted", k)
 		}

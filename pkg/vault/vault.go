@@ -332,16 +332,17 @@ func (r Row) binding() []byte {
 	return fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", r.Platform, r.ID, r.State, r.Order)
 }
 
+// Without their bounds, which would make these many times as large in every program.
 var (
-	platformPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	idPattern       = regexp.MustCompile(`^[A-Za-z0-9._@/-]{0,128}$`)
+	platformPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+	idPattern       = regexp.MustCompile(`^[A-Za-z0-9._@/-]*$`)
 )
 
 func (r Record) validate() error {
 	switch {
-	case !platformPattern.MatchString(r.Platform):
+	case len(r.Platform) > 64 || !platformPattern.MatchString(r.Platform):
 		return errors.New("vault: the platform's id must be 1 to 64 letters, digits and . _ -")
-	case !idPattern.MatchString(r.ID):
+	case len(r.ID) > 128 || !idPattern.MatchString(r.ID):
 		return errors.New("vault: a record's id must be at most 128 letters, digits and . _ - @ /")
 	case len(r.Info) > longestInfo || len(r.Secret.Reveal()) > longestSecret:
 		return errors.New("vault: a secret or an info has at most 4 KiB")

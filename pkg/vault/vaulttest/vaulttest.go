@@ -211,6 +211,7 @@ func platformsDoNotMeet(t *testing.T, v *vault.Vault) {
 func whatIsNotValid(t *testing.T, v *vault.Vault) {
 	for name, change := range map[string]func(*vault.Record){
 		"no platform":      func(r *vault.Record) { r.Platform = "" },
+		"a long platform":  func(r *vault.Record) { r.Platform = strings.Repeat("x", 65) },
 		"a brace":          func(r *vault.Record) { r.Platform = "a}b" },
 		"an id with space": func(r *vault.Record) { r.ID = "a b" },
 		"a long id":        func(r *vault.Record) { r.ID = strings.Repeat("x", 129) },

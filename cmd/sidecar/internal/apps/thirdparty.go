@@ -34,10 +34,10 @@ func (a *App) HasAccount(account *App) bool {
 // ErrNotAuthorized says that an account has not authorised a third-party platform.
 var ErrNotAuthorized = errors.New("the account has not authorised this platform")
 
-var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+var accountPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // IsAccount reports whether id can be an account's: an appid or a corpid.
-func IsAccount(id string) bool { return accountPattern.MatchString(id) }
+func IsAccount(id string) bool { return len(id) <= 63 && accountPattern.MatchString(id) }
 
 // AccountName returns the name of an account as an app of a third-party platform.
 func AccountName(platform, account string) string { return platform + ":" + account }

@@ -137,9 +137,11 @@ type input struct {
 	PermanentCode string `json:"permanent_code"`
 }
 
-// plainSecret is what a refresh token and a permanent code look like. A serialized object of another
-// program does not.
-var plainSecret = regexp.MustCompile(`^[!-~]{1,1000}$`)
+// plainSecret is what a refresh token and a permanent code look like, with at most longestPlain
+// letters. A serialized object of another program does not.
+var plainSecret = regexp.MustCompile(`^[!-~]+$`)
+
+const longestPlain = 1000
 
 // parse reads one line. The error repeats nothing of it.
 func (s *session) parse(text []byte) (vault.Record, error) {
@@ -191,7 +193,7 @@ func plain(c config.ThirdParty, in input) (vault.Record, error) {
 		return vault.Record{}, fmt.Errorf("an account of this platform has a %s", key)
 	case value == "":
 		return vault.Record{}, fmt.Errorf("%s is missing or empty: an account without one cannot be moved; remove the line", key)
-	case !plainSecret.MatchString(value):
+	case len(value) > longestPlain || !plainSecret.MatchString(value):
 		return vault.Record{}, fmt.Errorf("%s is not one line of plain letters: the program that it is from has put something around it", key)
 	case in.Order < 0 || in.Order > time.Now().Add(skew).Unix():
 		return vault.Record{}, errors.New("order must be a time of the past in Unix seconds: an order of the future would hide what WeChat tells until then")

@@ -152,6 +152,7 @@ func TestAWrongLineIsNotImported(t *testing.T) {
 		"another kind's":    {`{"platform":"shops","authorizer":"wx2","permanent_code":"CANARY-x"}`, "line 2: an account of this platform has a refresh_token"},
 		"a suite's":         {`{"platform":"` + suite + `","authorizer":"ww2","refresh_token":"CANARY-x"}`, "line 2: an account of this platform has a permanent_code"},
 		"a serialized one":  {`{"platform":"shops","authorizer":"wx2","refresh_token":"\u0000\u0005CANARY-x"}`, "line 2: refresh_token is not one line of plain letters"},
+		"a long one":        {`{"platform":"shops","authorizer":"wx2","refresh_token":"CANARY-` + strings.Repeat("x", 1000) + `"}`, "line 2: refresh_token is not one line of plain letters"},
 		"milliseconds":      {`{"platform":"shops","authorizer":"wx2","refresh_token":"CANARY-x","order":1700000000000}`, "line 2: order must be a time of the past"},
 		"twice":             {good, "line 2: it is about the same account as line 1"},
 		"twice, by its id":  {strings.Replace(good, "shops", open, 1), "line 2: it is about the same account as line 1"},
