@@ -130,7 +130,7 @@ func (p *Platform) fetchAuthorizer(ctx context.Context, authorizer string) (wech
 	case r.Rev == 0:
 		// No record is ever deleted, and there was one when the credential was made: the vault was
 		// emptied. That ends no authorisation, so what is in memory is served until the list of WeChat
-		// brings the record back, and takes the token back with it.
+		// brings the record back.
 		return wechat.Credential{}, &tokencache.FetchError{Class: tokencache.ClassTransient, Err: errEmptied, Message: errEmptied.Error()}
 	case r.State == vault.StateWithdrawn:
 		return wechat.Credential{}, ended(ErrWithdrawn)

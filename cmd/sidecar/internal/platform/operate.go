@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,42 +25,38 @@ const (
 	ImportKept      Imported = "kept"      // the vault has another one, which is not older
 )
 
-// Import puts authorizers of a backup or of another program into the vault, unless the vault has
-// something that is as new or newer. An empty secret replaces none. A dry import changes nothing and
-// returns what one would do. Outcomes and errors are in the order of the records, whose IDs differ.
-// An error is the vault's or Redis': then the call can be repeated.
-func (p *Platform) Import(ctx context.Context, records []vault.Record, dry bool) (what []Imported, errs []error) {
-	for page := range slices.Chunk(records, pageSize) {
-		w, e := p.importPage(ctx, page, dry)
-		what, errs = append(what, w...), append(errs, e...)
-	}
-	return what, errs
-}
-
-// loadsAtOnce is how many records of a page are loaded at once.
+// loadsAtOnce is how many records an import loads at once.
 const loadsAtOnce = 16
 
-func (p *Platform) importPage(ctx context.Context, page []vault.Record, dry bool) ([]Imported, []error) {
-	before, unread, what := make([]vault.Record, len(page)), make([]error, len(page)), make([]Imported, len(page))
-	var loads errgroup.Group
+// Import puts up to 500 authorizers of a backup or of another program into the vault, unless the
+// vault has something that is as new or newer. An empty secret replaces none. A dry import changes
+// nothing and returns what one would do. Outcomes and errors are in the order of the records, whose
+// IDs differ. An error is the vault's or Redis': then the call can be repeated.
+func (p *Platform) Import(ctx context.Context, records []vault.Record, dry bool) (what []Imported, errs []error) {
+	before, unread := make([]vault.Record, len(records)), make([]error, len(records))
+	what = make([]Imported, len(records))
+	loads, loading := errgroup.WithContext(ctx)
 	loads.SetLimit(loadsAtOnce)
-	for i, a := range page {
+	for i, a := range records {
 		loads.Go(func() error {
-			before[i], unread[i] = p.o.Vault.Load(ctx, p.o.ID, a.ID)
-			return nil
+			before[i], unread[i] = p.o.Vault.Load(loading, p.o.ID, a.ID)
+			if errors.Is(unread[i], vault.ErrSealed) {
+				return nil // it holds up no other
+			}
+			return unread[i] // the vault is away, so the others need not wait for it
 		})
 	}
-	_ = loads.Wait()
-	errs := p.changeAll(ctx, before, func(i int, r vault.Record) (next vault.Record, changed bool) {
+	_ = loads.Wait() // each record has its own error
+	errs = p.changeAll(ctx, before, func(i int, r vault.Record) (next vault.Record, changed bool) {
 		if unread[i] != nil {
 			return r, false
 		}
-		next, what[i] = imported(page[i], r)
+		next, what[i] = imported(records[i], r)
 		return next, !dry && (what[i] == ImportAdded || what[i] == ImportReplaced)
 	})
 	var revokes errgroup.Group
 	revokes.SetLimit(revokesAtOnce)
-	for i, a := range page {
+	for i, a := range records {
 		revokes.Go(func() error {
 			errs[i] = cmp.Or(unread[i], errs[i])
 			if errs[i] == nil && !dry && what[i] != ImportKept {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -85,7 +86,12 @@ func TestAnImportOfManyWaitsForTheDiskTogether(t *testing.T) {
 			}
 		})
 		began := time.Now()
-		what, errs := p.Import(t.Context(), lines, false)
+		var what []Imported
+		var errs []error
+		for page := range slices.Chunk(lines, pageSize) {
+			w, e := p.Import(t.Context(), page, false)
+			what, errs = append(what, w...), append(errs, e...)
+		}
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%d records took %v", n, took)
 		}
@@ -103,6 +109,29 @@ func TestAnImportOfManyWaitsForTheDiskTogether(t *testing.T) {
 				if got := x.record(r.ID); what[i] != ImportAdded || errs[i] != nil || got.Secret.Reveal() != "imported" {
 					t.Fatalf("%d: %s, %v, %+v", i, what[i], errs[i], got)
 				}
+			}
+		}
+	})
+}
+
+// While the vault hangs, an import fails once, and not for each record in turn.
+func TestAnImportWithoutTheVaultFailsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 1, OpenPlatform)
+		lines := make([]vault.Record, pageSize)
+		for i := range lines {
+			lines[i] = vault.Record{Platform: id, ID: fmt.Sprintf("wx%016d", i), State: vault.StateActive, Secret: secret.New("imported")}
+		}
+		x.faults.hang.Store(int64(5 * time.Second))
+		x.faults.away.Store(true)
+		began := time.Now()
+		_, errs := x.replicas[0].Import(t.Context(), lines, false)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		for i, err := range errs {
+			if err == nil {
+				t.Fatalf("record %d: no error", i)
 			}
 		}
 	})

@@ -178,25 +178,24 @@ func (p *Platform) authorizerKey(authorizer string) tokencache.Key {
 	return tokencache.Key{App: apps.AccountName(p.o.ID, authorizer), Kind: source.AccessToken}
 }
 
-// revoke takes back whatever was fetched with an authorizer's secret: the token, and the tickets
-// that were fetched with it.
+// revoke takes back whatever was fetched with an authorizer's secret.
 func (p *Platform) revoke(ctx context.Context, authorizer string) error {
-	p.forget(authorizer)
-	key := p.authorizerKey(authorizer)
-	errs := []error{p.o.Cache.Revoke(ctx, key)}
-	for _, kind := range p.dialect.tickets() {
-		errs = append(errs, p.o.Cache.Revoke(ctx, tokencache.Key{App: key.App, Kind: kind}))
-	}
-	return errors.Join(errs...)
+	return p.changeValues(ctx, authorizer, p.o.Cache.Revoke)
 }
 
-// endBackoff lets every replica fetch at once what it could not fetch for an account.
+// endBackoff lets every replica fetch at once what it could not fetch for an authorizer.
 func (p *Platform) endBackoff(ctx context.Context, authorizer string) error {
+	return p.changeValues(ctx, authorizer, p.o.Cache.Retry)
+}
+
+// changeValues changes what the cluster has of an authorizer's token, and of the tickets that are
+// fetched with it. What this replica remembers of the record is forgotten.
+func (p *Platform) changeValues(ctx context.Context, authorizer string, change func(context.Context, tokencache.Key) error) error {
 	p.forget(authorizer)
 	key := p.authorizerKey(authorizer)
-	errs := []error{p.o.Cache.Retry(ctx, key)}
+	errs := []error{change(ctx, key)}
 	for _, kind := range p.dialect.tickets() {
-		errs = append(errs, p.o.Cache.Retry(ctx, tokencache.Key{App: key.App, Kind: kind}))
+		errs = append(errs, change(ctx, tokencache.Key{App: key.App, Kind: kind}))
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,34 @@ func TestAnEmptiedVaultEndsNoAuthorisation(t *testing.T) {
 		time.Sleep(recoverAgain)
 		x.eventually("the list is read", func() bool { return x.active() == 1 })
 		x.patiently(0, shop)
+	})
+}
+
+// What the list brings back is the authorisation that was there before, so the token that was fetched
+// with it stays: it costs no fetch.
+func TestWhatTheListBringsBackKeepsItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		before := x.mustGet(0, shop)
+		x.mustGet(1, shop)
+		for _, key := range x.cluster.Redis.Keys() {
+			if strings.HasSuffix(key, ":vault") {
+				x.cluster.Redis.Del(key)
+			}
+		}
+		if err := x.replicas[0].Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range x.replicas {
+			if token := x.mustGet(i, shop); !token.Value.Equal(before.Value) {
+				t.Errorf("replica %d has another token", i)
+			}
+		}
+		if r, got := x.record(shop), x.fetches(shop); r.State != vault.StateActive || got != 1 {
+			t.Errorf("%d fetches, want 1; %+v", got, r)
+		}
 	})
 }
 

@@ -65,17 +65,19 @@ func importLines(ctx context.Context, s *session) error {
 
 // importOf imports the records of one platform, and counts what became of them.
 func (s *session) importOf(ctx context.Context, p *platform.Platform, own []numbered, count map[platform.Imported]int) error {
-	records := make([]vault.Record, len(own))
-	for i, r := range own {
-		records[i] = r.Record
-	}
-	what, errs := p.Import(ctx, records, s.dry)
-	for i, r := range own {
-		if errs[i] != nil {
-			return fmt.Errorf("line %d may not have been written, nor may others; import the same lines again: %w", r.line, errs[i])
+	for page := range slices.Chunk(own, pageSize) {
+		records := make([]vault.Record, len(page))
+		for i, r := range page {
+			records[i] = r.Record
 		}
-		if count[what[i]]++; what[i] == platform.ImportKept {
-			fmt.Fprintf(s.Stderr, "line %d: the vault has another secret of %s that is not older, and keeps it\n", r.line, apps.AccountName(r.Platform, r.ID))
+		what, errs := p.Import(ctx, records, s.dry)
+		for i, r := range page {
+			if errs[i] != nil {
+				return fmt.Errorf("line %d may not have been written, nor may others; import the same lines again: %w", r.line, errs[i])
+			}
+			if count[what[i]]++; what[i] == platform.ImportKept {
+				fmt.Fprintf(s.Stderr, "line %d: the vault has another secret of %s that is not older, and keeps it\n", r.line, apps.AccountName(r.Platform, r.ID))
+			}
 		}
 	}
 	return nil
