@@ -114,6 +114,28 @@ func TestAnImportOfManyWaitsForTheDiskTogether(t *testing.T) {
 	})
 }
 
+// What an import replaces takes back the token that was fetched before, from every replica.
+func TestAnImportTakesTheTokenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		x.mustGet(0, shop)
+		x.mustGet(1, shop)
+		withdrawn := vault.Record{Platform: id, ID: shop, State: vault.StateWithdrawn, Order: x.record(shop).Order + 1}
+		what, errs := x.replicas[0].Import(t.Context(), []vault.Record{withdrawn}, false)
+		if what[0] != ImportReplaced || errs[0] != nil {
+			t.Fatal(what, errs)
+		}
+		time.Sleep(time.Second)
+		for i := range x.replicas {
+			if token, err := x.get(i, shop); err == nil {
+				t.Errorf("replica %d hands out %+v", i, token)
+			}
+		}
+	})
+}
+
 // While the vault hangs, an import fails once, and not for each record in turn.
 func TestAnImportWithoutTheVaultFailsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2/server"
 
+	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache"
 	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
@@ -129,6 +130,35 @@ func TestWhatTheListBringsBackKeepsItsToken(t *testing.T) {
 		}
 		if r, got := x.record(shop), x.fetches(shop); r.State != vault.StateActive || got != 1 {
 			t.Errorf("%d fetches, want 1; %+v", got, r)
+		}
+	})
+}
+
+// What the list has of a later authorisation replaces the secret, and takes back the token that was
+// fetched with the earlier one.
+func TestALaterAuthorisationOfTheListTakesTheTokenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newRig(t, 2, OpenPlatform)
+		x.start()
+		x.authorized(shop)
+		before := x.mustGet(0, shop)
+		x.mustGet(1, shop)
+		earlier := x.record(shop) // as if no push had come of the authorisation
+		earlier.Secret, earlier.Order = secret.New("of an earlier authorisation"), earlier.Order-60
+		if _, err := x.replicas[0].o.Vault.Save(t.Context(), earlier); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.replicas[0].Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		for i := range x.replicas {
+			if token := x.mustGet(i, shop); token.Value.Equal(before.Value) {
+				t.Errorf("replica %d has the token of before", i)
+			}
+		}
+		if r := x.record(shop); !x.sim.Accepts(id, shop, r.Secret.Reveal()) {
+			t.Errorf("WeChat does not accept what the vault has: %+v", r)
 		}
 	})
 }
