@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 )
 
 // newLogger writes JSON in a pod and lines for people on a terminal. Nothing is sampled: there is
@@ -63,15 +64,16 @@ var libraryMessages = [...]string{
 
 // libraryLog takes the messages of libraries that have no logger of this program. It logs which one
 // of libraryMessages came, at most once a minute each, and never what the message quotes.
-type libraryLog struct{ log *zap.Logger }
-
-func newLibraryLog(log *zap.Logger) *stdlog.Logger {
-	return stdlog.New(libraryLog{log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
-	}))}, "", 0)
+type libraryLog struct {
+	log        *zap.Logger
+	complaints observe.Complaints
 }
 
-func (l libraryLog) Write(message []byte) (int, error) {
+func newLibraryLog(log *zap.Logger) *stdlog.Logger {
+	return stdlog.New(&libraryLog{log: log}, "", 0)
+}
+
+func (l *libraryLog) Write(message []byte) (int, error) {
 	text := "a message of a library, withheld because it may quote a peer"
 	for _, known := range libraryMessages {
 		if strings.Contains(string(message), known) {
@@ -79,6 +81,8 @@ func (l libraryLog) Write(message []byte) (int, error) {
 			break
 		}
 	}
-	l.log.Warn(text)
+	if l.complaints.Due(text, time.Now()) > 0 {
+		l.log.Warn(text)
+	}
 	return len(message), nil
 }

@@ -27,6 +27,14 @@ const (
 	redisClusterLook = time.Second
 )
 
+// bufferSize is what a connection to Redis has room for in each direction: what goes over it is a
+// token and what is known of it. go-redis would take 32 KiB.
+const bufferSize = 4 << 10
+
+// noPoolOfPipelines: a pipeline takes a connection as any command does. go-redis would keep others
+// for them, with 256 KiB each.
+const noPoolOfPipelines = -1
+
 // Connect returns a client for any of the forms of Redis. It does no I/O but to read certificates.
 func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 	raw := cfg.URL.Reveal()
@@ -40,6 +48,7 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
+		o.ReadBufferSize, o.WriteBufferSize = bufferSize, bufferSize
 		o.DialerRetries, o.ClusterStateReloadInterval = 1, redisClusterLook
 		o.MaintNotificationsConfig = noMaintNotifications()
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
@@ -62,7 +71,8 @@ func Connect(cfg config.Redis) (redis.UniversalClient, error) {
 		}
 		o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 		redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
-		o.DialerRetries = 1
+		o.ReadBufferSize, o.WriteBufferSize = bufferSize, bufferSize
+		o.DialerRetries, o.PipelinePoolSize = 1, noPoolOfPipelines
 		o.MaintNotificationsConfig = noMaintNotifications()
 		if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 			return nil, err
@@ -80,7 +90,8 @@ func failoverOptions(cfg config.Redis) (*redis.FailoverOptions, error) {
 	}
 	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
 	redisTimes(raw, &o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout)
-	o.DialerRetries = 1
+	o.ReadBufferSize, o.WriteBufferSize = bufferSize, bufferSize
+	o.DialerRetries, o.PipelinePoolSize = 1, noPoolOfPipelines
 	if err := useFiles(o.TLSConfig, cfg.TLS); err != nil {
 		return nil, err
 	}
