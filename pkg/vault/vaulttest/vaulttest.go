@@ -40,6 +40,7 @@ func Store(t *testing.T, open func(t *testing.T) (store vault.Store, raw func() 
 		"what was saved":                               whatWasSaved,
 		"only over what was seen":                      onlyOverWhatWasSeen,
 		"one of many writers":                          oneOfManyWriters,
+		"a record is one register":                     aRegister,
 		"a list":                                       aList,
 		"platforms do not meet":                        platformsDoNotMeet,
 		"what is not valid":                            whatIsNotValid,

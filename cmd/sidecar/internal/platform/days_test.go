@@ -21,7 +21,7 @@ import (
 // each time that one must be renewed, however many replicas hand it out. No read gets a dead token.
 func TestDaysCostWhatIsUsed(t *testing.T) {
 	t.Parallel()
-	n, used, replicas := atFullSize(5000, 10), atFullSize(300, 2), atFullSize(50, 2)
+	n, used, replicas := atFullSize(5000, 10), atFullSize(300, 2), atFullSize(50, 10)
 	span := time.Duration(atFullSize(24, 2)) * time.Hour
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, replicas, OpenPlatform)

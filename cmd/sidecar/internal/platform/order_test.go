@@ -115,7 +115,7 @@ func TestOfTicketsInAnyOrderTheNewestCounts(t *testing.T) {
 // come late, twice and in any order. In the end each account is as WeChat has it.
 func TestAfterEventsInAnyOrderAllIsAsWeChatHasIt(t *testing.T) {
 	t.Parallel()
-	for round := range atFullSize(50, 1) {
+	for round := range atFullSize(100, 1) {
 		synctest.Test(t, func(t *testing.T) {
 			seed := rand.New(rand.NewPCG(2, uint64(round)))
 			x := newRig(t, 3, OpenPlatform)
