@@ -238,13 +238,39 @@ const (
 	maxFields = 64
 )
 
+// hasAttributes reports whether a tag of text may have one. No push has any, and the decoder would
+// keep all of them at once: ten times as much as text, before anything has been verified.
+func hasAttributes(text []byte) bool {
+	for {
+		_, tag, more := bytes.Cut(text, []byte("<"))
+		if !more {
+			return false
+		}
+		end := []byte(">")
+		isElement := true
+		switch {
+		case bytes.HasPrefix(tag, []byte("![CDATA[")):
+			end, isElement = []byte("]]>"), false
+		case bytes.HasPrefix(tag, []byte("?")):
+			end, isElement = []byte("?>"), false
+		}
+		tag, text, _ = bytes.Cut(tag, end)
+		if isElement && bytes.ContainsRune(tag, '=') {
+			return true
+		}
+	}
+}
+
 // errXML says that a text is not the XML of a push.
 var errXML = errors.New("not the XML of a push")
 
 // parseFlat reads the fields of <xml>, those without elements in them. A document type, which may
-// define entities, is refused, as are a second root and what is nested deeper than any push. Of a
-// field that is there twice, the first one counts.
+// define entities, is refused, as are a second root, attributes, and what is nested deeper than any
+// push. Of a field that is there twice, the first one counts.
 func parseFlat(text []byte) (map[string]string, error) {
+	if hasAttributes(text) {
+		return nil, errXML
+	}
 	d := xml.NewDecoder(bytes.NewReader(text))
 	fields := map[string]string{}
 	var path []string

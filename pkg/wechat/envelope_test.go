@@ -2,12 +2,16 @@ package wechat
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"net/url"
+	"runtime/metrics"
 	"strings"
 	"testing"
 
@@ -170,7 +174,7 @@ func TestWhatIsNoPushIsRefused(t *testing.T) {
 		"two roots": good + good, "garbage behind": good + "x", "half a tag behind": good + "<", "not closed": strings.TrimSuffix(good, "</xml>"),
 		"deep": "<xml>" + strings.Repeat("<a>", 9) + strings.Repeat("</a>", 9) + "<Encrypt>x</Encrypt></xml>",
 		"many": "<xml>" + strings.Repeat("<a/>", 10) + manyFields(100) + "</xml>", "a comment": strings.Replace(good, "<Encrypt>", "<!-- x --><Encrypt>", 1),
-		"without content": "<xml><ToUserName>x</ToUserName></xml>", "too long": "<xml><Encrypt>" + strings.Repeat("A", MaxPush) + "</Encrypt></xml>",
+		"an attribute": strings.Replace(good, "<xml>", `<xml a="b">`, 1), "without content": "<xml><ToUserName>x</ToUserName></xml>", "too long": "<xml><Encrypt>" + strings.Repeat("A", MaxPush) + "</Encrypt></xml>",
 	} {
 		if _, err := e.Open(q, []byte(body)); !errors.Is(err, ErrEnvelope) || strings.Contains(err.Error(), "CANARY") {
 			t.Errorf("%s: %v", name, err)
@@ -198,6 +202,74 @@ func manyFields(n int) string {
 		b.WriteString("<f" + strings.Repeat("i", i) + ">x</f" + strings.Repeat("i", i) + ">")
 	}
 	return b.String()
+}
+
+// Neither the length that a sealed push claims nor what its XML is made of costs memory that its
+// body did not: no allocation is above twice the body, whether the push opens or not.
+func TestAPushCostsNoMoreThanItsSize(t *testing.T) {
+	const size = 14 << 10 // twice that is the largest size that the runtime counts by itself
+	e := envelope(t, "t", "r", keyK1, strings.Repeat("a", 43))
+	allocationsAbove(0) // the first one makes more
+	fill := func(begin, middle, end string) string {
+		return begin + strings.Repeat(middle, (size-len(begin)-len(end))/len(middle)) + end
+	}
+	for name, body := range map[string]string{
+		"opens":           string(e.Seal([]byte(strings.Repeat("x", size/2)), "1", "n")),
+		"claims 4 GiB":    string(push(sealedAs(t, keyK1, 1<<32-1, strings.Repeat("x", size/2)))),
+		"one long text":   fill("<xml><Encrypt>", "A", "</Encrypt></xml>"),
+		"one long name":   fill("<xml><", "a", "/></xml>"),
+		"one long value":  fill(`<xml a="`, "a", `"/>`),
+		"attributes":      fill("<xml ", `a="" `, "/>"),
+		"the declaration": fill("<?xml ", `a="" `, "?><xml/>"),
+		"elements":        fill("<xml>", "<a/>", "</xml>"),
+		"references":      fill("<xml><Encrypt>", "&#65;", "</Encrypt></xml>"),
+		"an open section": fill("<xml><Encrypt><![CDATA[", "]", ""),
+	} {
+		query := signed("1", "n", "0000")
+		if outer, err := parseEnvelope([]byte(body)); err == nil {
+			query = signed("1", "n", e.Signature("1", "n", string(outer.encrypt)))
+		}
+		before := allocationsAbove(2 * uint64(len(body)))
+		_, err := e.Open(query, []byte(body))
+		if n := allocationsAbove(2*uint64(len(body))) - before; n > 0 || len(body) > size {
+			t.Errorf("%s: %d allocations above twice its %d bytes", name, n, len(body))
+		}
+		if (err == nil) != (name == "opens") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// sealedAs seals a message that claims to have length bytes, and is too short for that.
+func sealedAs(t *testing.T, key string, length uint32, message string) string {
+	t.Helper()
+	aesKey, err := base64.StdEncoding.DecodeString(key + "=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(aesKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := binary.BigEndian.AppendUint32(make([]byte, 16), length)
+	text = append(text, message...)
+	padding := blockSize - len(text)%blockSize
+	text = append(text, bytes.Repeat([]byte{byte(padding)}, padding)...)
+	cipher.NewCBCEncrypter(block, aesKey[:aes.BlockSize]).CryptBlocks(text, text)
+	return base64.StdEncoding.EncodeToString(text)
+}
+
+// allocationsAbove counts the allocations of the process so far that had more than size bytes.
+func allocationsAbove(size uint64) (n uint64) {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs-by-size:bytes"}}
+	metrics.Read(sample)
+	h := sample[0].Value.Float64Histogram()
+	for i, count := range h.Counts {
+		if h.Buckets[i] > float64(size) {
+			n += count
+		}
+	}
+	return n
 }
 
 // Every push says what it is about, in whichever words: those of a platform and those of a suite.
