@@ -132,7 +132,7 @@ func (w *world) withdrawn(r *replica, g glimpse) (bool, string) {
 	switch link := r.Link; {
 	case r == m.by && since.Equal(m.at):
 		return true, "a value is handed out by the replica that took it back"
-	case m.events[r] && link.Healthy() && since.Equal(m.at):
+	case m.events[r] && link.Healthy() && w.quietSince(r).Before(m.at): // else the event may have been lost at that moment
 		return time.Since(since) > eventTime, "a value that was taken back is handed out after the event"
 	case link.Healthy() || link.Deaf():
 		return time.Since(since) > w.rereadBound(), "a value that was taken back is handed out after the next look"
