@@ -31,7 +31,7 @@ var imports = map[string][]string{
 	"cmd/sidecar/internal/callback":            {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/observe", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/web", "pkg/wechat"},
 	"cmd/sidecar/internal/config":              {"pkg/secret", "pkg/vault", "pkg/wechat"},
 	"cmd/sidecar/internal/dropin":              {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/platform", "pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat"},
-	"cmd/sidecar/internal/dev":                 {"cmd/sidecar/internal/config", "pkg/wechat/wechattest"},
+	"cmd/sidecar/internal/dev":                 {"cmd/sidecar/internal/config", "pkg/secret", "pkg/vault", "pkg/wechat/wechattest"},
 	"cmd/sidecar/internal/doctor":              {"cmd/sidecar/internal/apps", "cmd/sidecar/internal/cli", "cmd/sidecar/internal/config", "cmd/sidecar/internal/platform", "cmd/sidecar/internal/redisclient", "cmd/sidecar/internal/source", "cmd/sidecar/internal/text", "cmd/sidecar/internal/vaultstore", "pkg/secret", "pkg/tokencache", "pkg/tokencache/acl", "pkg/vault", "pkg/wechat"},
 	"cmd/sidecar/internal/observe":             {"cmd/sidecar/internal/build", "cmd/sidecar/internal/platform", "pkg/secret", "pkg/tokencache", "pkg/vault", "pkg/wechat"},
 	"cmd/sidecar/internal/observe/observetest": {},

@@ -34,6 +34,9 @@ func TestDevModePrintsCommandsThatWork(t *testing.T) {
 	}
 	p := begin(t, noEnv, "serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0")
 	waitFor(t, "it prints what to try", func() bool { return strings.Contains(p.stdout.String(), "/metrics") })
+	if strings.Contains(p.stderr.String(), "refresh failed") {
+		t.Errorf("a refresh failed:\n%s", &p.stderr)
+	}
 	_, noRedisCLI := exec.LookPath("redis-cli")
 	var script []string
 	for line := range strings.Lines(p.stdout.String()) {

@@ -16,8 +16,11 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/secret"
+	"github.com/wxtoken/sidecar/pkg/vault"
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
@@ -74,7 +77,7 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 			return d, nil
 		}
 		d.wechat.AddPlatform(Platform)
-		if err := d.writePlatform(); err != nil {
+		if err := errors.Join(d.writePlatform(), d.keepTicket(cmp.Or(getenv("WXTOKEN_NAMESPACE"), config.DefaultNamespace))); err != nil {
 			d.Stop()
 			return nil, err
 		}
@@ -110,6 +113,24 @@ func (d *Mode) writePlatform() (err error) {
 	}
 	d.env["WXTOKEN_CONFIG"] = filepath.Join(d.dir, "wxtoken.yaml")
 	return nil
+}
+
+// keepTicket puts a ticket into the vault of an embedded Redis, as a platform has one that ran before:
+// else there would be no token of the platform until the first push.
+func (d *Mode) keepTicket(namespace string) error {
+	if d.redis == nil {
+		return nil
+	}
+	keys, err := vault.ParseKeys(secret.New(devVaultKey))
+	if err != nil {
+		return err
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: d.redis.Addr()})
+	defer rdb.Close()
+	_, err = vault.New(vault.NewRedis(rdb, namespace), keys).Save(d.ctx, vault.Record{
+		Platform: Platform.ID, ID: vault.Ticket, State: vault.StateReceived, Secret: secret.New(d.wechat.Ticket(Platform.ID)), Order: time.Now().Unix(),
+	})
+	return err
 }
 
 // devVaultKey seals what a Redis in memory keeps.

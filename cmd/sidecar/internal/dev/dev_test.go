@@ -1,9 +1,11 @@
 package dev
 
 import (
+	"cmp"
 	"testing"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/pkg/vault"
 )
 
 func TestItStartsOnlyWhatIsNotConfigured(t *testing.T) {
@@ -21,6 +23,20 @@ func TestItStartsOnlyWhatIsNotConfigured(t *testing.T) {
 		}
 		if (d.sim != nil) != (unset == "WECHAT_APPID") || (d.redis != nil) != (unset == "REDIS_URL") {
 			t.Errorf("without %q: simulator %t, Redis %t", unset, d.sim != nil, d.redis != nil)
+		}
+		d.Stop()
+	}
+}
+
+// Else the first refresh of the platform's token would fail, on a newcomer's first screen.
+func TestThePlatformHasATicketWhenItStarts(t *testing.T) {
+	for _, namespace := range []string{"", "other"} {
+		d, err := Start(config.Overrides{}, func(name string) string { return map[string]string{"WXTOKEN_NAMESPACE": namespace}[name] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.redis.HGet(cmp.Or(namespace, "wxtoken")+":{"+Platform.ID+"}:vault", vault.Ticket) == "" {
+			t.Errorf("namespace %q: the vault has no ticket", namespace)
 		}
 		d.Stop()
 	}
