@@ -21,15 +21,20 @@ import (
 // rest is for a machine that is busy with other things.
 const pushAnswered = time.Second + handOff
 
+// pushAnsweredMostly is within what 99 of 100 pushes are answered while WeChat hangs, for whom
+// nothing waits.
+const pushAnsweredMostly = 100 * time.Millisecond
+
 // What happens to a third-party platform, whose vault is in Redis. The app has its load beside it.
 var platformRows = onPlatform(
 	row{
-		name: "WeChat hangs while 200 pushes a second come", promise: "for 10 s at all replicas, WeChat hangs for 30 s: each push is answered within 1 s, and acknowledged while WeChat hangs; how fast is a figure",
+		name: "WeChat hangs while 200 pushes a second come", promise: "for 10 s at all replicas, WeChat hangs for 30 s: 99 of 100 pushes are answered within 100 ms, each within 1 s, and all are acknowledged while WeChat hangs",
+		alone:   true,
 		reveals: reveal{name: "wxtoken_platform_codes_waiting", by: 100},
 		run:     pushesWhileWeChatHangs,
 	},
 	row{
-		name: "Redis with the vault hangs", promise: "each push is answered by 503 within 1 s, none is acknowledged, and what WeChat repeats is stored",
+		name: "Redis with the vault hangs", alone: true, promise: "each push is answered by 503 within 1 s, none is acknowledged, and what WeChat repeats is stored",
 		reveals: reveal{name: "wxtoken_vault_errors_total", by: 10},
 		run:     pushesWhileTheVaultHangs,
 	},
@@ -174,8 +179,9 @@ func (b *bench) acknowledged() int {
 	return len(done)
 }
 
-// quantiles notes how long answers took, and fails the test if one took too long.
-func (b *bench) quantiles(answers []rig.PushAnswer) {
+// quantiles notes how long answers took, fails the test if one took too long, and returns the 99th
+// percentile.
+func (b *bench) quantiles(answers []rig.PushAnswer) (p99 time.Duration) {
 	b.t.Helper()
 	slices.SortFunc(answers, func(x, y rig.PushAnswer) int { return int(x.Took - y.Took) })
 	at := func(percent int) time.Duration {
@@ -185,6 +191,7 @@ func (b *bench) quantiles(answers []rig.PushAnswer) {
 	if worst := answers[len(answers)-1]; worst.Took > pushAnswered {
 		b.t.Errorf("%s answered a push by %d after %v, want at most 1 s and what a busy machine adds", worst.Sidecar, worst.Status, worst.Took)
 	}
+	return at(99)
 }
 
 // pushesWhileWeChatHangs pushes a mix of events. The load is without callers of the proxy, whose
@@ -216,7 +223,9 @@ func pushesWhileWeChatHangs(b *bench) {
 	})
 	answers := b.shops.Answers()[first:]
 	b.note("all acknowledged %v after the last", round(took))
-	b.quantiles(answers)
+	if p99 := b.quantiles(answers); p99 > pushAnsweredMostly {
+		b.t.Errorf("one of 100 pushes took %v or longer, want %v at most", p99, pushAnsweredMostly)
+	}
 	again := 0
 	for _, a := range answers {
 		if a.Status != http.StatusOK {

@@ -27,6 +27,8 @@ type row struct {
 	settings func(*bench) []string
 	// cold rows begin while no sidecar has a token.
 	cold bool
+	// alone rows are about how fast something is: no other one runs beside them.
+	alone bool
 	// store starts the Redis; default is a plain one, with a link between it and each sidecar.
 	store func(*bench) rig.Store
 	// run makes the fault and waits until what it promises is so. It fails the test with b.t.

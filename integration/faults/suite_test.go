@@ -53,7 +53,9 @@ func TestFaults(t *testing.T) {
 		}
 		for _, e := range on {
 			t.Run(strings.ReplaceAll(r.name, " ", "-")+"/"+string(e), func(t *testing.T) {
-				t.Parallel()
+				if !r.alone {
+					t.Parallel()
+				}
 				r.try(t, e)
 			})
 		}
