@@ -81,14 +81,15 @@ func (b *bench) hold(d time.Duration) {
 	}
 }
 
-// inRedis returns the value and the version in Redis; both are empty without a value or without
-// Redis.
+// inRedis returns the value and the version in Redis, of one moment; each is empty if it is not
+// there, and both are without Redis.
 func (b *bench) inRedis() (value, version string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	value, _ = b.store.Client().Get(ctx, rig.ValueKey).Result()
-	version, _ = b.store.Client().HGet(ctx, rig.ValueKey+":meta", "version").Result()
-	return value, version
+	both := b.store.Client().TxPipeline()
+	first, second := both.Get(ctx, rig.ValueKey), both.HGet(ctx, rig.ValueKey+":meta", "version")
+	_, _ = both.Exec(ctx)
+	return first.Val(), second.Val()
 }
 
 // doubtful reports whether the value in Redis is in doubt.
