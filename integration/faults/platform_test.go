@@ -21,8 +21,8 @@ import (
 // rest is for a machine that is busy with other things.
 const pushAnswered = time.Second + handOff
 
-// pushAnsweredMostly is within what 99 of 100 pushes are answered while WeChat hangs, for whom
-// nothing waits.
+// pushAnsweredMostly is within what 99 of 100 pushes are answered while WeChat hangs: no answer waits
+// for WeChat.
 const pushAnsweredMostly = 100 * time.Millisecond
 
 // What happens to a third-party platform, whose vault is in Redis. The app has its load beside it.
