@@ -18,7 +18,7 @@ type seen struct {
 	text string
 }
 
-// operation is a call of a client, and what came of it. text is empty for a load.
+// operation is a call of a client. text is empty for a load.
 type operation struct {
 	id   string
 	over int64 // the rev that was to be replaced
