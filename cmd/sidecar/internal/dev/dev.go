@@ -77,7 +77,7 @@ func Start(o config.Overrides, getenv func(string) string) (*Mode, error) {
 			return d, nil
 		}
 		d.wechat.AddPlatform(Platform)
-		if err := errors.Join(d.writePlatform(), d.keepTicket(cmp.Or(getenv("WXTOKEN_NAMESPACE"), config.DefaultNamespace))); err != nil {
+		if err := errors.Join(d.writePlatform(), d.keepTicket(cmp.Or(o.Namespace, getenv("WXTOKEN_NAMESPACE"), config.DefaultNamespace))); err != nil {
 			d.Stop()
 			return nil, err
 		}

@@ -1,7 +1,6 @@
 package dev
 
 import (
-	"cmp"
 	"testing"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
@@ -30,13 +29,13 @@ func TestItStartsOnlyWhatIsNotConfigured(t *testing.T) {
 
 // Else the first refresh of the platform's token would fail, on a newcomer's first screen.
 func TestThePlatformHasATicketWhenItStarts(t *testing.T) {
-	for _, namespace := range []string{"", "other"} {
-		d, err := Start(config.Overrides{}, func(name string) string { return map[string]string{"WXTOKEN_NAMESPACE": namespace}[name] })
+	for _, named := range []struct{ flag, env, want string }{{"", "", "wxtoken"}, {"", "other", "other"}, {"mine", "other", "mine"}} {
+		d, err := Start(config.Overrides{Namespace: named.flag}, func(name string) string { return map[string]string{"WXTOKEN_NAMESPACE": named.env}[name] })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.redis.HGet(cmp.Or(namespace, "wxtoken")+":{"+Platform.ID+"}:vault", vault.Ticket) == "" {
-			t.Errorf("namespace %q: the vault has no ticket", namespace)
+		if d.redis.HGet(named.want+":{"+Platform.ID+"}:vault", vault.Ticket) == "" {
+			t.Errorf("%+v: the vault has no ticket", named)
 		}
 		d.Stop()
 	}
