@@ -37,7 +37,8 @@ type Redis struct {
 
 // NewRedis returns a store whose keys begin with namespace. It does no I/O. secrets are the
 // passwords that rdb sends to Redis: a server that does not know AUTH repeats them in its error, so
-// they are taken out of the text of every error.
+// they are taken out of the text of every error. Set MaintNotificationsConfig of rdb to ModeDisabled:
+// otherwise connections that begin at the same moment race for it in go-redis 9.23.
 func NewRedis(rdb redis.UniversalClient, namespace string, secrets ...secret.String) *Redis {
 	return &Redis{rdb, namespace, secrets}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/wxtoken/sidecar/pkg/secret"
 	"github.com/wxtoken/sidecar/pkg/tokencache/tokencachetest"
@@ -17,8 +18,11 @@ import (
 	"github.com/wxtoken/sidecar/pkg/vault/vaulttest"
 )
 
-func dial(t *testing.T, addr string) *redis.Client {
-	rdb := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+func dial(t *testing.T, addr string) *redis.Client { return dialAs(t, addr, "", "") }
+
+func dialAs(t *testing.T, addr, user, password string) *redis.Client {
+	rdb := redis.NewClient(&redis.Options{Addr: addr, Username: user, Password: password, ContextTimeoutEnabled: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }
@@ -197,9 +201,7 @@ func TestTheUserOfAVaultNeedsTheseCommands(t *testing.T) {
 		if err := admin.Do(t.Context(), rules...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		rdb := redis.NewClient(&redis.Options{Addr: addr, Username: name, Password: "p", ContextTimeoutEnabled: true})
-		t.Cleanup(func() { _ = rdb.Close() })
-		return rdb
+		return dialAs(t, addr, name, "p")
 	}
 	vaulttest.Store(t, func(t *testing.T) (vault.Store, func() string) {
 		if err := admin.FlushAll(t.Context()).Err(); err != nil {

@@ -152,6 +152,7 @@ func (s *soak) changeAESKey() {
 	s.update(func(to *settings) { to.aesKeys = []string{next, to.aesKeys[0]} })
 	s.sim.ChangeAESKey(id, next)
 	before := s.sim.PlatformKnobs(id)
+	synctest.Wait() // until the simulator has noted the answers to earlier pushes
 	k, n := before, len(s.sim.Pushed(id))
 	k.Deliver = func(wechattest.Push) []wechattest.Delivery { return []wechattest.Delivery{{}, {PreviousKey: true}} }
 	s.sim.SetPlatformKnobs(id, k)

@@ -526,6 +526,7 @@ func TestPushesThatAreNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newRig(t, 1, OpenPlatform)
 		x.start()
+		synctest.Wait() // until the simulator has noted the answer to its first push
 		rev, before := x.record(vault.Ticket).Rev, len(x.sim.Pushed(id))
 		k := x.sim.PlatformKnobs(id)
 		k.Deliver = func(wechattest.Push) []wechattest.Delivery { return []wechattest.Delivery{{Empty: true}} }
