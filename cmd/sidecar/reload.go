@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -39,23 +38,8 @@ func (s *sidecar) apply(cfg *config.Config) error {
 	if err := s.cache.Set(creds...); err != nil {
 		return err
 	}
-	boundHeap(len(keys) > 500 || len(s.platforms) > 0)
 	s.live.Store(&settings{configured: cfg.Apps, apps: set, bearer: cfg.Bearer})
 	return nil
-}
-
-// boundHeap lets the collector run twice as often where there are many credentials, or may be
-// those of many accounts, which otherwise need as much memory again for garbage. With few the heap
-// is small whatever it does. GOGC overrides it.
-func boundHeap(many bool) {
-	if _, set := os.LookupEnv("GOGC"); set {
-		return
-	}
-	percent := 100
-	if many {
-		percent = 50
-	}
-	debug.SetGCPercent(percent)
 }
 
 // watch applies new configurations until ctx ends. SIGHUP makes it look at once.

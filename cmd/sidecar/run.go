@@ -19,6 +19,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/build"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/callback"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/config"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/heap"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/listener"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/observe"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/ops"
@@ -200,6 +201,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 		g.Go(func() error { p.Run(serving); return nil })
 	}
 	g.Go(func() error { s.watch(serving, load); return nil })
+	g.Go(func() error { heap.Pace(serving); return nil })
 	g.Go(func() error {
 		defer end()
 		select {
