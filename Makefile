@@ -81,8 +81,9 @@ HISTORIES := ^Test(AWeek|AHundred|UpstreamCallsStay|KillsAreNotSeen|DropInLeaves
 # Those of a platform, in which little is concurrent that the other tests of it lack.
 PLATFORM_HISTORIES := ^Test(Days|AnOutageEndsNo|AStampede|AnEmptiedVault|AReplicaThatIsKilled|OfTicketsInAnyOrder|AfterEventsInAnyOrder|AWithdrawalIsKnown|ForgedPushesCost|GarbageIDs)
 
-# Days of virtual time, and thousands of credentials: what takes minutes under the race detector, and has nothing new for it.
-LONG_DAYS := ^Test(ManyCredentialsAre|TheJournalHasEvery|AStepBackOfRedisClock|FalseAlarmsCost|ASlowRedisIsNoOutage|GarbageInRedisIsReplaced)
+# Days of virtual time, thousands of credentials, long loops of one goroutine: what takes minutes under the race detector,
+# and has nothing new for it.
+LONG_DAYS := ^Test(MetricsAreNeverLonger|MetricsFitInto|AChangedPushIsNot|ManyCredentialsAre|TheJournalHasEvery|AStepBackOfRedisClock|FalseAlarmsCost|ASlowRedisIsNoOutage|GarbageInRedisIsReplaced)
 
 # The random ones are the same each time, so that a change is judged by its own merits; make soak looks for new ones.
 histories: ## the long histories, and 3000 random ones of a cluster and its faults
