@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -121,6 +122,9 @@ func shrink(t *testing.T, seed string) {
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	lua.RegistrySize, lua.CallStackSize = 1<<9, 1<<5
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // what a cluster in a bubble allocates dies at once
+	}
 	os.Exit(m.Run())
 }
 

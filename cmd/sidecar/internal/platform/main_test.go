@@ -2,6 +2,8 @@ package platform
 
 import (
 	"context"
+	"os"
+	"runtime/debug"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -14,5 +16,8 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // what a cluster in a bubble allocates dies at once
+	}
 	m.Run()
 }
