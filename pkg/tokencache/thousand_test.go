@@ -32,7 +32,7 @@ func thousandSize(t *testing.T) (replicas, apps int, span time.Duration) {
 	case long:
 		return 500, 100, 20 * time.Minute
 	}
-	return 150, 100, time.Minute
+	return 200, 100, time.Minute
 }
 
 // All replicas of a fleet start at one moment. Whatever happens then, they cost Redis a bounded
