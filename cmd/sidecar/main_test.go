@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -86,4 +88,17 @@ func TestWrongUseIsExplainedWithExitStatus2(t *testing.T) {
 			t.Errorf("%q: no word about %s:\n%s", test.args, test.want, &stderr)
 		}
 	}
+}
+
+// The percentage is the process': other tests of this package may run a sidecar, too, but none of them
+// sets one as large.
+func TestARunningSidecarPacesItsCollector(t *testing.T) {
+	t.Setenv("GOGC", "")
+	const untouched = 1000
+	defer debug.SetGCPercent(debug.SetGCPercent(untouched))
+	p := start(t, map[string]string{})
+	waitFor(t, "the percentage is that of a sidecar", func() bool {
+		_, _, metrics := ask(t, "GET", p.ops+"/metrics", "")
+		return !strings.Contains(metrics, fmt.Sprintf("\ngo_gc_gogc_percent %d\n", untouched)) && strings.Contains(metrics, "\ngo_gc_gogc_percent ")
+	})
 }
