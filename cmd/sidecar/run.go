@@ -67,8 +67,8 @@ type sidecar struct {
 
 // newSidecar makes the parts of the program and opens its listeners. It starts nothing. close frees
 // what it holds.
-func newSidecar(cfg *config.Config, log *zap.Logger) (s *sidecar, err error) {
-	s = &sidecar{cfg: cfg, log: log, reloads: newReloads(cfg)}
+func newSidecar(cfg *config.Config, log *zap.Logger) (_ *sidecar, err error) {
+	s := &sidecar{cfg: cfg, log: log, reloads: newReloads(cfg)}
 	s.asked, s.quit = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
