@@ -19,43 +19,51 @@ const (
 	most = 16 << 20
 	// smallest is the heap that Go lets grow at 100 %, however little of it is in use.
 	smallest = 4 << 20
-	// busy is how many collections in a second are too many.
+	// busy is how many collections a second are too many.
 	busy = 4
+	// glance is how often they are counted. Calls come in bursts, and what a burst costs at first, it
+	// costs until then.
+	glance = 100 * time.Millisecond
 )
 
-// Pace sets the percentage each second, until ctx ends. The environment variable GOGC takes its
-// place.
+// Pace sets the percentage, until ctx ends: at once when there are too many collections, else each
+// second. The environment variable GOGC takes its place.
 func Pace(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
 	percent := least
 	debug.SetGCPercent(percent)
-	for before, _ := collected(); ; {
+	before, _ := collected()
+	for since := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-second.C:
+		case <-tick.C:
 		}
 		now, live := collected()
-		if p := next(percent, now-before, live); p != percent {
+		passed := time.Since(since)
+		if now-before <= busy && passed < time.Second {
+			continue
+		}
+		if p := next(percent, float64(now-before)/passed.Seconds(), live); p != percent {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		before = now
+		before, since = now, time.Now()
 	}
 }
 
-// next returns the percentage after a second with so many collections, of which the last one found
-// so many bytes in use. It grows in one step and shrinks in some seconds: calls often come in
-// bursts.
-func next(percent, collections, live int) int {
+// next returns the percentage after a time with so many collections a second, of which the last one
+// found so many bytes in use. It grows in one step and shrinks in some: after a burst there is often
+// another.
+func next(percent int, rate float64, live int) int {
 	switch {
-	case collections > busy:
-		percent = percent * collections / busy
-	case collections == 0:
+	case rate > busy:
+		percent = int(float64(percent) * rate / busy)
+	case rate < busy/2:
 		percent -= percent / 4
 	}
 	return max(least, min(percent, 100*most/max(live, smallest)))

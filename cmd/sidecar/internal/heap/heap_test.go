@@ -12,18 +12,23 @@ import (
 
 func TestThePercentageFollowsTheCollections(t *testing.T) {
 	const few, many = 1 << 20, 50 << 20 // bytes in use
-	for name, c := range map[string]struct{ percent, collections, live, want int }{
+	for name, c := range map[string]struct {
+		percent    int
+		rate       float64
+		live, want int
+	}{
 		"at rest":                         {least, 0, few, least},
 		"some calls":                      {least, busy, few, least},
 		"many calls":                      {least, 2 * busy, few, 2 * least},
 		"as many as there can be":         {least, 100, few, 400},
-		"fewer again":                     {400, 1, few, 400},
+		"fewer again":                     {400, busy / 2, few, 400},
+		"few":                             {400, 1, few, 300},
 		"none any more":                   {400, 0, few, 300},
 		"a large heap, and many calls":    {least, 100, many, least},
 		"the heap has become a large one": {400, 2, many, least},
 		"a heap between":                  {least, 100, 10 << 20, 160},
 	} {
-		if got := next(c.percent, c.collections, c.live); got != c.want {
+		if got := next(c.percent, c.rate, c.live); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
@@ -44,10 +49,16 @@ func TestPaceSetsThePercentageOfTheProcess(t *testing.T) {
 		for range 2 * busy {
 			runtime.GC()
 		}
-		time.Sleep(time.Second)
+		time.Sleep(glance)
 		synctest.Wait()
-		if got := percentage(); got < 2*least {
-			t.Errorf("after %d collections in a second: %d", 2*busy, got)
+		const all = 100 * most / smallest // they would be 80 a second
+		if got := percentage(); got != all {
+			t.Errorf("after %d collections in a moment: %d, want %d", 2*busy, got, all)
+		}
+		time.Sleep(time.Second - glance)
+		synctest.Wait()
+		if got := percentage(); got != all {
+			t.Errorf("less than a second later: %d, want %d", got, all)
 		}
 		for range 60 { // seconds
 			time.Sleep(time.Second)
