@@ -33,8 +33,8 @@ type plan struct {
 	starts      int // of which the median is printed
 	many        string
 	accounts    int           // of the platform
-	onlyThem    bool          // measure nothing else
-	wrk         time.Duration // of each of its rounds
+	only        string        // measure nothing else
+	wrk         time.Duration // of each turn of each server
 }
 
 func main() {
@@ -42,7 +42,7 @@ func main() {
 		serve()
 		return
 	}
-	p := plan{starts: 7, wrk: 5 * time.Second}
+	p := plan{starts: 7, wrk: time.Second}
 	flag.IntVar(&p.rate, "rate", 1000, "`requests` a second")
 	flag.IntVar(&p.connections, "connections", 50, "`connections`, kept alive")
 	flag.DurationVar(&p.load, "load", 8*time.Second, "`duration` of the load on each server")
@@ -51,7 +51,7 @@ func main() {
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
 	flag.StringVar(&p.many, "many", "1,100,1000,5000,10000", "numbers of apps to start a sidecar with")
 	flag.IntVar(&p.accounts, "accounts", 5000, "accounts of a third-party platform whose tokens a sidecar keeps")
-	flag.BoolVar(&p.onlyThem, "only-accounts", false, "measure what these cost, and nothing else")
+	flag.StringVar(&p.only, "only", "", "measure only `what`: hits or accounts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -85,9 +85,16 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 		return err
 	}
 	defer r.stop()
-	if p.onlyThem {
+	if p.only != "" {
+		part := map[string]func() ([]figure, error){
+			"hits":     func() ([]figure, error) { return r.hits(ctx, p.wrk) },
+			"accounts": func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) },
+		}[p.only]
+		if part == nil {
+			return fmt.Errorf("-only: %q is neither hits nor accounts", p.only)
+		}
 		fmt.Fprintf(out, "\n%s, %d CPUs, %s\n", runtime.Version(), runtime.NumCPU(), r.redisName)
-		return printer(out)(r.manyAccounts(ctx, p.accounts))
+		return printer(out)(part())
 	}
 	cold, warm, err := r.starts(p.starts)
 	if err != nil {

@@ -18,8 +18,9 @@ import (
 	"time"
 )
 
-// rounds is how often each server is loaded, by turns. The median counts.
-const rounds = 3
+// rounds is how often each server is loaded, by turns. They are many and short, because the speed of
+// a machine that others use changes within seconds; the median counts.
+const rounds = 25
 
 // throughput is what wrk and the kernel saw of one server.
 type throughput struct {
