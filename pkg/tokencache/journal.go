@@ -156,11 +156,11 @@ func (s *store) journalKey(app string) string { return s.namespace + ":{" + app 
 // The most is a week of an app with a token and two tickets on the endpoint where each fetch is two
 // entries: 16 refreshes a day of the token, 12 of each ticket. Redis drops whole blocks, of 4 KiB
 // and so some 50 entries, once as many as the length remain without them. With many credentials the
-// length is less, so that the journals do not fill Redis. With thousands it is 1: then a journal is
-// never more than the one block that a stream has at least, because each new block drops the old.
+// length is less, so that the journals do not fill Redis. With thousands a journal is less than one
+// block: as soon as it is full, it begins anew.
 func journalLength(credentials int) int {
-	const most, ofAll, block = 600, 120_000, 50
-	return max(1, min(most, ofAll/max(1, credentials)-block))
+	const most, ofAll, block, short = 600, 120_000, 50, 30 // short: the same number as in prelude.lua
+	return max(short, min(most, ofAll/max(1, credentials)-block))
 }
 
 // countListeners returns the number of subscriptions to the channel; 0 if it is not known, as

@@ -18,6 +18,7 @@ import (
 var (
 	luaCall    = regexp.MustCompile(`redis\.p?call\(([^\n]*)`)
 	literalKey = regexp.MustCompile(`^['"](\w+)['"], *KEYS\[[1-9]\]`)
+	copyCall   = regexp.MustCompile(`redis\.p?call\('COPY', KEYS\[[1-9]\], KEYS\[[1-9]\]`)
 	keyless    = regexp.MustCompile(`^['"](TIME|PUBLISH)['"]`)
 	luaComment = regexp.MustCompile(`--[^\n]*`)
 )
@@ -25,12 +26,16 @@ var (
 // unliteral returns the calls of a script whose key is anything else than KEYS[n].
 func unliteral(script string) (calls []string) {
 	script = luaComment.ReplaceAllString(script, "")
+	copies := len(copyCall.FindAllString(script, -1)) // the only command with two keys
+	if copies != strings.Count(script, "COPY") {
+		calls = append(calls, "COPY of something else")
+	}
 	for _, call := range luaCall.FindAllStringSubmatch(script, -1) {
 		if !literalKey.MatchString(call[1]) && !keyless.MatchString(call[1]) {
 			calls = append(calls, call[0])
 		}
 	}
-	if strings.Count(script, "KEYS") != len(regexp.MustCompile(`redis\.p?call\(['"]\w+['"], *KEYS\[[1-9]\]`).FindAllString(script, -1)) {
+	if strings.Count(script, "KEYS") != copies+len(regexp.MustCompile(`redis\.p?call\(['"]\w+['"], *KEYS\[[1-9]\]`).FindAllString(script, -1)) {
 		calls = append(calls, "KEYS outside of a call")
 	}
 	return calls
@@ -53,7 +58,7 @@ func TestEveryKeyOfAScriptIsALiteralKEYS(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"redis.call('GET', key)", "redis.call(name, KEYS[1])", "redis.pcall('DEL', unpack(KEYS))", "redis.call('GET', KEYS[i])",
-		"local key = KEYS[1]"} {
+		"local key = KEYS[1]", "redis.call('COPY', KEYS[1], key)", "redis.call('GET', KEYS[1], KEYS[2])"} {
 		if len(unliteral(bad)) == 0 {
 			t.Errorf("%s passes", bad)
 		}

@@ -68,10 +68,10 @@ func TestEachCredentialIsRereadWithinTheBound(t *testing.T) {
 	})
 }
 
-// A week for a few credentials; no more than a block of a stream for thousands, see
+// A week for a few credentials; less than a block of a stream for thousands, see
 // TestWhatACredentialTakesOfRedis.
 func TestTheLengthOfTheJournal(t *testing.T) {
-	for credentials, want := range map[int]int{0: 600, 1: 600, 180: 600, 400: 250, 2000: 10, 10_000: 1} {
+	for credentials, want := range map[int]int{0: 600, 1: 600, 180: 600, 400: 250, 1000: 70, 2000: 30, 10_000: 30} {
 		if got := journalLength(credentials); got != want {
 			t.Errorf("%d credentials: %d entries, want %d", credentials, got, want)
 		}

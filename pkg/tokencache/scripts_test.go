@@ -89,6 +89,32 @@ func (x scripted) due(st state) state {
 }
 
 var scriptCases = map[string]func(x scripted){
+	"a packed journal is the same, and its copy does not stay": func(x scripted) {
+		x.begin(x.lease("first"), ReasonMissing, 0, decisionGo)
+		x.finish("first", outcome{reason: ReasonMissing, result: ResultFailed, failed: &FetchError{Class: ClassTransient}})
+		x.s.rdb.Del(x.Context(), x.s.valueKey(x.spec.Key)+":backoff") // so that begin lets it go
+		x.fetched()
+		life := x.s.rdb.PTTL(x.Context(), x.s.journalKey(x.spec.Key.App)).Val()
+		if n := x.journal(); n != 2 || life < 24*time.Hour {
+			x.Errorf("%d entries for %v, want 2 for a week", n, life)
+		}
+		if n := x.s.rdb.Exists(x.Context(), x.s.valueKey(x.spec.Key)+":backoff").Val(); n != 0 {
+			x.Error("the copy is still there")
+		}
+	},
+	"with thousands of credentials, a full journal begins anew": func(x scripted) {
+		x.s.kept.Store(10_000)
+		x.fetched()
+		for i := range 30 {
+			if n := x.journal(); n != int64(i)+1 {
+				x.Fatalf("%d entries after %d commits", n, i+1)
+			}
+			x.commit(x.lease("l"), fmt.Sprint("w", i))
+		}
+		if n := x.journal(); n != 1 {
+			x.Errorf("%d entries after 31 commits, want 1", n)
+		}
+	},
 	"a committed value stays until its margin, and the commit releases the lease": func(x scripted) {
 		st := x.fetched()
 		if st.value.Reveal() != "v1" || st.version == 0 || st.left > 59*time.Minute || st.left < 58*time.Minute || st.margin != time.Minute || st.renewLeft != time.Minute || st.held != 0 || st.doubt {

@@ -14,7 +14,7 @@ import (
 var (
 	// Commands are what a cache runs on every Redis.
 	Commands = [...]string{
-		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hmget", "hset", "hdel", "xadd", "time",
+		"get", "set", "del", "pttl", "pexpire", "pexpireat", "hmget", "hset", "hdel", "xadd", "xlen", "copy", "time",
 		"publish", "subscribe", "unsubscribe", "ping", "eval", "evalsha", "getrange",
 	}
 	// StatusCommands are for the journal of a cache, which says less without them. By the last one a

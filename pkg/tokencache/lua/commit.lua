@@ -39,6 +39,7 @@ local asked = string.sub(get('granted'), 1, #lease + 1) == lease .. ':'
 local result = not same and 'committed' or asked and 'unchanged' or 'doubt_resolved'
 if not same or doubted or replaces_rejected or forgiven then
   journal('reason', reason, 'result', result, 'version', int(version), 'digest', digest, 'took_ms', took)
+  pack_journal()
 end
 finish(lease)
 publish('committed')

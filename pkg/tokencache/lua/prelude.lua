@@ -6,7 +6,7 @@
 -- arg has the arguments by name: ARGV is a name and a value in turn.
 local arg = {}
 for i = 1, #ARGV, 2 do arg[ARGV[i]] = ARGV[i + 1] end
-local scope, channel, app, kind, by, journal_length = arg.scope, arg.channel, arg.app, arg.kind, arg.by, arg.journal_length
+local scope, channel, app, kind, by, journal_length = arg.scope, arg.channel, arg.app, arg.kind, arg.by, tonumber(arg.journal_length)
 
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -16,6 +16,7 @@ local MONTH = 30 * 24 * 3600 * 1000 -- nothing here lives longer
 local LONGEST_BACKOFF = 24 * 3600 * 1000 -- the same number as in errors.go
 local CENTURY = 100 * 365 * 24 * 3600 * 1000
 local PAST = 5 * 12 -- the marks of the last five values, the present one in front: a replica that starts knows whose they were
+local SHORT_JOURNAL = 30 -- entries: the same number as in journal.go
 local LONGEST_TEXT = 16384 -- bytes of a note or a digest that an answer repeats: more than any that a script wrote
 
 -- wrong_type reports whether an answer of redis.pcall says that the key holds another type.
@@ -195,16 +196,32 @@ local LOCAL = 'local'
 
 -- journal adds an entry. One is worth it only if the version, the doubt, the rejection or the
 -- backoff changes: tickets that come back unchanged every 4 minutes would leave no room for
--- anything else. It must not fail: it is for people. A key of another type is replaced.
+-- anything else. It must not fail: it is for people. A key of another type is replaced. Redis drops
+-- whole blocks only, so a journal that is to be shorter than one begins anew.
 local function journal(...)
   local function add(...)
     return redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', journal_length, '*', 'kind', kind, 'by', by, ...)
+  end
+  local length = redis.pcall('XLEN', KEYS[5])
+  if journal_length <= SHORT_JOURNAL and type(length) == 'number' and length >= journal_length then
+    redis.pcall('DEL', KEYS[5])
   end
   if wrong_type(add(...)) then
     redis.pcall('DEL', KEYS[5])
     add(...)
   end
   redis.pcall('PEXPIRE', KEYS[5], META_TTL)
+end
+
+-- pack_journal gives back what the last block of the journal has too much: Redis makes each of 4 KiB
+-- at once, and that of a copy as large as what is in it. The copy lies under the key of the backoff
+-- for a moment, because another key would be one more to permit. Where there is a backoff, nothing
+-- happens.
+local function pack_journal()
+  if redis.pcall('COPY', KEYS[5], KEYS[4]) == 1 then
+    redis.pcall('COPY', KEYS[4], KEYS[5], 'REPLACE')
+    redis.pcall('DEL', KEYS[4])
+  end
 end
 
 -- A lease that this script already finished, when its reply was lost and the call repeated.

@@ -38,6 +38,8 @@ need('hset', meta, 'f', '1')
 need('hmget', meta, 'f')
 need('hdel', meta, 'f')
 need('xadd', journal, 'MAXLEN', '~', '1', '*', 'f', 'v')
+need('xlen', journal)
+need('copy', journal, lock) -- which is there, so nothing is copied
 need('publish', channel, '{}') -- no event: sidecars ignore it
 if vault == '1' then
   need('hget', meta, 'f')

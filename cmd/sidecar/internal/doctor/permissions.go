@@ -25,13 +25,18 @@ var aclLua string
 // unneeded are commands without which the sidecar works, and what it lacks then.
 var unneeded = map[string]string{
 	"xadd":        "there is no journal",
+	"xlen":        journalsLarge,
+	"copy":        journalsLarge,
 	"publish":     eventsLate,
 	"subscribe":   eventsLate,
 	"unsubscribe": eventsLate,
 	"ping":        eventsLate,
 }
 
-const eventsLate = "what one replica does, the others notice some seconds later"
+const (
+	eventsLate    = "what one replica does, the others notice some seconds later"
+	journalsLarge = "each journal takes up to 4 KiB more of Redis"
+)
 
 const checkPermissions = "redis permissions"
 
