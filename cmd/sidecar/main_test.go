@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os/exec"
+	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -88,6 +90,17 @@ func TestWrongUseIsExplainedWithExitStatus2(t *testing.T) {
 			t.Errorf("%q: no word about %s:\n%s", test.args, test.want, &stderr)
 		}
 	}
+}
+
+func TestARunningSidecarGivesBackWhatItsStartNeeded(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells which pages they are")
+	}
+	p := start(t, map[string]string{"WXTOKEN_LOG_LEVEL": "debug"})
+	waitFor(t, "pages are given back", func() bool {
+		return regexp.MustCompile(`"pages of the program given back","bytes":[1-9]\d{5,}}`).MatchString(p.stderr.String())
+	})
 }
 
 // The percentage is the process': other tests of this package may run a sidecar, too, but none of them

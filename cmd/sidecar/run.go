@@ -26,6 +26,7 @@ import (
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/platform"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/proxy"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/redisclient"
+	"github.com/wxtoken/sidecar/cmd/sidecar/internal/resident"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/statuspage"
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/tlsface"
 	"github.com/wxtoken/sidecar/pkg/secret"
@@ -202,6 +203,7 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	}
 	g.Go(func() error { s.watch(serving, load); return nil })
 	g.Go(func() error { heap.Pace(serving); return nil })
+	g.Go(func() error { trim(serving, log); return nil })
 	g.Go(func() error {
 		defer end()
 		select {
@@ -216,6 +218,19 @@ func run(ctx context.Context, cfg *config.Config, load func() (*config.Config, e
 	err = g.Wait()
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// startTime is after how long the sidecar has done what it does only once.
+const startTime = 5 * time.Second
+
+// trim gives back what only the start has needed.
+func trim(ctx context.Context, log *zap.Logger) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(startTime):
+		n, err := resident.Trim()
+		log.Debug("pages of the program given back", zap.Int("bytes", n), zap.Error(err))
+	}
 }
 
 // serve serves all listeners until ctx ends. A connection of WeChat's holds up no drain: pushes go to
