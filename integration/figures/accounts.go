@@ -58,7 +58,7 @@ func (r *rig) manyAccounts(ctx context.Context, n int) ([]figure, error) {
 		return nil, err
 	}
 	pause(ctx, 20*time.Second)
-	without, memory := s.usage().rss, r.usedMemory(ctx)
+	without, memory := s.usage(), r.usedMemory(ctx)
 	accounts, err := r.seed(ctx, sim, namespace, n)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (r *rig) manyAccounts(ctx context.Context, n int) ([]figure, error) {
 	return []figure{
 		{what: name + ": all have a token after", value: fmt.Sprintf("%.1f s", took.Seconds())},
 		{what: name + ": RSS", value: fmt.Sprintf("%.1f MiB, and %.1f MiB at its peak", with.rss, with.peak),
-			baseline: fmt.Sprintf("none: %.1f MiB, so %.1f KiB for each", without, (with.rss-without)*1024/float64(n)), ratio: with.rss / without},
+			baseline: fmt.Sprintf("none: %.1f MiB; %.1f KiB of its own for each", without.rss, (with.anonymous-without.anonymous)*1024/float64(n)), ratio: with.rss / without.rss},
 		{what: name + ": memory of Redis, with the vault in it", value: fmt.Sprintf("%.1f MiB, of which the vault %.1f MiB", most, float64(kept)/(1<<20)),
 			baseline: fmt.Sprintf("none: %.1f MiB, so %.1f KiB for each", memory, (most-memory)*1024/float64(n)), ratio: most / memory},
 	}, ctx.Err()

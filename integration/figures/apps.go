@@ -14,8 +14,9 @@ import (
 	"github.com/wxtoken/sidecar/pkg/wechat/wechattest"
 )
 
-// manyApps measures a sidecar with so many apps, from its start on an empty Redis.
-func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, error) {
+// manyApps measures a sidecar with so many apps, from its start on an empty Redis. one becomes what
+// one app takes, with which more are compared.
+func (r *rig) manyApps(ctx context.Context, n int, one *usage) ([]figure, error) {
 	if err := r.redis.FlushAll(ctx).Err(); err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 	cpu, commands, looks := r.redisCPU(), r.commands(ctx), r.looks(ctx)
 	pause(ctx, window)
 	cpu, commands, looks = r.redisCPU()-cpu, r.commands(ctx)-commands, r.looks(ctx)-looks
-	rss := s.usage().rss
+	used := s.usage()
 	size, err := r.metricsSize(ctx, client, s)
 	if err != nil {
 		return nil, err
@@ -63,15 +64,18 @@ func (r *rig) manyApps(ctx context.Context, n int, base float64) ([]figure, erro
 	name := countOf(n)
 	figures := []figure{
 		{what: name + ": all have a token after", value: fmt.Sprintf("%.1f s, by %d fetches", ready.Seconds(), fetches)},
-		{what: name + ": RSS", value: fmt.Sprintf("%.1f MiB", rss)},
+		{what: name + ": RSS", value: fmt.Sprintf("%.1f MiB", used.rss)},
 		{what: name + ": Redis CPU while nothing happens", value: fmt.Sprintf("%.2f s a minute", cpu.Seconds()*float64(time.Minute/window))},
 		{what: name + ": commands of Redis while nothing happens, those in scripts included", value: fmt.Sprintf("%.0f a second, for %.0f looks",
 			float64(commands)/window.Seconds(), float64(looks)/window.Seconds())},
 		{what: name + ": /metrics", value: fmt.Sprintf("%d KiB", size/1024)},
 	}
-	if n > 1 {
-		figures[1].baseline = fmt.Sprintf("1 app: %.1f MiB, so %.1f KiB for each further one", base, (rss-base)*1024/float64(n-1))
-		figures[1].ratio = rss / base
+	switch {
+	case n == 1:
+		*one = used
+	case one.rss > 0:
+		figures[1].baseline = fmt.Sprintf("1 app: %.1f MiB; %.1f KiB of its own for each further one", one.rss, (used.anonymous-one.anonymous)*1024/float64(n-1))
+		figures[1].ratio = used.rss / one.rss
 	}
 	return figures, nil
 }

@@ -46,7 +46,7 @@ func main() {
 	flag.IntVar(&p.rate, "rate", 1000, "`requests` a second")
 	flag.IntVar(&p.connections, "connections", 50, "`connections`, kept alive")
 	flag.DurationVar(&p.load, "load", 8*time.Second, "`duration` of the load on each server")
-	flag.DurationVar(&p.settle, "settle", 2*time.Second, "`duration` before the idle window")
+	flag.DurationVar(&p.settle, "settle", 6*time.Second, "`duration` before the idle window, in which a start ends")
 	flag.DurationVar(&p.idle, "idle", 5*time.Second, "`duration` of the idle window")
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
 	flag.StringVar(&p.many, "many", "1,100,1000,5000,10000", "numbers of apps to start a sidecar with")
@@ -158,22 +158,13 @@ func table(ctx context.Context, p plan, r *rig, rows []row, out io.Writer) error
 		func() ([]figure, error) { return r.spread(ctx, 100) },
 		func() ([]figure, error) { return r.tenThousand(ctx) },
 	}
-	base := 0.0
+	var base usage
 	for text := range strings.SplitSeq(p.many, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || n < 1 {
 			return fmt.Errorf("-many: %q is no number of apps", text)
 		}
-		steps = append(steps, func() ([]figure, error) {
-			if n == 1 {
-				figures, err := r.manyApps(ctx, 1, 0)
-				if err == nil {
-					_, err = fmt.Sscan(figures[1].value, &base)
-				}
-				return figures, err
-			}
-			return r.manyApps(ctx, n, base)
-		})
+		steps = append(steps, func() ([]figure, error) { return r.manyApps(ctx, n, &base) })
 	}
 	steps = append(steps, func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) })
 	for _, step := range steps {
@@ -223,7 +214,7 @@ func report(out io.Writer, p plan, r *rig, rows []row, cold, warm time.Duration)
 		ratio(one, base, 0.50), ratio(one, base, 0.99))
 	more := float64(p.apps - 1)
 	fmt.Fprintln(out, "\nthe rest of the RSS is pages of the program's file, which the replicas on a node share and the kernel can drop")
-	fmt.Fprintf(out, "each further app: %.0f KiB, %.5f CPU\n", (many.idle.rss-one.idle.rss)*1024/more, (many.idleCPU-one.idleCPU)/more)
+	fmt.Fprintf(out, "each further app: %.0f KiB, %.5f CPU\n", (many.idle.anonymous-one.idle.anonymous)*1024/more, (many.idleCPU-one.idleCPU)/more)
 	fmt.Fprintf(out, "from its start to the first token, median of %d: %.0f ms if it fetches it, %.0f ms if another replica has\n", p.starts, ms(cold), ms(warm))
 	peak := max(one.busy.peak, many.busy.peak)
 	limit := roundUp(3*peak, 16)
