@@ -28,17 +28,18 @@ platforms:
 // A mistake in the configuration is found before. This is what fails when the parts are made: each
 // time after some of them.
 func TestAStartThatFailsIsExplainedAndHoldsNothing(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { _ = taken.Close() })
 	inUse := taken.Addr().String()
 
 	// A vault whose ticket is sealed with a key that this sidecar does not have.
 	foreign := miniredis.RunT(t).Addr()
 	client := redis.NewClient(&redis.Options{Addr: foreign, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}})
-	defer client.Close()
+	t.Cleanup(func() { _ = client.Close() })
 	sealed := vault.New(vault.NewRedis(client, config.DefaultNamespace), vaulttest.Keys(t, vaulttest.OtherKey))
 	if _, err := sealed.Save(t.Context(), vault.Record{Platform: "ww1", ID: vault.Ticket, State: vault.StateActive, Secret: secret.New("CANARY-ticket")}); err != nil {
 		t.Fatal(err)
@@ -52,6 +53,7 @@ func TestAStartThatFailsIsExplainedAndHoldsNothing(t *testing.T) {
 		"REDIS_URL":               {"redis://" + foreign, "platform ww1: vault.key_file: "},
 	} {
 		t.Run(variable, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			r.write(t, "vault", vaulttest.Key)
 			r.write(t, "aes", "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG")
