@@ -90,6 +90,7 @@ func TestEventsSayWhatWasRefusedAndHowACodeCame(t *testing.T) {
 		if _, err := p.Receive(t.Context(), nil, []byte("<xml><Encrypt>x</Encrypt></xml>")); err != wechat.ErrSignature {
 			t.Errorf("a forged push: %v", err)
 		}
+		synctest.Wait() // an event comes after what it tells of was saved
 		var got []string
 		for len(seen) > 0 {
 			e := <-seen
