@@ -28,10 +28,7 @@ func (r *rig) manyApps(ctx context.Context, n int, one *usage) ([]figure, error)
 	sim := wechattest.New(accounts...)
 	upstream, stop := serve(sim)
 	defer stop()
-	before := r.upstream
-	r.upstream = upstream
-	s, err := r.sidecar(fmt.Sprintf("apps%d", n), ids)
-	r.upstream = before
+	s, err := r.sidecarOn(upstream, fmt.Sprintf("apps%d", n), ids)
 	if err != nil {
 		return nil, err
 	}

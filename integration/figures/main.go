@@ -4,7 +4,7 @@
 // has its baseline from the same run, on the same machine: the ratio is what can be compared
 // between machines.
 //
-// It runs on Linux, takes some 12 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// It runs on Linux, takes some 13 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
 // on to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
@@ -86,15 +86,7 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 	}
 	defer r.stop()
 	if p.only != "" {
-		part := map[string]func() ([]figure, error){
-			"hits":     func() ([]figure, error) { return r.hits(ctx, p.wrk) },
-			"accounts": func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) },
-		}[p.only]
-		if part == nil {
-			return fmt.Errorf("-only: %q is neither hits nor accounts", p.only)
-		}
-		fmt.Fprintf(out, "\n%s, %d CPUs, %s\n", runtime.Version(), runtime.NumCPU(), r.redisName)
-		return printer(out)(part())
+		return part(ctx, p, r, out)
 	}
 	cold, warm, err := r.starts(p.starts)
 	if err != nil {
@@ -141,6 +133,19 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 		_ = s.cmd.Process.Kill() // the rig waits for it
 	}
 	return table(ctx, p, r, rows, out)
+}
+
+// part measures and prints what the plan names, and nothing else.
+func part(ctx context.Context, p plan, r *rig, out io.Writer) error {
+	step := map[string]func() ([]figure, error){
+		"hits":     func() ([]figure, error) { return r.hits(ctx, p.wrk) },
+		"accounts": func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) },
+	}[p.only]
+	if step == nil {
+		return fmt.Errorf("-only: %q is neither hits nor accounts", p.only)
+	}
+	fmt.Fprintf(out, "\n%s, %d CPUs, %s\n", runtime.Version(), runtime.NumCPU(), r.redisName)
+	return printer(out)(step())
 }
 
 // table measures and prints what is not about the pod.

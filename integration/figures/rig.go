@@ -138,10 +138,15 @@ func (r *rig) startUntil(end syscall.Signal, cmd *exec.Cmd) error {
 
 // sidecar starts one that keeps apps, under a namespace of Redis.
 func (r *rig) sidecar(namespace string, apps []string) (*server, error) {
+	return r.sidecarOn(r.upstream, namespace, apps)
+}
+
+// sidecarOn starts one whose WeChat is another.
+func (r *rig) sidecarOn(upstream, namespace string, apps []string) (*server, error) {
 	var config strings.Builder
 	fmt.Fprintf(&config, "redis: {url: %s}\nnamespace: %s\napps:\n", r.redisURL, namespace)
 	for _, id := range apps {
-		fmt.Fprintf(&config, "  - {id: %s, secret_env: FIGURES_SECRET, api_base: %q}\n", id, r.upstream)
+		fmt.Fprintf(&config, "  - {id: %s, secret_env: FIGURES_SECRET, api_base: %q}\n", id, upstream)
 	}
 	s, err := r.launch(namespace, config.String())
 	if err == nil {

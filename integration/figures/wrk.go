@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// rounds is how often each server is loaded, by turns. They are many and short, because the speed of
-// a machine that others use changes within seconds; the median counts.
+// rounds is how often each server is loaded, by turns. They are many and short, because the speed
+// of a machine that others use changes within seconds; the median counts.
 const rounds = 25
 
 // throughput is what wrk and the kernel saw of one server.
@@ -171,10 +171,7 @@ func (r *rig) hits(ctx context.Context, d time.Duration) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	upstreamOf := r.upstream
-	r.upstream = "http://" + upstream.addr
-	sidecar, err := r.sidecar("wrk", r.apps[:1])
-	r.upstream = upstreamOf
+	sidecar, err := r.sidecarOn("http://"+upstream.addr, "wrk", r.apps[:1])
 	if err != nil {
 		return nil, err
 	}

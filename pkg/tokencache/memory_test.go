@@ -12,8 +12,8 @@ import (
 // takes of Redis where there are thousands, at the moment when its journal is the longest.
 //
 // Most is the journal. The rest is the value and its meta, of 250 and 420 bytes, and the tables of
-// Redis for three keys with a life. A ticket of the same app adds less than 1 KiB, because it shares
-// the journal.
+// Redis for three keys with a life. A ticket of the same app adds less than 1 KiB, because it
+// shares the journal.
 func CredentialInRedis(t *testing.T, rdb *redis.Client) {
 	const apps, mostAtFirst, most, mostOfATicket = 40, 2 << 10, 5 << 10, 1200 // bytes
 	s := newStore(rdb, "wxtoken", "checkout-7d4b9c6f5d-x2x4q-ABC123")

@@ -213,10 +213,10 @@ local function journal(...)
   redis.pcall('PEXPIRE', KEYS[5], META_TTL)
 end
 
--- pack_journal gives back what the last block of the journal has too much: Redis makes each of 4 KiB
--- at once, and that of a copy as large as what is in it. The copy lies under the key of the backoff
--- for a moment, because another key would be one more to permit. Where there is a backoff, nothing
--- happens.
+-- pack_journal gives back what the last block of the journal has too much: Redis makes each of
+-- 4 KiB at once, and that of a copy as large as what is in it. The copy lies under the key of the
+-- backoff for a moment, because another key would be one more to permit. Where there is a backoff,
+-- nothing happens.
 local function pack_journal()
   if redis.pcall('COPY', KEYS[5], KEYS[4]) == 1 then
     redis.pcall('COPY', KEYS[4], KEYS[5], 'REPLACE')

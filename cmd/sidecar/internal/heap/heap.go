@@ -56,9 +56,9 @@ func Pace(ctx context.Context) {
 	}
 }
 
-// next returns the percentage after a time with so many collections a second, of which the last one
-// found so many bytes in use. It grows in one step and shrinks in some: after a burst there is often
-// another.
+// next returns the percentage after a time with so many collections a second, of which the last
+// one found so many bytes in use. It grows in one step and shrinks in some: after a burst there is
+// often another.
 func next(percent int, rate float64, live int) int {
 	switch {
 	case rate > busy:

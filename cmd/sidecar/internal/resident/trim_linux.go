@@ -41,8 +41,8 @@ type mapping struct {
 	resident, own int // bytes; own are those that are no longer the file's
 }
 
-// isAll reports whether all that is there is in a file, and stays so. A mapping with pages of its own
-// has been written to, by the loader of a relocatable program or by a debugger.
+// isAll reports whether all that is there is in a file, and stays so. A mapping with pages of its
+// own has been written to, by the loader of a relocatable program or by a debugger.
 func (m mapping) isAll(file string) bool { return m.file == file && !m.writable && m.own == 0 }
 
 // mappings reads a /proc/PID/smaps, as proc(5) describes it.
