@@ -33,9 +33,15 @@ type plan struct {
 	starts      int // of which the median is printed
 	many        string
 	accounts    int           // of the platform
-	only        string        // measure nothing else
+	only        string        // measure nothing else; empty: all
 	wrk         time.Duration // of each turn of each server
 }
+
+// What the plan can measure by itself.
+const (
+	onlyHits     = "hits"
+	onlyAccounts = "accounts"
+)
 
 func main() {
 	if serve, ok := servers[os.Args[len(os.Args)-1]]; ok && len(os.Args) == 2 {
@@ -51,7 +57,13 @@ func main() {
 	flag.IntVar(&p.apps, "apps", 100, "apps of the sidecar that has many")
 	flag.StringVar(&p.many, "many", "1,100,1000,5000,10000", "numbers of apps to start a sidecar with")
 	flag.IntVar(&p.accounts, "accounts", 5000, "accounts of a third-party platform whose tokens a sidecar keeps")
-	flag.StringVar(&p.only, "only", "", "measure only `what`: hits or accounts")
+	flag.Func("only", "measure only `what`: hits or accounts", func(what string) error {
+		if what != onlyHits && what != onlyAccounts {
+			return fmt.Errorf("it is neither %s nor %s", onlyHits, onlyAccounts)
+		}
+		p.only = what
+		return nil
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -137,15 +149,12 @@ func measure(ctx context.Context, p plan, out io.Writer) error {
 
 // part measures and prints what the plan names, and nothing else.
 func part(ctx context.Context, p plan, r *rig, out io.Writer) error {
-	step := map[string]func() ([]figure, error){
-		"hits":     func() ([]figure, error) { return r.hits(ctx, p.wrk) },
-		"accounts": func() ([]figure, error) { return r.manyAccounts(ctx, p.accounts) },
-	}[p.only]
-	if step == nil {
-		return fmt.Errorf("-only: %q is neither hits nor accounts", p.only)
-	}
 	fmt.Fprintf(out, "\n%s, %d CPUs, %s\n", runtime.Version(), runtime.NumCPU(), r.redisName)
-	return printer(out)(step())
+	print := printer(out)
+	if p.only == onlyHits {
+		return print(r.hits(ctx, p.wrk))
+	}
+	return print(r.manyAccounts(ctx, p.accounts))
 }
 
 // table measures and prints what is not about the pod.
