@@ -94,6 +94,7 @@ var fleetRows = []row{
 				b.refreshed(takeUp, b.All, old)
 			}
 			b.stepSeen(ahead)
+			b.stepSeen(behind)
 		},
 	},
 	{
