@@ -103,8 +103,8 @@ func TestARunningSidecarGivesBackWhatItsStartNeeded(t *testing.T) {
 	})
 }
 
-// The percentage is the process': other tests of this package may run a sidecar, too, but none of them
-// sets one as large.
+// The percentage is the process': other tests of this package may run a sidecar, too, but none of
+// them sets one as large.
 func TestARunningSidecarPacesItsCollector(t *testing.T) {
 	t.Setenv("GOGC", "")
 	const untouched = 1000

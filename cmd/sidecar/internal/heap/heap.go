@@ -21,8 +21,8 @@ const (
 	smallest = 4 << 20
 	// busy is how many collections a second are too many.
 	busy = 4
-	// glance is how often they are counted. Calls come in bursts, and what a burst costs at first, it
-	// costs until then.
+	// glance is how often they are counted. Calls come in bursts: until the next glance, a burst
+	// pays for too many collections.
 	glance = 100 * time.Millisecond
 )
 
