@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -34,14 +35,14 @@ type boundedListener struct {
 	net.Listener
 	max int
 
-	moves atomic.Int64 // of all connections, counted: their clock, which costs less than the time
+	began time.Time // the connections count from here: that costs less than the time of day
 
 	mu   sync.Mutex
 	open map[*boundedConn]struct{}
 }
 
 func newBoundedListener(l net.Listener, most int) *boundedListener {
-	return &boundedListener{Listener: l, max: most, open: map[*boundedConn]struct{}{}}
+	return &boundedListener{Listener: l, max: most, began: time.Now(), open: map[*boundedConn]struct{}{}}
 }
 
 func (l *boundedListener) Accept() (net.Conn, error) {
@@ -74,11 +75,16 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 type boundedConn struct {
 	net.Conn
 	listener *boundedListener
-	moved    atomic.Int64 // when bytes last went either way, by the listener's clock
+	moved    atomic.Int64 // when bytes last went either way, in ns since the listener began
 	until    atomic.Int64 // the deadline for writing, in Unix ns; 0: none yet
+
+	reading  sync.Mutex // guards what follows
+	readers  int
+	deadline time.Time // for reading, as it was set last
+	applied  time.Time // the one that Conn has
 }
 
-func (c *boundedConn) progress() { c.moved.Store(c.listener.moves.Add(1)) }
+func (c *boundedConn) progress() { c.moved.Store(int64(time.Since(c.listener.began))) }
 
 // deadlineStep is how much too far ahead the deadline for writing may be, so that it need not be
 // set for each answer.
@@ -104,12 +110,53 @@ func (c *boundedConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
+// SetReadDeadline leaves it to the next Read to set the deadline: net/http sets six for a call, and
+// reads three times. A Read that waits already gets it at once.
+func (c *boundedConn) SetReadDeadline(t time.Time) error {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	c.deadline = t
+	if c.readers == 0 {
+		return nil
+	}
+	return c.applyReadDeadline()
+}
+
+func (c *boundedConn) applyReadDeadline() error {
+	if c.deadline.Equal(c.applied) {
+		return nil
+	}
+	c.applied = c.deadline
+	return c.Conn.SetReadDeadline(c.deadline)
+}
+
+// SetDeadline is SetReadDeadline and SetWriteDeadline.
+func (c *boundedConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
 func (c *boundedConn) Read(p []byte) (int, error) {
+	if err := c.beginRead(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Read(p)
+	c.reading.Lock()
+	c.readers--
+	c.reading.Unlock()
 	if n > 0 {
 		c.progress()
 	}
 	return n, err
+}
+
+func (c *boundedConn) beginRead() error {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if err := c.applyReadDeadline(); err != nil {
+		return err
+	}
+	c.readers++
+	return nil
 }
 
 // writePiece is what must get through within progressTime.

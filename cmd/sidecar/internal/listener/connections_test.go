@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -184,10 +185,10 @@ func TestADeadlineOfAHandlerDoesNotEndTheNextAnswer(t *testing.T) {
 	})
 }
 
-// deadlines counts how often a deadline for writing is set on any of its connections.
+// deadlines counts how often a deadline is set on any of its connections.
 type deadlines struct {
 	net.Listener
-	set atomic.Int32
+	reading, writing atomic.Int32
 }
 
 func (d *deadlines) Accept() (net.Conn, error) {
@@ -201,19 +202,27 @@ type deadlineConn struct {
 }
 
 func (c *deadlineConn) SetWriteDeadline(t time.Time) error {
-	c.all.set.Add(1)
+	c.all.writing.Add(1)
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// A deadline costs a tenth of a short answer, so answers that follow each other share one.
-func TestShortAnswersShareADeadline(t *testing.T) {
+func (c *deadlineConn) SetReadDeadline(t time.Time) error {
+	c.all.reading.Add(1)
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Deadlines cost a tenth of a short answer. Answers that follow each other share one for writing,
+// and of those for reading only the ones that a Read needs are set: while the connection is idle,
+// while the handler runs, and at its end.
+func TestShortAnswersSetFewDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l *deadlines
 		conn := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") },
 			func(inner net.Listener) net.Listener { l = &deadlines{Listener: inner}; return l })()
 		defer conn.Close()
 		answers := bufio.NewReader(conn)
-		for range 60 { // in as many seconds
+		const calls = 60 // in as many seconds
+		for range calls {
 			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			answer, err := http.ReadResponse(answers, nil)
 			if err != nil {
@@ -222,8 +231,68 @@ func TestShortAnswersShareADeadline(t *testing.T) {
 			_, _ = io.Copy(io.Discard, answer.Body)
 			time.Sleep(time.Second)
 		}
-		if n := l.set.Load(); n < 2 || n > 15 {
-			t.Errorf("60 answers in a minute set %d deadlines, want one every 5 s", n)
+		if n := l.writing.Load(); n < 2 || n > 15 {
+			t.Errorf("%d answers in a minute set %d deadlines for writing, want one every 5 s", calls, n)
+		}
+		if n := l.reading.Load(); n > 3*calls+3 {
+			t.Errorf("%d answers set %d deadlines for reading, want 3 each", calls, n)
+		}
+	})
+}
+
+// A connection that a handler takes over has the deadlines that the handler sets.
+func TestATakenConnectionHasItsOwnDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 3 * time.Second
+		dial := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			begin, piece := time.Now(), make([]byte, 1)
+			_ = conn.SetDeadline(begin.Add(life))
+			if _, err := conn.Read(piece); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != life {
+				t.Errorf("the first Read: %v after %v, want a timeout after %v", err, time.Since(begin), life)
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Errorf("a Write has a deadline of its own: %v", err)
+			}
+			_ = conn.SetDeadline(time.Time{})
+			if _, err := conn.Read(piece); err != nil || piece[0] != 'y' {
+				t.Errorf("the second Read: %q, %v", piece, err)
+			}
+		})
+		conn := dial()
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * listener.IdleTime)
+		fmt.Fprint(conn, "y")
+		_, _ = io.Copy(io.Discard, conn)
+	})
+}
+
+// A connection on which no call follows is closed.
+func TestAnIdleConnectionIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := serveInBubble(t, 8, func(http.ResponseWriter, *http.Request) {})()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for range 2 {
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			if _, err := http.ReadResponse(answers, nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(listener.IdleTime - time.Second)
+		}
+		begin := time.Now()
+		_, _ = io.Copy(io.Discard, conn)
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("it lived for %v more, want 1 s", took)
 		}
 	})
 }
