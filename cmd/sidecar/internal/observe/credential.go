@@ -169,8 +169,9 @@ func (c *counters) load(slot int) uint64 {
 // of a nil Credential do nothing.
 type Credential struct {
 	counters
-	owner owner
-	app   *app
+	owner     owner
+	app       *app
+	forgotten atomic.Bool
 }
 
 // app counts what happens to one app. All its credentials share it.

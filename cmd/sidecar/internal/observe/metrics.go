@@ -42,6 +42,7 @@ type Metrics struct {
 	reloadStamp prometheus.Gauge
 
 	credentials sync.Map                            // of tokencache.Key to *Credential; see tracked
+	recent      atomic.Pointer[Credential]          // the one that Of found last
 	together    func(tokencache.Key) tokencache.Key // see Together; nil: each for itself
 	maxApps     atomic.Int64
 

@@ -101,6 +101,9 @@ func newOwner(app, kind string) owner {
 	return o
 }
 
+// is reports whether the labels are these.
+func (o owner) is(app, kind string) bool { return o.app.GetValue() == app && o.kind.GetValue() == kind }
+
 // bytes is how much the values of the labels add to each line.
 func (o owner) bytes() int { return len(o.app.GetValue()) + len(o.kind.GetValue()) }
 

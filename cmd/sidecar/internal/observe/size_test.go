@@ -229,9 +229,14 @@ func TestACredentialIsCountedUntilItIsDropped(t *testing.T) {
 	if m.Of(b) == nil {
 		t.Error("it has no counters of its own")
 	}
+	before := m.Of(b)
 	m.Observe(tokencache.Event{Key: b, Result: tokencache.ResultDropped})
 	if m.Of(b) != nil || m.Of(a) == nil {
 		t.Error("it is counted, or the other one is not")
+	}
+	m.Add(b)
+	if again := m.Of(b); again == nil || again == before {
+		t.Error("it came back, and has no counters of its own")
 	}
 }
 

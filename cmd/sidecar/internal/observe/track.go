@@ -35,8 +35,14 @@ func (m *Metrics) series(k tokencache.Key) tokencache.Key {
 
 // Of returns the counters of a credential, or nil if it is not counted. It takes no lock.
 func (m *Metrics) Of(k tokencache.Key) *Credential {
+	// Most pods have one app.
+	if c := m.recent.Load(); c != nil && c.owner.is(k.App, k.Kind) && !c.forgotten.Load() {
+		return c
+	}
 	if c, ok := m.credentials.Load(k); ok {
-		return c.(*Credential)
+		c := c.(*Credential)
+		m.recent.Store(c)
+		return c
 	}
 	if c, ok := m.credentials.Load(m.series(k)); ok {
 		return c.(*Credential)
@@ -102,6 +108,7 @@ func (m *Metrics) forget(k tokencache.Key) {
 		return
 	}
 	c := removed.(*Credential)
+	c.forgotten.Store(true)
 	gone := m.tracked.gone[k.Kind]
 	if gone == nil {
 		gone = new([slots]uint64)
