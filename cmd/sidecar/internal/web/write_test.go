@@ -1,14 +1,34 @@
 package web_test
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/wxtoken/sidecar/cmd/sidecar/internal/web"
 )
+
+// A text of any bytes becomes a JSON string that means the same.
+func TestAppendStringIsWhatADecoderReads(t *testing.T) {
+	var texts []string
+	for c := range 256 {
+		texts = append(texts, string(rune(c)), "a"+string(rune(c))+"z")
+	}
+	for _, text := range append(texts, "", "86_plain-TOKEN", "\u2028", "汉字") {
+		quoted := web.AppendString([]byte("{"), text)
+		var got string
+		if err := json.Unmarshal(quoted[1:], &got); err != nil || got != text || quoted[0] != '{' {
+			t.Errorf("%q: %s, %v", text, quoted, err)
+		}
+	}
+	if quoted := web.AppendString(nil, "a\x80z"); !utf8.Valid(quoted) {
+		t.Errorf("%q is no JSON", quoted)
+	}
+}
 
 // A client knows the length of an answer before it comes, however long it is: some take no chunks.
 func TestEveryAnswerSaysItsLength(t *testing.T) {
