@@ -102,6 +102,8 @@ type handler struct {
 	opts   Options
 	mux    *web.Mux
 
+	readToken ofApp
+
 	// Calls that wait, by what for. One kind must not use up the room of another.
 	refreshing, sending, forwarded waiting
 
@@ -184,6 +186,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, p)
 		return
 	}
+	// Nearly all calls read a token. The mux would take as long to find out as all the rest takes.
+	if app, reads := readsToken(r); reads {
+		r.Pattern = pathV1Token
+		h.readToken(w, r, app)
+		return
+	}
 	h.mux.ServeHTTP(w, asWeChatReads(r))
 }
 
@@ -215,19 +223,25 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	web.Write(w, r, p.Status, p)
 }
 
+// ofApp serves a call for the app of this id or alias.
+type ofApp func(w http.ResponseWriter, r *http.Request, app string)
+
+// byPath serves it for the app that the path names.
+func (f ofApp) byPath(w http.ResponseWriter, r *http.Request) { f(w, r, r.PathValue("app")) }
+
 // endpoint makes one endpoint of an app. It owns what all have in common: authorize, find the app,
 // decode, call within the budget, map errors, answer.
 func endpoint[In any, Out web.Answer](
 	h *handler,
 	decode func(context.Context, http.ResponseWriter, *http.Request) (In, error),
 	call func(context.Context, tokencache.Key, In) (Out, error),
-) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+) ofApp {
+	return func(w http.ResponseWriter, r *http.Request, app string) {
 		if !h.authorized(r) {
 			h.fail(w, r, web.Unauthorized())
 			return
 		}
-		k, ok := h.lookup(r.PathValue("app"))
+		k, ok := h.lookup(app)
 		if !ok {
 			h.fail(w, r, web.UnknownApp())
 			return

@@ -70,20 +70,20 @@ func plainTarget(r *http.Request) bool {
 	if p == "" || p[0] != '/' {
 		return false
 	}
-	own := strings.HasPrefix(collapse(p), "/v1/")
-	segment := 1 // where the present one starts
-	for i := 1; i <= len(p); i++ {
-		if i < len(p) && p[i] != '/' {
-			if c := p[i]; c < ' ' || c == 0x7f || c == '\\' {
-				return false
-			}
-			continue
-		}
-		switch s := p[segment:i]; {
-		case s == "." || s == "..", own && s == "" && i < len(p):
+	for i := range len(p) {
+		if c := p[i]; c < ' ' || c == 0x7f || c == '\\' {
 			return false
 		}
-		segment = i + 1
+	}
+	if strings.Contains(p, "//") && strings.HasPrefix(collapse(p), "/v1/") {
+		return false
+	}
+	if strings.Contains(p, "/.") {
+		for segment := range strings.SplitSeq(p, "/") {
+			if segment == "." || segment == ".." {
+				return false
+			}
+		}
 	}
 	// RawPath is set if the path was encoded in an unusual way. What is encoded must not be what
 	// separates.

@@ -20,8 +20,8 @@ import (
 
 // v1Tickets is the part of the face /v1 that is about tickets.
 func (h *handler) v1Tickets(m *web.Mux) {
-	m.Handle(http.MethodGet, "/v1/apps/{app}/tickets/{ticket}", endpoint(h, ticketName, h.ticket))
-	m.Handle(http.MethodPost, "/v1/apps/{app}/jssdk", endpoint(h, readSign, h.sign))
+	m.Handle(http.MethodGet, "/v1/apps/{app}/tickets/{ticket}", endpoint(h, ticketName, h.ticket).byPath)
+	m.Handle(http.MethodPost, "/v1/apps/{app}/jssdk", endpoint(h, readSign, h.sign).byPath)
 }
 
 func ticketName(_ context.Context, _ http.ResponseWriter, r *http.Request) (string, error) {

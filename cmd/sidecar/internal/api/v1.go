@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -20,8 +21,18 @@ import (
 
 // v1 is the face for programs written for this sidecar.
 func (h *handler) v1(m *web.Mux) {
-	m.Handle(http.MethodGet, "/v1/apps/{app}/token", endpoint(h, noInput, h.token))
-	m.Handle(http.MethodPost, "/v1/apps/{app}/token/report", endpoint(h, readReport, h.report))
+	h.readToken = endpoint(h, noInput, h.token)
+	m.Handle(http.MethodGet, pathV1Token, h.readToken.byPath)
+	m.Handle(http.MethodPost, "/v1/apps/{app}/token/report", endpoint(h, readReport, h.report).byPath)
+}
+
+const pathV1Token = "/v1/apps/{app}/token"
+
+// readsToken reports whether r is GET [pathV1Token], and of which app, for what the guard lets pass.
+func readsToken(r *http.Request) (app string, reads bool) {
+	app, below := strings.CutPrefix(r.URL.Path, "/v1/apps/")
+	app, reads = strings.CutSuffix(app, "/token")
+	return app, below && reads && r.Method == http.MethodGet && !strings.Contains(app, "/")
 }
 
 // token returns the value to use now.
