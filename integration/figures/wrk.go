@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,9 +19,14 @@ import (
 	"time"
 )
 
-// rounds is how often each server is loaded, by turns. They are many and short, because the speed
-// of a machine that others use changes within seconds; the median counts.
-const rounds = 25
+const (
+	// processes is how many of each server are loaded, one after the other. Two of the same program
+	// differ by more than what is measured here: by where their memory lies, say.
+	processes = 5
+	// rounds is how often each of them is loaded, by turns. They are many and short, because the
+	// speed of a machine that others use changes within seconds.
+	rounds = 5
+)
 
 // throughput is what wrk and the kernel saw of one server.
 type throughput struct {
@@ -29,32 +35,71 @@ type throughput struct {
 	p99       time.Duration
 }
 
-// wrk loads servers by turns, each with 32 connections from one thread, and returns the medians.
-func wrk(ctx context.Context, d time.Duration, paths map[*server]string, servers ...*server) ([]throughput, error) {
-	seen := make([][]throughput, len(servers))
-	for range rounds {
-		for i, s := range servers {
-			before := s.usage()
-			out, err := exec.CommandContext(ctx, "wrk", "-t1", "-c32", "-d"+d.String(), "--latency", "http://"+s.addr+paths[s]).CombinedOutput()
+// contender is a server that is compared with others.
+type contender struct {
+	start func() (*server, error)
+	path  string
+	turns []throughput
+}
+
+// compete loads contenders by turns, each with 32 connections from one thread.
+func compete(ctx context.Context, d time.Duration, contenders ...*contender) error {
+	for range processes {
+		servers := make([]*server, len(contenders))
+		for i, c := range contenders {
+			s, err := c.start()
 			if err != nil {
-				return nil, fmt.Errorf("wrk: %w\n%s", err, out)
+				return err
 			}
-			t, requests, err := parseWrk(string(out))
-			if err != nil {
-				return nil, err
+			servers[i] = s
+			if err := poll(ctx, s.addr+c.path, func() bool { return get(ctx, http.DefaultClient, "http://"+s.addr+c.path) == nil }); err != nil {
+				return fmt.Errorf("%w\n%s", err, s.log)
 			}
-			t.cpu = float64((s.usage().cpu - before.cpu).Microseconds()) / requests
-			seen[i] = append(seen[i], t)
+		}
+		for range rounds {
+			for i, c := range contenders {
+				t, err := wrk(ctx, d, servers[i], c.path)
+				if err != nil {
+					return err
+				}
+				c.turns = append(c.turns, t)
+			}
+		}
+		for _, s := range servers {
+			_ = s.cmd.Process.Signal(syscall.SIGTERM) // the rig waits for it
 		}
 	}
-	medians := make([]throughput, len(servers))
-	for i, all := range seen {
-		slices.SortFunc(all, func(a, b throughput) int { return int(a.perSecond - b.perSecond) })
-		medians[i] = all[rounds/2]
-		slices.SortFunc(all, func(a, b throughput) int { return int(1000 * (a.cpu - b.cpu)) })
-		medians[i].cpu = all[rounds/2].cpu
+	return nil
+}
+
+// wrk loads one server for a while.
+func wrk(ctx context.Context, d time.Duration, s *server, path string) (throughput, error) {
+	before := s.usage()
+	out, err := exec.CommandContext(ctx, "wrk", "-t1", "-c32", "-d"+d.String(), "--latency", "http://"+s.addr+path).CombinedOutput()
+	if err != nil {
+		return throughput{}, fmt.Errorf("wrk: %w\n%s", err, out)
 	}
-	return medians, nil
+	t, requests, err := parseWrk(string(out))
+	t.cpu = float64((s.usage().cpu - before.cpu).Microseconds()) / requests
+	return t, err
+}
+
+// median is that of each column.
+func (c *contender) median() throughput {
+	return throughput{
+		perSecond: middle(c.turns, func(t throughput) float64 { return t.perSecond }),
+		cpu:       middle(c.turns, func(t throughput) float64 { return t.cpu }),
+		p99:       middle(c.turns, func(t throughput) time.Duration { return t.p99 }),
+	}
+}
+
+func middle[T cmp.Ordered](turns []throughput, column func(throughput) T) T {
+	var all []T
+	for _, t := range turns {
+		all = append(all, column(t))
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 var (
@@ -135,12 +180,11 @@ upstream wechat { server UPSTREAM; keepalive 64; }
 server { listen LISTEN; location / { proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://wechat; } } }
 `
 
-// nginx starts one as a proxy. It has one worker process, which is what is measured; nil if there
-// is no nginx.
+// nginx starts one as a proxy. It has one worker process, which is what is measured.
 func (r *rig) nginx(upstream string) (*server, error) {
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		return nil, nil
+		return nil, err
 	}
 	s := &server{log: &strings.Builder{}, addr: freeAddr(), workers: true}
 	conf := filepath.Join(r.dir, "nginx.conf")
@@ -163,52 +207,38 @@ func (r *rig) hits(ctx context.Context, d time.Duration) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	bare, err := r.baseline()
-	if err != nil {
-		return nil, err
-	}
-	reverse, err := r.self(reverseArg, "FIGURES_UPSTREAM=http://"+upstream.addr)
-	if err != nil {
-		return nil, err
-	}
-	sidecar, err := r.sidecarOn("http://"+upstream.addr, "wrk", r.apps[:1])
-	if err != nil {
-		return nil, err
-	}
-	if err := sidecar.ready(ctx); err != nil {
-		return nil, err
-	}
+	sidecar := func() (*server, error) { return r.sidecarOn("http://"+upstream.addr, "wrk", r.apps[:1]) }
 	token, call := "/v1/apps/"+r.apps[0]+"/token", "/cgi-bin/getcallbackip"
-	hit, err := wrk(ctx, d, map[*server]string{bare: token, sidecar: token}, bare, sidecar)
-	if err != nil {
+
+	bare, hit := &contender{start: r.baseline, path: token}, &contender{start: sidecar, path: token}
+	if err := compete(ctx, d, bare, hit); err != nil {
 		return nil, err
 	}
-	proxies := []*server{reverse, sidecar}
-	paths := map[*server]string{reverse: call, sidecar: "/proxy/" + r.apps[0] + call}
-	nginx, err := r.nginx(upstream.addr)
-	if err != nil {
+	figures := compared("a hit", "net/http with the same timeouts", hit, bare)
+
+	reverse := &contender{path: call, start: func() (*server, error) {
+		return r.self(reverseArg, "FIGURES_UPSTREAM=http://"+upstream.addr)
+	}}
+	nginx := &contender{path: call, start: func() (*server, error) { return r.nginx(upstream.addr) }}
+	proxied := &contender{path: "/proxy/" + r.apps[0] + call, start: sidecar}
+	contenders := []*contender{reverse, proxied}
+	_, noNginx := exec.LookPath("nginx")
+	if noNginx == nil {
+		contenders = append(contenders, nginx)
+	}
+	if err := compete(ctx, d, contenders...); err != nil {
 		return nil, err
 	}
-	if nginx != nil {
-		proxies, paths[nginx] = append(proxies, nginx), call
-		if err := poll(ctx, "nginx", func() bool { return get(ctx, http.DefaultClient, "http://"+nginx.addr+call) == nil }); err != nil {
-			return nil, err
-		}
-	}
-	proxied, err := wrk(ctx, d, paths, proxies...)
-	if err != nil {
-		return nil, err
-	}
-	figures := compared("a hit", "net/http with the same timeouts", hit[1], hit[0])
-	figures = append(figures, compared("a proxied call", "ReverseProxy", proxied[1], proxied[0])...)
-	if nginx != nil {
-		figures = append(figures, compared("a proxied call", "nginx, 1 worker", proxied[1], proxied[2])...)
+	figures = append(figures, compared("a proxied call", "ReverseProxy", proxied, reverse)...)
+	if noNginx == nil {
+		figures = append(figures, compared("a proxied call", "nginx, 1 worker", proxied, nginx)...)
 	}
 	return figures, nil
 }
 
 // compared are the figures of one server beside another.
-func compared(what, baseline string, ours, theirs throughput) []figure {
+func compared(what, baseline string, one, another *contender) []figure {
+	ours, theirs := one.median(), another.median()
 	return []figure{
 		{what + ", calls a second", fmt.Sprintf("%.0f", ours.perSecond), fmt.Sprintf("%s: %.0f", baseline, theirs.perSecond), ours.perSecond / theirs.perSecond},
 		{what + ", CPU", fmt.Sprintf("%.1f us", ours.cpu), fmt.Sprintf("%s: %.1f us", baseline, theirs.cpu), ours.cpu / theirs.cpu},
