@@ -42,9 +42,10 @@ type contender struct {
 	turns []throughput
 }
 
-// compete loads contenders by turns, each with 32 connections from one thread.
+// compete loads contenders by turns, each with 32 connections from one thread. Each begins as often
+// as the others: what was loaded just before makes a difference.
 func compete(ctx context.Context, d time.Duration, contenders ...*contender) error {
-	for range processes {
+	for process := range processes {
 		servers := make([]*server, len(contenders))
 		for i, c := range contenders {
 			s, err := c.start()
@@ -56,8 +57,10 @@ func compete(ctx context.Context, d time.Duration, contenders ...*contender) err
 				return fmt.Errorf("%w\n%s", err, s.log)
 			}
 		}
-		for range rounds {
-			for i, c := range contenders {
+		for round := range rounds {
+			for turn := range contenders {
+				i := (process + round + turn) % len(contenders)
+				c := contenders[i]
 				t, err := wrk(ctx, d, servers[i], c.path)
 				if err != nil {
 					return err
