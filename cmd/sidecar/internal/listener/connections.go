@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,15 +77,17 @@ type boundedConn struct {
 	net.Conn
 	listener *boundedListener
 	moved    atomic.Int64 // when bytes last went either way, in ns since the listener began
-	until    atomic.Int64 // the deadline for writing, in Unix ns; 0: none yet
+	until    atomic.Int64 // the deadline for writing, by the same clock; 0: none yet
 
 	reading  sync.Mutex // guards what follows
 	readers  int
 	deadline time.Time // for reading, as it was set last
-	applied  time.Time // the one that Conn has
+	applied  time.Time // the one that Conn has: this, or an earlier one
 }
 
-func (c *boundedConn) progress() { c.moved.Store(int64(time.Since(c.listener.began))) }
+func (c *boundedConn) now() int64 { return int64(time.Since(c.listener.began)) }
+
+func (c *boundedConn) progress() { c.moved.Store(c.now()) }
 
 // deadlineStep is how much too far ahead the deadline for writing may be, so that it need not be
 // set for each answer.
@@ -92,11 +95,10 @@ const deadlineStep = 5 * time.Second
 
 // boundWrite gives what is written next at least [ProgressTime].
 func (c *boundedConn) boundWrite() error {
-	now := time.Now()
-	if c.until.Load()-now.UnixNano() >= int64(ProgressTime) {
+	if c.until.Load()-c.now() >= int64(ProgressTime) {
 		return nil
 	}
-	return c.SetWriteDeadline(now.Add(ProgressTime + deadlineStep))
+	return c.SetWriteDeadline(time.Now().Add(ProgressTime + deadlineStep))
 }
 
 // SetWriteDeadline remembers the deadline. A handler sets an earlier one to end a write that is
@@ -106,26 +108,29 @@ func (c *boundedConn) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
 		return nil
 	}
-	c.until.Store(t.UnixNano())
+	c.until.Store(int64(t.Sub(c.listener.began)))
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// SetReadDeadline leaves it to the next Read to set the deadline: net/http sets six for a call, and
-// reads three times. A Read that waits already gets it at once.
+// SetReadDeadline remembers the deadline. net/http sets six for a call, and most are later than the
+// one before. Only an earlier one is set on the connection, and only while something reads. A Read
+// that was ended too early looks again.
 func (c *boundedConn) SetReadDeadline(t time.Time) error {
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	c.deadline = t
-	if c.readers == 0 {
+	if c.readers == 0 || !sooner(t, c.applied) {
 		return nil
 	}
 	return c.applyReadDeadline()
 }
 
+// sooner reports whether one deadline ends before another; zero is never.
+func sooner(one, another time.Time) bool {
+	return !one.IsZero() && (another.IsZero() || one.Before(another))
+}
+
 func (c *boundedConn) applyReadDeadline() error {
-	if c.deadline.Equal(c.applied) {
-		return nil
-	}
 	c.applied = c.deadline
 	return c.Conn.SetReadDeadline(c.deadline)
 }
@@ -136,27 +141,45 @@ func (c *boundedConn) SetDeadline(t time.Time) error {
 }
 
 func (c *boundedConn) Read(p []byte) (int, error) {
-	if err := c.beginRead(); err != nil {
-		return 0, err
+	for {
+		if err := c.beginRead(); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if n > 0 {
+			c.progress()
+		}
+		if tooEarly := c.endRead(err); !tooEarly {
+			return n, err
+		}
 	}
-	n, err := c.Conn.Read(p)
-	c.reading.Lock()
-	c.readers--
-	c.reading.Unlock()
-	if n > 0 {
-		c.progress()
-	}
-	return n, err
 }
 
 func (c *boundedConn) beginRead() error {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if err := c.applyReadDeadline(); err != nil {
-		return err
+	if sooner(c.deadline, c.listener.began) {
+		return os.ErrDeadlineExceeded // net/http wants to end this Read, which has not begun
+	}
+	if sooner(c.deadline, c.applied) {
+		if err := c.applyReadDeadline(); err != nil {
+			return err
+		}
 	}
 	c.readers++
 	return nil
+}
+
+// endRead reports whether err came before the deadline that is set now.
+func (c *boundedConn) endRead(err error) bool {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	c.readers--
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	over := !c.deadline.IsZero() && time.Until(c.deadline) <= 0
+	return !over && c.applyReadDeadline() == nil
 }
 
 // writePiece is what must get through within progressTime.

@@ -212,8 +212,8 @@ func (c *deadlineConn) SetReadDeadline(t time.Time) error {
 }
 
 // Deadlines cost a tenth of a short answer. Answers that follow each other share one for writing,
-// and of those for reading only the ones that a Read needs are set: while the connection is idle,
-// while the handler runs, and at its end.
+// and of those for reading only two are set: one that ends the Read beside the handler, and one while
+// the connection is idle.
 func TestShortAnswersSetFewDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l *deadlines
@@ -234,8 +234,8 @@ func TestShortAnswersSetFewDeadlines(t *testing.T) {
 		if n := l.writing.Load(); n < 2 || n > 15 {
 			t.Errorf("%d answers in a minute set %d deadlines for writing, want one every 5 s", calls, n)
 		}
-		if n := l.reading.Load(); n > 3*calls+3 {
-			t.Errorf("%d answers set %d deadlines for reading, want 3 each", calls, n)
+		if n := l.reading.Load(); n > 2*calls+2 {
+			t.Errorf("%d answers set %d deadlines for reading, want 2 each", calls, n)
 		}
 	})
 }
