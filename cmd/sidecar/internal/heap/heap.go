@@ -24,10 +24,12 @@ const (
 	// glance is how often they are counted. Calls come in bursts: until the next glance, a burst
 	// pays for too many collections.
 	glance = 100 * time.Millisecond
+	// sudden is how many collections between two glances are a burst.
+	sudden = 2
 )
 
-// Pace sets the percentage, until ctx ends: at once when there are too many collections, else each
-// second. The environment variable GOGC takes its place.
+// Pace sets the percentage, until ctx ends: at once when a burst begins, else each second. The
+// environment variable GOGC takes its place.
 func Pace(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -36,23 +38,28 @@ func Pace(ctx context.Context) {
 	defer tick.Stop()
 	percent := least
 	debug.SetGCPercent(percent)
-	before, _ := collected()
-	for since := time.Now(); ; {
+	atSecond, _ := collected()
+	atGlance, since := atSecond, time.Now()
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		now, live := collected()
-		passed := time.Since(since)
-		if now-before <= busy && passed < time.Second {
-			continue
+		p := percent
+		switch passed := time.Since(since); {
+		case now-atGlance >= sudden:
+			p = limit(live)
+		case passed >= time.Second:
+			p = next(percent, float64(now-atSecond)/passed.Seconds(), live)
+			atSecond, since = now, time.Now()
 		}
-		if p := next(percent, float64(now-before)/passed.Seconds(), live); p != percent {
+		atGlance = now
+		if p != percent {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		before, since = now, time.Now()
 	}
 }
 
@@ -66,8 +73,11 @@ func next(percent int, rate float64, live int) int {
 	case rate < busy/2:
 		percent -= percent / 4
 	}
-	return max(least, min(percent, 100*most/max(live, smallest)))
+	return min(max(least, percent), limit(live))
 }
+
+// limit is the highest percentage of a heap of which so many bytes are in use.
+func limit(live int) int { return max(least, 100*most/max(live, smallest)) }
 
 // collected returns how many collections there were, and how many bytes in use the last one found.
 func collected() (collections, live int) {

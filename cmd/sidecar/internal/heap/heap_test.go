@@ -46,16 +46,24 @@ func TestPaceSetsThePercentageOfTheProcess(t *testing.T) {
 		if got := percentage(); got != least {
 			t.Errorf("at first: %d", got)
 		}
-		for range 2 * busy {
+		for range sudden - 1 {
 			runtime.GC()
 		}
 		time.Sleep(glance)
 		synctest.Wait()
-		const all = 100 * most / smallest // they would be 80 a second
-		if got := percentage(); got != all {
-			t.Errorf("after %d collections in a moment: %d, want %d", 2*busy, got, all)
+		if got := percentage(); got != least {
+			t.Errorf("after %d: %d", sudden-1, got)
 		}
-		time.Sleep(time.Second - glance)
+		for range sudden {
+			runtime.GC()
+		}
+		time.Sleep(glance)
+		synctest.Wait()
+		const all = 100 * most / smallest
+		if got := percentage(); got != all {
+			t.Errorf("after %d collections in a moment: %d, want %d", sudden, got, all)
+		}
+		time.Sleep(time.Second - 3*glance)
 		synctest.Wait()
 		if got := percentage(); got != all {
 			t.Errorf("less than a second later: %d, want %d", got, all)
