@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,7 +21,7 @@ import (
 const (
 	// processes is how many of each server are loaded, one after the other. Two of the same program
 	// differ by more than what is measured here: by where their memory lies, say.
-	processes = 5
+	processes = 8
 	// rounds is how often each of them is loaded, by turns. They are many and short, because the
 	// speed of a machine that others use changes within seconds.
 	rounds = 5
@@ -87,19 +86,25 @@ func wrk(ctx context.Context, d time.Duration, s *server, path string) (throughp
 	return t, err
 }
 
-// median is that of each column.
-func (c *contender) median() throughput {
-	return throughput{
-		perSecond: middle(c.turns, func(t throughput) float64 { return t.perSecond }),
-		cpu:       middle(c.turns, func(t throughput) float64 { return t.cpu }),
-		p99:       middle(c.turns, func(t throughput) time.Duration { return t.p99 }),
-	}
+func perSecond(t throughput) float64 { return t.perSecond }
+func cpu(t throughput) float64       { return t.cpu }
+func p99(t throughput) float64       { return ms(t.p99) }
+
+// median is that of all turns.
+func (c *contender) median(of func(throughput) float64) float64 {
+	return c.middle(func(round int) float64 { return of(c.turns[round]) })
 }
 
-func middle[T cmp.Ordered](turns []throughput, column func(throughput) T) T {
-	var all []T
-	for _, t := range turns {
-		all = append(all, column(t))
+// against is the median of the ratios of each round: what slows the machine down for a while slows
+// both.
+func (c *contender) against(another *contender, of func(throughput) float64) float64 {
+	return c.middle(func(round int) float64 { return of(c.turns[round]) / of(another.turns[round]) })
+}
+
+func (c *contender) middle(of func(round int) float64) float64 {
+	all := make([]float64, len(c.turns))
+	for round := range all {
+		all[round] = of(round)
 	}
 	slices.Sort(all)
 	return all[len(all)/2]
@@ -240,11 +245,10 @@ func (r *rig) hits(ctx context.Context, d time.Duration) ([]figure, error) {
 }
 
 // compared are the figures of one server beside another.
-func compared(what, baseline string, one, another *contender) []figure {
-	ours, theirs := one.median(), another.median()
-	return []figure{
-		{what + ", calls a second", fmt.Sprintf("%.0f", ours.perSecond), fmt.Sprintf("%s: %.0f", baseline, theirs.perSecond), ours.perSecond / theirs.perSecond},
-		{what + ", CPU", fmt.Sprintf("%.1f us", ours.cpu), fmt.Sprintf("%s: %.1f us", baseline, theirs.cpu), ours.cpu / theirs.cpu},
-		{what + ", p99 of 32 connections", fmt.Sprintf("%.1f ms", ms(ours.p99)), fmt.Sprintf("%s: %.1f ms", baseline, ms(theirs.p99)), ms(ours.p99) / ms(theirs.p99)},
+func compared(what, baseline string, ours, theirs *contender) []figure {
+	row := func(name, format string, of func(throughput) float64) figure {
+		return figure{what + ", " + name, fmt.Sprintf(format, ours.median(of)),
+			baseline + ": " + fmt.Sprintf(format, theirs.median(of)), ours.against(theirs, of)}
 	}
+	return []figure{row("calls a second", "%.0f", perSecond), row("CPU", "%.1f us", cpu), row("p99 of 32 connections", "%.1f ms", p99)}
 }
