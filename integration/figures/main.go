@@ -4,7 +4,7 @@
 // has its baseline from the same run, on the same machine: the ratio is what can be compared
 // between machines.
 //
-// It runs on Linux, takes some 13 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
+// It runs on Linux, takes some 20 minutes, and asserts nothing. GOGC, GOMEMLIMIT and GOMAXPROCS go
 // on to the servers, to try what they change. wrk and nginx are used where they are installed.
 package main
 
