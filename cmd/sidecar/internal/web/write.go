@@ -53,19 +53,11 @@ func Write[A Answer](w http.ResponseWriter, r *http.Request, status int, a A) {
 	buffers.Put(buf)
 }
 
-// asIs are the bytes that JSON does not quote, of ASCII.
-var asIs = func() (set [256]bool) {
-	for c := byte(' '); c < 0x7f; c++ {
-		set[c] = c != '"' && c != '\\'
-	}
-	return set
-}()
-
 // AppendString appends s as a JSON string. Values are plain ASCII in practice; the rest is left to
 // the standard library.
 func AppendString(buf []byte, s string) []byte {
 	for i := range len(s) {
-		if !asIs[s[i]] {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
 			quoted, err := json.Marshal(s)
 			if err != nil {
 				return append(buf, `""`...) // cannot be: a string
