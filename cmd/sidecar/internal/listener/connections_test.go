@@ -240,6 +240,46 @@ func TestShortAnswersSetFewDeadlines(t *testing.T) {
 	})
 }
 
+// A deadline is set on the connection only if it ends a Read sooner: not one that is over before the
+// Read begins, and not a later one while a Read waits, which still ends when it is asked to.
+func TestOnlyADeadlineThatEndsAReadSoonerIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l *deadlines
+		conn := serveInBubble(t, 8, func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			before := l.reading.Load()
+			_ = conn.SetReadDeadline(time.Unix(0, 1)) // net/http has set Unix(1, 0)
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a Read after its deadline: %v", err)
+			}
+			if n := l.reading.Load() - before; n != 0 {
+				t.Errorf("a Read that was over before it began set %d deadlines", n)
+			}
+			begin := time.Now()
+			_ = conn.SetReadDeadline(begin.Add(time.Second))
+			later := time.AfterFunc(time.Millisecond, func() {
+				before := l.reading.Load()
+				_ = conn.SetReadDeadline(begin.Add(3 * time.Second))
+				if n := l.reading.Load() - before; n != 0 {
+					t.Errorf("a later deadline was set %d times while a Read waited", n)
+				}
+			})
+			defer later.Stop()
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != 3*time.Second {
+				t.Errorf("a Read whose deadline was moved: %v after %v", err, time.Since(begin))
+			}
+		}, func(inner net.Listener) net.Listener { l = &deadlines{Listener: inner}; return l })()
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn)
+	})
+}
+
 // A connection that a handler takes over has the deadlines that the handler sets.
 func TestATakenConnectionHasItsOwnDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
