@@ -20,7 +20,7 @@ import (
 
 const (
 	// processes is how many of each server are loaded, one after the other. Two of the same program
-	// differ by more than what is measured here: by where their memory lies, say.
+	// can differ by as much as what is measured here.
 	processes = 8
 	// rounds is how often each of them is loaded, by turns. They are many and short, because the
 	// speed of a machine that others use changes within seconds.
@@ -230,15 +230,16 @@ func (r *rig) hits(ctx context.Context, d time.Duration) ([]figure, error) {
 	nginx := &contender{path: call, start: func() (*server, error) { return r.nginx(upstream.addr) }}
 	proxied := &contender{path: "/proxy/" + r.apps[0] + call, start: sidecar}
 	contenders := []*contender{reverse, proxied}
-	_, noNginx := exec.LookPath("nginx")
-	if noNginx == nil {
+	_, err = exec.LookPath("nginx")
+	withNginx := err == nil
+	if withNginx {
 		contenders = append(contenders, nginx)
 	}
 	if err := compete(ctx, d, contenders...); err != nil {
 		return nil, err
 	}
 	figures = append(figures, compared("a proxied call", "ReverseProxy", proxied, reverse)...)
-	if noNginx == nil {
+	if withNginx {
 		figures = append(figures, compared("a proxied call", "nginx, 1 worker", proxied, nginx)...)
 	}
 	return figures, nil
